@@ -1,0 +1,52 @@
+"""Login sessions for Flask, kept in Redis, that can be listed, renewed and revoked."""
+
+from __future__ import annotations
+
+from . import errors, signals
+from .api import (
+    confirm_login,
+    current_session,
+    list_sessions,
+    login_user,
+    logout_user,
+    revoke_all_sessions,
+    revoke_session,
+    rotate_token,
+    update_all_sessions,
+)
+from .extension import KVSession
+from .guards import (
+    cross_origin_guard,
+    fresh_login_required,
+    login_required,
+    next_url,
+    roles_required,
+)
+from .record import SessionInfo
+from .session import Session
+from .settings import Settings
+from .store import SessionStore
+
+__all__ = [
+    "KVSession",
+    "Session",
+    "SessionInfo",
+    "SessionStore",
+    "Settings",
+    "confirm_login",
+    "cross_origin_guard",
+    "current_session",
+    "errors",
+    "fresh_login_required",
+    "list_sessions",
+    "login_required",
+    "login_user",
+    "logout_user",
+    "next_url",
+    "revoke_all_sessions",
+    "revoke_session",
+    "roles_required",
+    "rotate_token",
+    "signals",
+    "update_all_sessions",
+]

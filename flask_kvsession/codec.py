@@ -1,0 +1,270 @@
+"""Values to JSON and back: a value comes back equal and of the same type, or is refused.
+
+The model is Flask's tagged JSON: what JSON cannot say is a one-item object whose key, the tag,
+begins with a space. It differs in three ways. Only exact types are taken, because a subclass
+would come back as its base. What merely looks alike is refused (NaN, int keys). The encoding is
+canonical: the same value gives the same bytes in every process, so comparing bytes tells
+whether a value has changed.
+"""
+
+from __future__ import annotations
+
+import math
+import typing as t
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import msgspec
+from markupsafe import Markup
+
+from .errors import KVSessionError, UnstorableValue
+
+MAX_DEPTH = 100
+"""How deep lists and dicts may nest. Also what stops a list that contains itself."""
+
+_Place = tuple[t.Any, t.Any]
+"""Where a value stands: the place of what holds it (None at the top), and its key or index.
+
+A chain, because a path is written on every assignment and read only in an error.
+"""
+
+_MAX_JSON_INT = 2**64 - 1
+_MIN_JSON_INT = -(2**63)
+
+
+def encode(key: str, value: t.Any) -> bytes:
+    """The bytes that stand for `value` in the store.
+
+    Raises `UnstorableValue`, naming `key` and the place inside the value, for what would not
+    come back equal and of the same type.
+    """
+    try:
+        return msgspec.json.encode(_to_json(value, (None, key), MAX_DEPTH))
+    except UnicodeEncodeError:
+        raise UnstorableValue(
+            f"session[{key!r}] holds a string with a lone surrogate, which is no text;"
+            " store bytes or repair the string."
+        ) from None
+
+
+def decode(key: str, encoded: bytes) -> t.Any:
+    """The value that `encode` was given, made anew.
+
+    Raises `KVSessionError` for bytes that `encode` never wrote, or a time zone unknown here.
+    """
+    try:
+        return _from_json(msgspec.json.decode(encoded))
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise KVSessionError(f"session[{key!r}] cannot be read back: {error}") from error
+
+
+def check_key(key: object) -> None:
+    """Raises `UnstorableValue` unless `key` can be a key of the session."""
+    if type(key) is not str:
+        raise UnstorableValue(f"A key of the session must be a str; {key!r} was given.")
+    if not _is_text(key):
+        raise UnstorableValue(f"The session key {key!r} has a lone surrogate, which is no text.")
+
+
+def encode_all(values: Mapping[str, t.Any]) -> dict[str, bytes]:
+    """Each value encoded, under its key; raises `UnstorableValue` as `encode` does."""
+    for key in values:
+        check_key(key)
+    return {key: encode(key, value) for key, value in values.items()}
+
+
+def _to_json(value: t.Any, place: _Place, depth: int) -> t.Any:
+    if depth == 0:
+        raise UnstorableValue(
+            f"{_path(place)} is nested more than {MAX_DEPTH} levels deep, or contains itself."
+        )
+    writer = _WRITERS.get(type(value))
+    if writer is None:
+        raise UnstorableValue(
+            f"{_path(place)} is of type {_type_name(value)}, which would not come back the same;"
+            " store plain values (str, int, float, bool, None, list, dict, tuple, set, bytes,"
+            " Decimal, UUID, Markup, date, datetime, timedelta), or build it from them when needed."
+        )
+    return writer(value, place, depth - 1)
+
+
+def _from_json(value: t.Any) -> t.Any:
+    if type(value) is list:
+        return [_from_json(item) for item in value]
+    if type(value) is not dict:
+        return value
+    tag = next(iter(value)) if len(value) == 1 else ""
+    if tag in _READERS:
+        return _READERS[tag](value[tag])
+    return {key: _from_json(item) for key, item in value.items()}
+
+
+# Writers: one for each exact type; `place` and `depth` are for what they hold.
+
+
+def _write_as_is(value: t.Any, place: _Place, depth: int) -> t.Any:
+    return value
+
+
+def _write_int(value: int, place: _Place, depth: int) -> t.Any:
+    if _MIN_JSON_INT <= value <= _MAX_JSON_INT:
+        return value
+    try:
+        return {" i": str(value)}
+    except ValueError:
+        raise UnstorableValue(f"{_path(place)} is an int of more than 4,300 digits.") from None
+
+
+def _write_float(value: float, place: _Place, depth: int) -> t.Any:
+    if not math.isfinite(value):
+        raise UnstorableValue(
+            f"{_path(place)} is {value}, which JSON cannot say; store None or a str."
+        )
+    return value
+
+
+def _write_decimal(value: Decimal, place: _Place, depth: int) -> t.Any:
+    if not value.is_finite():
+        raise UnstorableValue(f"{_path(place)} is Decimal('{value}'); store None or a str.")
+    return {" c": str(value)}
+
+
+def _write_list(value: list[t.Any], place: _Place, depth: int) -> t.Any:
+    return [_to_json(item, (place, i), depth) for i, item in enumerate(value)]
+
+
+def _write_tuple(value: tuple[t.Any, ...], place: _Place, depth: int) -> t.Any:
+    return {" t": [_to_json(item, (place, i), depth) for i, item in enumerate(value)]}
+
+
+def _write_set(value: set[t.Any], place: _Place, depth: int) -> t.Any:
+    # A set has no order of its own, and what it shows differs between processes.
+    items = [_to_json(item, (place, "…"), depth) for item in value]
+    return {" s": sorted(items, key=msgspec.json.encode)}
+
+
+def _write_dict(value: dict[t.Any, t.Any], place: _Place, depth: int) -> t.Any:
+    for key in value:
+        if type(key) is not str:
+            raise UnstorableValue(
+                f"{_path(place)} has the key {key!r}; only str keys come back as they were."
+            )
+    written = {key: _to_json(item, (place, key), depth) for key, item in value.items()}
+    if len(value) == 1 and next(iter(value)) in _READERS:
+        return {" o": list(written.items())[0]}  # looks like a tag, so it is tagged itself
+    return written
+
+
+def _write_datetime(value: datetime, place: _Place, depth: int) -> t.Any:
+    zone = value.tzinfo
+    if isinstance(zone, ZoneInfo) and zone.key:
+        # By an offset alone, a time in the hour that a clock repeats would not come back equal.
+        return {" z": [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, zone.key]}
+    if zone is not None and type(zone) is not timezone:
+        _refuse_zone_of(value, place)
+    return {" d": value.isoformat() if not value.fold else [value.isoformat(), value.fold]}
+
+
+def _refuse_zone_of(value: datetime, place: _Place) -> None:
+    """Other kinds of time zone are kept as their offset, where that makes an equal datetime."""
+    if datetime.fromisoformat(value.isoformat()) != value:
+        raise UnstorableValue(
+            f"{_path(place)} has the time zone {value.tzinfo!r}, which would not come back;"
+            " use zoneinfo, or .astimezone(timezone.utc)."
+        )
+
+
+def _write_uuid(value: UUID, place: _Place, depth: int) -> t.Any:
+    return {" u": value.hex}
+
+
+def _write_bytes(value: bytes, place: _Place, depth: int) -> t.Any:
+    return {" b": b64encode(value).decode()}
+
+
+def _write_markup(value: Markup, place: _Place, depth: int) -> t.Any:
+    return {" m": str.__str__(value)}
+
+
+def _write_date(value: date, place: _Place, depth: int) -> t.Any:
+    return {" y": value.isoformat()}
+
+
+def _write_timedelta(value: timedelta, place: _Place, depth: int) -> t.Any:
+    return {" e": [value.days, value.seconds, value.microseconds]}
+
+
+_WRITERS: t.Final[dict[type, Callable[[t.Any, _Place, int], t.Any]]] = {
+    type(None): _write_as_is,
+    bool: _write_as_is,
+    str: _write_as_is,
+    int: _write_int,
+    float: _write_float,
+    list: _write_list,
+    dict: _write_dict,
+    tuple: _write_tuple,
+    set: _write_set,
+    bytes: _write_bytes,
+    Markup: _write_markup,
+    UUID: _write_uuid,
+    Decimal: _write_decimal,
+    datetime: _write_datetime,
+    date: _write_date,
+    timedelta: _write_timedelta,
+}
+
+
+# Readers: one for each tag.
+
+
+def _read_datetime(value: t.Any) -> datetime:
+    text, fold = value if type(value) is list else (value, 0)
+    return datetime.fromisoformat(text).replace(fold=fold)
+
+
+def _read_zoned(value: list[t.Any]) -> datetime:
+    text, fold, key = value
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(key), fold=fold)
+
+
+_READERS: t.Final[dict[str, Callable[[t.Any], t.Any]]] = {
+    " b": b64decode,
+    " c": Decimal,
+    " d": _read_datetime,
+    " e": lambda parts: timedelta(*parts),
+    " i": int,
+    " m": Markup,
+    " o": lambda item: {item[0]: _from_json(item[1])},
+    " s": lambda items: {_from_json(item) for item in items},
+    " t": lambda items: tuple(_from_json(item) for item in items),
+    " u": lambda text: UUID(hex=text),
+    " y": date.fromisoformat,
+    " z": _read_zoned,
+}
+
+
+def _path(place: _Place | None) -> str:
+    keys: list[t.Any] = []
+    while place is not None:
+        place, key = place
+        keys.append(key)
+    path = "session" + "".join(f"[{key!r}]" for key in reversed(keys))
+    return path if len(path) <= 200 else f"{path[:200]}…"
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _type_name(value: t.Any) -> str:
+    kind = type(value)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return module + kind.__qualname__

@@ -1,0 +1,186 @@
+"""Guards: who may come in, where they are sent otherwise, and where they go back to afterwards.
+
+A refusal is a Werkzeug exception that brings its response along, so any error handler of the app
+has its say and none is registered here.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Callable
+from functools import wraps
+from urllib.parse import quote, urlsplit
+
+from flask import current_app, redirect, request, url_for
+from werkzeug.exceptions import Forbidden
+from werkzeug.routing import BuildError
+
+from .api import current_session
+from .errors import ConfigurationError, FreshLoginRequired, LoginRequired, RoleRequired
+from .request import app_state, request_state
+from .settings import key_of
+
+P = t.ParamSpec("P")
+R = t.TypeVar("R")
+
+_MAX_NEXT_CHARS = 2048
+_SAFE_IN_PATH = "!$&'()*+,/:;=@"
+
+
+def login_required(view: Callable[P, R]) -> Callable[P, R]:
+    """Lets only signed-in users into a view, sync or async; see `LoginRequired`.
+
+    A browser asking for a page is sent to `KVSESSION_LOGIN_VIEW`; anything else gets 401. For a
+    whole blueprint, put it over a `@bp.before_request` function.
+    """
+    return _guarded(view, _require_login)
+
+
+def fresh_login_required(view: Callable[P, R]) -> Callable[P, R]:
+    """Lets in only users who proved who they are within `KVSESSION_FRESH_FOR`.
+
+    Others are sent to `KVSESSION_CONFIRM_VIEW`, or get 401; see `confirm_login`
+    (OWASP ASVS 5.0, 7.5.1).
+    """
+    return _guarded(view, _require_fresh_login)
+
+
+def roles_required(*roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Lets in only users who have any of these roles; others get 403.
+
+    The roles are what the session's data has under `"role"` (one) or `"roles"` (several).
+    """
+    if not roles or not all(isinstance(role, str) for role in roles):
+        raise TypeError('roles_required takes names of roles: @roles_required("admin").')
+
+    def check() -> None:
+        _require_role(frozenset(roles))
+
+    return lambda view: _guarded(view, check)
+
+
+def next_url(default: str) -> str:
+    """Where to go after the login: this request's `next`, from the form or else the query, if it
+    is a path within this site; otherwise `default` (OWASP ASVS 5.0, 3.7.2)."""
+    for wanted in (request.form.get("next"), request.args.get("next")):
+        if wanted is not None:
+            return wanted if _is_within_site(wanted) else default
+    return default
+
+
+def cross_origin_guard() -> None:
+    """Refuses posts from other sites' pages with 403: `app.before_request(cross_origin_guard)`.
+
+    Browsers say where a request comes from; requests that say nothing are not from a browser and
+    pass. The algorithm is that of Go's `http.CrossOriginProtection` (OWASP ASVS 5.0, 3.5.1).
+    """
+    if request.method in ("GET", "HEAD", "OPTIONS"):
+        return
+    site = request.headers.get("Sec-Fetch-Site")
+    if site in ("same-origin", "none"):
+        return
+    if not site and _origin_is_host():
+        return
+    raise Forbidden("This request was sent by another site.")
+
+
+def guard_paths() -> None:
+    """Lets only signed-in users into `KVSESSION_PROTECTED_PATHS`."""
+    settings = app_state().settings
+    if request.endpoint is not None and request.endpoint == settings.login_view:
+        return  # or nobody could ever sign in
+    if any(_covers(pattern, request.path) for pattern in settings.protected_paths):
+        _let_in(_require_login)
+
+
+def _guarded(view: Callable[P, R], check: Callable[[], object]) -> Callable[P, R]:
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        _let_in(check)
+        return t.cast(R, current_app.ensure_sync(view)(*args, **kwargs))
+
+    return guarded
+
+
+def _let_in(check: Callable[[], object]) -> None:
+    # A browser asks with OPTIONS, and without cookies, whether it may send the real request.
+    if request.method != "OPTIONS":
+        check()
+
+
+def _require_login() -> None:
+    try:
+        request_state().require_user()
+    except LoginRequired as refusal:
+        _send_to(app_state().settings.login_view, "login_view", refusal)
+        raise
+
+
+def _require_fresh_login() -> None:
+    _require_login()
+    if not current_session.is_fresh:
+        refusal = FreshLoginRequired()
+        _send_to(app_state().settings.confirm_view, "confirm_view", refusal)
+        raise refusal
+
+
+def _require_role(roles: frozenset[str]) -> None:
+    _require_login()
+    several = current_session.get("roles")
+    held = set(several) if isinstance(several, list | tuple | set) else set()
+    if roles.isdisjoint(held | {current_session.get("role")}):
+        raise RoleRequired
+
+
+def _send_to(
+    endpoint: str | None, setting: str, refusal: LoginRequired | FreshLoginRequired
+) -> None:
+    """Makes the refusal a redirect, for a browser that asks for a page."""
+    if endpoint is None or not _wants_page():
+        return
+    here = _this_url() if request.method == "GET" else None
+    try:
+        target = url_for(endpoint, next=here)
+    except BuildError:
+        raise ConfigurationError(
+            f"{key_of(setting)} is {endpoint!r}, and the app has no such endpoint."
+        ) from None
+    refusal.response = redirect(target)
+    refusal.response.vary.update(("Accept", "Cookie"))
+    refusal.response.headers["Cache-Control"] = "no-store"
+
+
+def _wants_page() -> bool:
+    return any(
+        kind.lower().startswith("text/html") and quality > 0
+        for kind, quality in request.accept_mimetypes
+    )
+
+
+def _this_url() -> str | None:
+    """The path and query that were asked for, as a safe `next`; never the Host header's word."""
+    path = quote(request.root_path + request.path, safe=_SAFE_IN_PATH)
+    query = quote(request.query_string.decode("latin-1"), safe=_SAFE_IN_PATH + "?%[]")
+    url = f"{path}?{query}" if query else path
+    return url if _is_within_site(url) else None
+
+
+def _is_within_site(url: str) -> bool:
+    # Browsers read "\" as "/" and skip tabs and line ends, so "/\evil" leaves the site.
+    return (
+        len(url) <= _MAX_NEXT_CHARS
+        and url.startswith("/")
+        and not url.startswith("//")
+        and "\\" not in url
+        and not any(char < " " or char == "\x7f" for char in url)
+    )
+
+
+def _covers(pattern: str, path: str) -> bool:
+    stem = pattern.removesuffix("/*")
+    return path == stem or (stem != pattern and path.startswith(f"{stem}/"))
+
+
+def _origin_is_host() -> bool:
+    origin = request.headers.get("Origin")
+    return origin is None or urlsplit(origin).netloc == request.host

@@ -1,0 +1,429 @@
+"""One request: its session opened at first touch, changed in place, committed once, and what the
+cookie is to become. Also the login logic, and what an app's requests share."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import threading
+import typing as t
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+from flask import current_app, g, request
+
+from . import codec, signals
+from .connect import connect
+from .cookie import SessionCookie
+from .errors import ConfigurationError, LoginRequired, StoreUnavailable
+from .record import Client, Ended, Record, SessionInfo, Stored, new_record
+from .session import Session
+from .settings import Settings, in_ms
+from .store import RedisClient, SessionStore
+from .token import Token, UserId, new_session_id, user_hash
+
+if t.TYPE_CHECKING:
+    from blinker import NamedSignal
+    from flask import Flask
+    from flask.wrappers import Request, Response
+
+log = logging.getLogger("flask_kvsession")
+
+EXTENSION = "kvsession"
+
+_ATTRIBUTE = "_kvsession"
+_MISSING: t.Final = object()
+_SPEAKS_OF_THE_BODY = (
+    "Accept-Ranges",
+    "Content-Disposition",
+    "Content-Encoding",
+    "Content-Language",
+    "Content-Length",
+    "Content-Location",
+    "Content-Range",
+    "Content-Type",
+    "ETag",
+    "Expires",
+    "Last-Modified",
+    "Location",
+    "Set-Cookie",
+)
+
+
+@dataclass
+class AppState:
+    """What the requests of one app share. It is `app.extensions["kvsession"]`."""
+
+    app: Flask
+    settings: Settings
+    client: RedisClient | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _has_warned: bool = False
+
+    @property
+    def store(self) -> SessionStore:
+        """The app's sessions; the connection is made, or the embedded server started, at first
+        use, because debug and testing are often set after `init_app`."""
+        with self._lock:
+            return self._store
+
+    @cached_property
+    def cookie(self) -> SessionCookie:
+        return SessionCookie.settled(self.settings, development=self.app.debug or self.app.testing)
+
+    def announce(self, signal: NamedSignal, info: SessionInfo) -> None:
+        """Logs what has been done, and tells the receivers of `signal`."""
+        level = logging.DEBUG if signal is signals.session_renewed else logging.INFO
+        # %r: a user id may hold a newline, which would look like another line of the log.
+        log.log(level, "%s: session %s of user %.100r", signal.name, info.id, info.user_id)
+        signal.send(self.app, _async_wrapper=self.app.ensure_sync, session=info)
+
+    def warn_of_plain_http(self) -> None:
+        """Says once that browsers will not send the cookie back."""
+        if self._has_warned:
+            return
+        self._has_warned = True
+        log.warning(
+            "A login came over plain http, but the session cookie is Secure, so the browser will"
+            " not send it back. Behind a proxy that speaks https, use"
+            " werkzeug.middleware.proxy_fix.ProxyFix; without https, set"
+            " KVSESSION_COOKIE_SECURE = False."
+        )
+
+    @cached_property
+    def _store(self) -> SessionStore:
+        return SessionStore(self.client or self._connect(), self.settings)
+
+    def _connect(self) -> RedisClient:
+        timeout = self.settings.store_timeout
+        if self.settings.redis_url is not None:
+            return connect(self.settings.redis_url, timeout)
+        if self.app.testing:
+            folder = tempfile.mkdtemp(prefix="kvsession-")
+            return connect(f"embedded://{folder}", timeout, ephemeral=True)
+        if self.app.debug:
+            return connect(f"embedded://{self.app.instance_path}/kvsession", timeout)
+        raise ConfigurationError(
+            "KVSESSION_REDIS_URL is not set; set it, for example to redis://localhost:6379/0,"
+            " or pass a client: KVSession(app, redis=client). (In debug and testing mode an"
+            " embedded server is used without it.)"
+        )
+
+
+class RequestState:
+    """One request's hold on its session. It hangs on the request object, not on `g`, which can
+    outlive a request or be shared by two."""
+
+    def __init__(self, app: AppState, request: Request) -> None:
+        self._app = app
+        self._request = request
+        self._answer: Callable[[Response], None] | None = None
+        self._is_committed = False
+        self._g_before: t.Any = _MISSING
+        self.session = Session(self._load, lambda: app.store.now(), app.settings)
+
+    # Verbs
+
+    def login(self, user_id: UserId, data: Mapping[str, t.Any], remember: bool) -> None:
+        """Ends the session there is and begins a user's, in Redis at once."""
+        user, given = user_hash(user_id), codec.encode_all(data)
+        with self._store_calls() as store:
+            old = self.session.stored
+            token = Token.for_session(new_session_id(user))
+            record = self._new_record(token, self._login_data(old, given), user_id, remember)
+            over_limit = store.create(new := Stored.of(token.session_id, record))
+            with self._undone_on_failure(new):
+                new, replaced = self._replace(old, new, given)
+                rest = [session_id for session_id in over_limit if not old or session_id != old.id]
+                revoked = store.enforce_limit(user_id, rest, new.id)
+        self._become(new, token)
+        self._warn_of_plain_http()
+        if replaced:
+            self._app.announce(signals.user_logged_out, store.info(replaced))
+        for info in revoked:
+            self._app.announce(signals.session_revoked, info)
+        self._app.announce(signals.user_logged_in, store.info(new, is_current=True))
+
+    def logout(self) -> None:
+        """Ends this browser's session in Redis at once; leaves a visitor's, empty."""
+        with self._store_calls() as store:
+            stored = self.session.stored
+            _, ended = store.remove(stored) if stored else (True, None)
+        # Asked to sign out, a browser loses its cookie even where the session had gone before.
+        if stored or self._answer or self._app.cookie.is_in(self._request):
+            self._answer = self._app.cookie.clear
+        self.session.adopt(None)
+        if ended and not ended.record.is_visitors:
+            self._app.announce(signals.user_logged_out, store.info(ended))
+
+    def confirm(self) -> None:
+        """Makes the session fresh, with a new secret; raises `LoginRequired` for a visitor."""
+        self.require_user()
+        stored = self._rotate(confirm=True)
+        if stored is None:
+            raise LoginRequired(ended=self.session.ended)
+        info = self._app.store.info(stored, is_current=True)
+        self._app.announce(signals.login_confirmed, info)
+
+    def rotate(self) -> None:
+        """Gives the session a new secret; does nothing where there is no session."""
+        self.session.require()
+        self._rotate(confirm=False)
+
+    def require_user(self) -> UserId:
+        """The id of who is signed in; raises `LoginRequired` for a visitor."""
+        self.session.require()
+        user_id = self.session.user_id
+        if user_id is None:
+            raise LoginRequired(ended=self.session.ended)
+        return user_id
+
+    def forget(self) -> None:
+        """The current session has been revoked: pending changes are dropped, the cookie goes."""
+        self.session.adopt(None)
+        self._answer = self._app.cookie.clear
+
+    # The end of the request
+
+    def finish(self, response: Response) -> Response:
+        """Commits, once, and puts on the response what it says of the session.
+
+        A commit that fails makes the response what the app's handler for that failure gives:
+        raised here, it would become a 500.
+        """
+        try:
+            self._commit()
+        except StoreUnavailable as failure:
+            app = self._app.app
+            _rewrite(response, app.make_response(app.handle_user_exception(failure)))
+        if self.session.is_touched:
+            response.vary.add("Cookie")
+        if self._answer:
+            self._answer(response)
+        return response
+
+    def enter_g(self) -> None:
+        """Puts the session into `g`, keeping what a request around this one had put there."""
+        name = self._app.settings.g_name
+        if name is not None:
+            self._g_before = g.get(name, _MISSING)
+            setattr(g, name, self.session)
+
+    def leave_g(self) -> None:
+        name = self._app.settings.g_name
+        if name is None or g.get(name) is not self.session:
+            return
+        if self._g_before is _MISSING:
+            g.pop(name)
+        else:
+            setattr(g, name, self._g_before)
+
+    # How it is done
+
+    def _load(self) -> Stored | Ended | None:
+        token = self._app.cookie.read(self._request)
+        if token is None:
+            return None
+        try:
+            return self._app.store.load(token)
+        except StoreUnavailable as failure:
+            _log_failure(failure)
+            raise
+
+    @property
+    def _client(self) -> Client:
+        settings = self._app.settings
+        return Client.of(
+            self._request.remote_addr if settings.record_ip else None,
+            self._request.user_agent.string if settings.record_user_agent else None,
+        )
+
+    @contextmanager
+    def _store_calls(self) -> Iterator[SessionStore]:
+        """A failure of the store in here is one of the whole request's session."""
+        self.session.require()
+        try:
+            yield self._app.store
+        except StoreUnavailable as failure:
+            _log_failure(failure)
+            self.session.fail(failure)
+            raise
+
+    def _become(self, stored: Stored, token: Token) -> None:
+        """This browser's session is now `stored`, which it opens with `token`."""
+        self.session.adopt(stored)
+        record = stored.record
+        left = self._app.settings.absolute_end(record) - self._app.store.now()
+        max_age = math.ceil(left / 1000) if record.remembered else None
+        self._answer = partial(self._app.cookie.write, token=token, max_age=max_age)
+
+    def _new_record(
+        self,
+        token: Token,
+        data: Mapping[str, bytes],
+        user_id: UserId | None = None,
+        remember: bool = True,
+    ) -> Record:
+        now = self._app.store.now()
+        return new_record(
+            token, now=now, client=self._client, user_id=user_id, remembered=remember, data=data
+        )
+
+    def _login_data(self, old: Stored | None, given: Mapping[str, bytes]) -> dict[str, bytes]:
+        """A visitor's data goes into the login, pending changes too; another user's never does."""
+        if old is None:
+            return self.session.changes().applied_to({}) | dict(given)
+        if old.record.is_visitors:
+            return self._carried(old.record, given)
+        return dict(given)
+
+    def _carried(self, visitor: Record, given: Mapping[str, bytes]) -> dict[str, bytes]:
+        return self.session.changes().applied_to(visitor.encoded_data()) | dict(given)
+
+    def _replace(
+        self, old: Stored | None, new: Stored, given: Mapping[str, bytes]
+    ) -> tuple[Stored, Stored | None]:
+        """Ends the session that a login takes the place of; returns the new one, and the old one
+        if it was a user's."""
+        store = self._app.store
+        if old is None:
+            return new, None
+        if old.record.is_visitors:
+            return store.replace(old, new, lambda visitor: self._carried(visitor, given)), None
+        return new, store.remove(old)[1]
+
+    @contextmanager
+    def _undone_on_failure(self, new: Stored) -> Iterator[None]:
+        """A login that fails half-way is not reported done, so nobody should see its session."""
+        try:
+            yield
+        except Exception:
+            try:
+                self._app.store.remove(new)
+            except StoreUnavailable:
+                log.warning("session %s of a failed login is left until it expires", new.id)
+            raise
+
+    def _warn_of_plain_http(self) -> None:
+        if self._app.cookie.secure and not self._request.is_secure:
+            self._app.warn_of_plain_http()
+
+    def _rotate(self, *, confirm: bool) -> Stored | None:
+        """A new secret, with the pending changes in the same write. A secret that another request
+        has changed meanwhile stays, and the browser gets no cookie from here."""
+        with self._store_calls() as store:
+            loaded = self.session.stored
+            if loaded is None:
+                return None
+            now, client, changes = store.now(), self._client, self.session.changes()
+            token = Token.for_session(loaded.id)
+
+            def change(current: Record) -> Record:
+                new = current.with_data(changes.applied_to(current.encoded_data()))
+                new = new.seen_at(now, client)
+                new = new.authenticated_now(now) if confirm else new
+                return new if current.secret != loaded.record.secret else new.with_secret_of(token)
+
+            stored = store.update(loaded, change).stored
+        if stored is None or not token.matches(stored.record.secret):
+            self.session.adopt(stored)
+            return stored
+        self._become(stored, token)
+        self._app.announce(signals.token_rotated, store.info(stored, is_current=True))
+        return stored
+
+    def _commit(self) -> None:
+        if self._is_committed:
+            return
+        self._is_committed = True
+        try:
+            if self.session.is_touched and not self.session.has_failed:
+                self._write_changes()
+        finally:
+            self.session.close()
+
+    def _write_changes(self) -> None:
+        changes, stored = self.session.changes(), self.session.stored
+        if stored is None:
+            if changes.set:
+                self._begin_visit(changes.set)
+            return
+        now, client = self._app.store.now(), self._client
+        interval = in_ms(self._app.settings.renewal_interval)
+
+        def change(current: Record) -> Record | None:
+            data = current.encoded_data()
+            edited = changes.applied_to(data)
+            if edited == data and now - current.seen < interval:
+                return None
+            return current.with_data(edited).seen_at(now, client)
+
+        try:
+            outcome = self._app.store.update(stored, change)
+        except StoreUnavailable as failure:
+            _log_failure(failure)
+            if changes:
+                self.session.fail(failure)
+                raise
+            return  # Only the renewal is lost; the next request will try again.
+        # A session that has gone meanwhile stays gone, and its changes with it.
+        if outcome.written and outcome.stored:
+            self.session.adopt(outcome.stored)
+            self._announce_activity(stored.record, outcome.stored, interval)
+
+    def _announce_activity(self, before: Record, after: Stored, interval: int) -> None:
+        info = self._app.store.info(after, is_current=True)
+        if after.record.seen - before.seen >= interval:
+            self._app.announce(signals.session_renewed, info)
+        if (before.ip, before.agent) != (after.record.ip, after.record.agent):
+            self._app.announce(signals.client_changed, info)
+
+    def _begin_visit(self, data: Mapping[str, bytes]) -> None:
+        """The first write of a visitor makes a record."""
+        with self._store_calls() as store:
+            token = Token.for_session(new_session_id(None))
+            store.create(new := Stored.of(token.session_id, self._new_record(token, data)))
+        self._become(new, token)
+
+
+def app_state() -> AppState:
+    """The state of the current app; raises `ConfigurationError` where the extension is missing."""
+    try:
+        return t.cast(AppState, current_app.extensions[EXTENSION])
+    except KeyError:
+        raise ConfigurationError(
+            "This app has no sessions; call KVSession(app), or kv.init_app(app)."
+        ) from None
+
+
+def request_state() -> RequestState:
+    """The current request's hold on its session, made when first asked for."""
+    current = request._get_current_object()  # type: ignore[attr-defined]
+    state = getattr(current, _ATTRIBUTE, None)
+    if state is None:
+        state = RequestState(app_state(), current)
+        setattr(current, _ATTRIBUTE, state)
+    return t.cast(RequestState, state)
+
+
+def _log_failure(failure: StoreUnavailable) -> None:
+    cause = failure.__cause__
+    log.error("the session store is unavailable: %s", cause if cause else failure.description)
+
+
+def _rewrite(response: Response, other: Response) -> None:
+    """Makes `response` what `other` is. Headers that the app's hooks put on every response (CORS,
+    CSP) stay; those that speak of the former body, or of what was not done after all, go."""
+    close = getattr(response.response, "close", None)
+    if close:
+        close()
+    for name in _SPEAKS_OF_THE_BODY:
+        response.headers.pop(name, None)
+    response.status = other.status
+    response.response = other.response
+    response.direct_passthrough = other.direct_passthrough
+    for name in {name for name, _ in other.headers}:
+        response.headers.setlist(name, other.headers.getlist(name))

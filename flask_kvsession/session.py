@@ -1,0 +1,281 @@
+"""The session as an app sees it: a mapping of its data, and facts about who it belongs to.
+
+It loads at first touch through a callable, notes what the request changes, and knows nothing of
+the store or of HTTP.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from datetime import datetime
+
+from . import codec
+from .errors import KVSessionError, SessionTooLarge, StoreUnavailable
+from .record import Changes, Ended, Record, Stored, from_ms
+from .settings import Settings, in_ms
+from .token import UserId
+
+_ON_DEMAND: t.Final = object()
+"""Stands for a value that nobody has asked for yet, so that it is still encoded."""
+
+
+class Session(MutableMapping[str, t.Any]):
+    """This request's session. Reading creates nothing; the first write makes a record.
+
+    A value comes back in the next request equal and of the same type, or assigning it raises
+    `UnstorableValue`. Changes inside a list or dict are noticed. The facts below are never part of
+    the mapping, and are None for a visitor who has no record.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Stored | Ended | None],
+        now: Callable[[], int],
+        settings: Settings,
+    ) -> None:
+        self._load = load
+        self._now = now
+        self._settings = settings
+        self._is_loaded = False
+        self._is_closed = False
+        self._failure: StoreUnavailable | None = None
+        self._stored: Stored | None = None
+        self._loaded_id: str | None = None
+        self._ended: str | None = None
+        self._base: dict[str, bytes] = {}
+        self._values: dict[str, t.Any] = {}
+        self._sizes: dict[str, int] = {}
+        self._is_cleared = False
+
+    # The mapping
+
+    def __getitem__(self, key: str) -> t.Any:
+        self._touch()
+        value = self._values[key]
+        if value is _ON_DEMAND:
+            value = self._values[key] = codec.decode(key, self._base[key])
+        return value
+
+    def __setitem__(self, key: str, value: t.Any) -> None:
+        codec.check_key(key)
+        encoded = codec.encode(key, value)
+        self._open_for_writing()
+        self._check_size(key, len(encoded))
+        self._values[key] = value
+        self._sizes[key] = len(encoded)
+
+    def __delitem__(self, key: str) -> None:
+        self._touch()
+        if key not in self._values:
+            raise KeyError(key)
+        self._open_for_writing()
+        del self._values[key], self._sizes[key]
+
+    def __iter__(self) -> Iterator[str]:
+        self._touch()
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        self._touch()
+        return len(self._values)
+
+    def __contains__(self, key: object) -> bool:
+        self._touch()
+        return key in self._values
+
+    def clear(self) -> None:
+        """Removes all data, also what other requests put there since this one began."""
+        self._open_for_writing()
+        self._values, self._sizes = {}, {}
+        self._is_cleared = True
+
+    def __repr__(self) -> str:
+        if not self._is_loaded:
+            return "<Session, not loaded>"
+        return f"<Session {self.id or 'of a visitor without one'}>"
+
+    # Facts
+
+    @property
+    def id(self) -> str | None:
+        """The public handle; may be shown, logged and used in a URL."""
+        stored = self._touch()
+        return stored.id if stored else None
+
+    @property
+    def user_id(self) -> UserId | None:
+        """The id given to `login_user`, in its type; None for a visitor."""
+        record = self._record()
+        return record.user_id if record else None
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether a user is signed in."""
+        return self.user_id is not None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the user proved who they are within `KVSESSION_FRESH_FOR`."""
+        record = self._record()
+        if record is None or record.authenticated is None:
+            return False
+        return self._now() - record.authenticated < in_ms(self._settings.fresh_for)
+
+    @property
+    def created_at(self) -> datetime | None:
+        record = self._record()
+        return from_ms(record.created) if record else None
+
+    @property
+    def last_seen_at(self) -> datetime | None:
+        """The last activity, exact to `KVSESSION_RENEWAL_INTERVAL`."""
+        record = self._record()
+        return from_ms(record.seen) if record else None
+
+    @property
+    def authenticated_at(self) -> datetime | None:
+        """When the user last proved who they are; activity never moves it."""
+        record = self._record()
+        return from_ms(record.authenticated) if record and record.authenticated else None
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the session ends unless there is more activity."""
+        record = self._record()
+        return from_ms(self._settings.expires(record)) if record else None
+
+    @property
+    def ip_address(self) -> str | None:
+        record = self._record()
+        return record.ip if record else None
+
+    @property
+    def user_agent(self) -> str | None:
+        record = self._record()
+        return record.agent if record else None
+
+    @property
+    def remembered(self) -> bool | None:
+        """False if the cookie ends with the browser."""
+        record = self._record()
+        return record.remembered if record else None
+
+    @property
+    def new(self) -> bool:
+        """Whether this is not the session that the request came with, or it came with none."""
+        return self.id is None or self.id != self._loaded_id
+
+    @property
+    def modified(self) -> bool:
+        """Whether this request has changed data that are not written yet."""
+        self._touch()
+        return bool(self.changes())
+
+    # For the request that owns it
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether this response may depend on who asks for it."""
+        return self._is_loaded
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the store failed, so that nobody knows whose session this is."""
+        return self._failure is not None
+
+    @property
+    def stored(self) -> Stored | None:
+        """What the store held at the last load or write; raises again after a failed load."""
+        self.require()
+        return self._stored
+
+    @property
+    def ended(self) -> str | None:
+        """Why this browser's session is no more, if it was ended from outside."""
+        self._touch()
+        return self._ended
+
+    def require(self) -> None:
+        """Raises `StoreUnavailable` if this request could not tell who is signed in."""
+        self._touch()
+        if self._failure:
+            raise self._failure
+
+    def changes(self) -> Changes:
+        """What this request has done to the data since the last load or write.
+
+        Raises `UnstorableValue` for something unstorable put into a list or dict in place.
+        """
+        base: Mapping[str, bytes] = {} if self._is_cleared else self._base
+        encoded = (
+            (key, codec.encode(key, value))
+            for key, value in self._values.items()
+            if value is not _ON_DEMAND
+        )
+        return Changes(
+            set={key: new for key, new in encoded if new != base.get(key)},
+            removed=frozenset(base.keys() - self._values.keys()),
+            cleared=self._is_cleared and bool(self._base),
+        )
+
+    def adopt(self, stored: Stored | None) -> None:
+        """Becomes the session `stored` in place, or a visitor's without a record; no change is
+        pending then. A list that the app took out of the mapping before is still the one in it,
+        where it holds what is stored, so that its later changes are noticed too."""
+        asked_for = {k: value for k, value in self._values.items() if value is not _ON_DEMAND}
+        self._is_loaded = True
+        self._is_cleared = False
+        self._stored = stored
+        self._base = stored.record.encoded_data() if stored else {}
+        self._sizes = {key: len(encoded) for key, encoded in self._base.items()}
+        self._values = dict.fromkeys(self._base, _ON_DEMAND)
+        for key, value in asked_for.items():
+            if codec.encode(key, value) == self._base.get(key):
+                self._values[key] = value
+
+    def fail(self, failure: StoreUnavailable) -> None:
+        """From now on the mapping reads as empty, and writes, guards and verbs raise."""
+        self._is_loaded = True
+        self._failure = failure
+        self._stored = None
+        self._base, self._values, self._sizes = {}, {}, {}
+        self._is_cleared = False
+
+    def close(self) -> None:
+        """The response has been decided: reads go on working, writes raise."""
+        self._is_closed = True
+
+    def _touch(self) -> Stored | None:
+        if not self._is_loaded:
+            try:
+                held = self._load()
+            except StoreUnavailable as failure:
+                self.fail(failure)
+                raise
+            self._ended = held.ended if isinstance(held, Ended) else None
+            self.adopt(held if isinstance(held, Stored) else None)
+            self._loaded_id = self._stored.id if self._stored else None
+        return self._stored
+
+    def _record(self) -> Record | None:
+        stored = self._touch()
+        return stored.record if stored else None
+
+    def _open_for_writing(self) -> None:
+        self.require()
+        if self._is_closed:
+            raise KVSessionError(
+                "The session was changed after its request was committed, so the change would be"
+                " lost; change it in the view, not in a streamed response."
+            )
+
+    def _check_size(self, key: str, new_size: int) -> None:
+        size = sum(self._sizes.values()) - self._sizes.get(key, 0) + new_size
+        most = self._settings.max_session_bytes
+        if size > most:
+            raise SessionTooLarge(
+                f"session[{key!r}] would bring the session to {size} bytes, and"
+                f" KVSESSION_MAX_SESSION_BYTES allows {most}; keep large things elsewhere and only"
+                " their ids in the session."
+            )
