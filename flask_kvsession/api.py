@@ -78,8 +78,9 @@ def revoke_session(
 ) -> bool:
     """Ends one session of this user from outside; False if the user has no such session, be it
     another's or nobody's. Revoking the current one clears its cookie and drops pending changes."""
-    ended = app_state().store.revoke_one(_user(user_id), session_id)
-    _after_revocation([ended] if ended else [])
+    user, current = _user(user_id), _current_id()
+    ended = app_state().store.revoke_one(user, session_id)
+    _after_revocation([ended] if ended else [], current)
     return ended is not None
 
 
@@ -90,9 +91,9 @@ def revoke_all_sessions(
 ) -> int:
     """Ends all sessions of this user from outside, or all but the current one; returns how many
     (OWASP ASVS 5.0, 7.4.2 and 7.4.3)."""
-    spare = _current_id() if except_current else None
-    ended = app_state().store.revoke_all(_user(user_id), spare=spare)
-    _after_revocation(ended)
+    user, current = _user(user_id), _current_id()
+    ended = app_state().store.revoke_all(user, spare=current if except_current else None)
+    _after_revocation(ended, current)
     return len(ended)
 
 
@@ -113,8 +114,7 @@ def _current_id() -> str | None:
     return request_state().session.id if has_request_context() else None
 
 
-def _after_revocation(ended: list[SessionInfo]) -> None:
-    current = _current_id() if ended else None
+def _after_revocation(ended: list[SessionInfo], current: str | None) -> None:
     if any(info.id == current for info in ended):
         request_state().forget()
     for info in ended:

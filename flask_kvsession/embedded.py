@@ -77,7 +77,7 @@ def _told_as_configuration(folder: str) -> t.Iterator[None]:
         yield
     except OSError as error:
         raise ConfigurationError(
-            f"The embedded server cannot use the folder {folder} ({error.strerror}): "
+            f"The embedded server cannot use the folder {folder} ({error}): "
             "give embedded://PATH a folder in which this user may write."
         ) from error
 

@@ -127,8 +127,9 @@ def _require_fresh_login() -> None:
 def _require_role(roles: frozenset[str]) -> None:
     _require_login()
     several = current_session.get("roles")
-    held = set(several) if isinstance(several, list | tuple | set) else set()
-    if roles.isdisjoint(held | {current_session.get("role")}):
+    held = [current_session.get("role")]
+    held += several if isinstance(several, list | tuple | set) else []
+    if not any(isinstance(role, str) and role in roles for role in held):
         raise RoleRequired
 
 

@@ -255,9 +255,8 @@ class RequestState:
     def _become(self, stored: Stored, token: Token) -> None:
         """This browser's session is now `stored`, which it opens with `token`."""
         self.session.adopt(stored)
-        record = stored.record
-        left = self._app.settings.absolute_end(record) - self._app.store.now()
-        max_age = math.ceil(left / 1000) if record.remembered else None
+        left = self._app.settings.absolute_end(stored.record) - self._app.store.now()
+        max_age = math.ceil(left / 1000) if stored.record.remembered else None
         self._answer = partial(self._app.cookie.write, token=token, max_age=max_age)
 
     def _new_record(
