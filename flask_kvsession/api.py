@@ -77,7 +77,8 @@ def revoke_session(
     session_id: str, user_id: UserId | t.Literal[_Whose.CURRENT_USER] = _CURRENT_USER
 ) -> bool:
     """Ends one session of this user from outside; False if the user has no such session, be it
-    another's or nobody's. Revoking the current one clears its cookie and drops pending changes."""
+    another's or nobody's. Revoking the current one clears its cookie and drops pending changes;
+    what is written after that makes a visitor's session."""
     user, current = _user(user_id), _current_id()
     ended = app_state().store.revoke_one(user, session_id)
     _after_revocation([ended] if ended else [], current)
@@ -101,7 +102,8 @@ def update_all_sessions(
     user_id: UserId, changes: Mapping[str, t.Any], *, remove: Iterable[str] = ()
 ) -> int:
     """Changes data in all of a user's sessions, say because a role was taken away; returns how
-    many. Each session's next request sees it (OWASP ASVS 5.0, 8.3.2)."""
+    many. Each session's next request sees it, and of the current one too only the next (OWASP
+    ASVS 5.0, 8.3.2)."""
     return app_state().store.update_all(user_id, changes, remove)
 
 

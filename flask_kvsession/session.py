@@ -162,6 +162,13 @@ class Session(MutableMapping[str, t.Any]):
         return record.remembered if record else None
 
     @property
+    def ended(self) -> str | None:
+        """Why the session that this browser came with is no more, if it was ended from outside:
+        `"revoked"` or `"limit"`. None after logout and expiry, which leave nothing behind."""
+        self._touch()
+        return self._ended
+
+    @property
     def new(self) -> bool:
         """Whether this is not the session that the request came with, or it came with none."""
         return self.id is None or self.id != self._loaded_id
@@ -189,12 +196,6 @@ class Session(MutableMapping[str, t.Any]):
         """What the store held at the last load or write; raises again after a failed load."""
         self.require()
         return self._stored
-
-    @property
-    def ended(self) -> str | None:
-        """Why this browser's session is no more, if it was ended from outside."""
-        self._touch()
-        return self._ended
 
     def require(self) -> None:
         """Raises `StoreUnavailable` if this request could not tell who is signed in."""

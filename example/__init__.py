@@ -1,0 +1,71 @@
+"""A small app with real sign-in, to show Flask-KVSession-Redis at work. README.md has the tour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from flask import Flask, Response, render_template
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException
+
+from flask_kvsession import KVSession, cross_origin_guard
+from flask_kvsession.errors import StoreUnavailable
+
+from . import account, admin, auth, pages, users
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self';"
+        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def create_app(config: Mapping[str, object] | None = None) -> Flask:
+    """The app, ready to run. `config` overrides its settings; tests use it."""
+    app = Flask(__name__)
+    app.config.from_mapping(
+        DATABASE=str(Path(app.instance_path, "users.sqlite")),
+        KVSESSION_LOGIN_VIEW="auth.sign_in",
+        KVSESSION_CONFIRM_VIEW="auth.confirm",
+        KVSESSION_FRESH_FOR=timedelta(minutes=5),
+    )
+    # FLASK_KVSESSION_REDIS_URL=redis://localhost:6379/0 becomes KVSESSION_REDIS_URL. Without
+    # it, and with --debug, the extension runs a Redis of its own in the instance folder.
+    app.config.from_prefixed_env()
+    app.config.from_mapping(config or {})
+
+    KVSession(app)
+    app.before_request(cross_origin_guard)
+    app.after_request(add_headers)
+    app.register_error_handler(StoreUnavailable, show_unavailable)
+    app.register_error_handler(403, show_error)
+    app.register_error_handler(404, show_error)
+
+    users.init_app(app)
+    for module in (auth, pages, account, admin):
+        app.register_blueprint(module.blueprint)
+    return app
+
+
+def add_headers(response: Response) -> Response:
+    """Pages take nothing from other sites, and cannot be framed by them."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+# Error pages extend base.html, which does not touch the session: it may be what has failed.
+
+
+def show_error(error: HTTPException) -> ResponseReturnValue:
+    return render_template("error.html", error=error), error.code or 500
+
+
+def show_unavailable(error: StoreUnavailable) -> ResponseReturnValue:
+    """503, and the cookie stays: a store that is down does not mean that nobody is signed in."""
+    return render_template("unavailable.html"), 503, {"Retry-After": "5"}

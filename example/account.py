@@ -1,0 +1,111 @@
+"""One's own account: email address, password, and the sessions one is signed in with."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from flask import Blueprint, g, render_template, request
+from flask.typing import ResponseReturnValue
+
+from flask_kvsession import (
+    confirm_login,
+    fresh_login_required,
+    list_sessions,
+    login_required,
+    revoke_all_sessions,
+    revoke_session,
+    update_all_sessions,
+)
+
+from . import auth, users
+from .pages import redirect_with
+
+MIN_PASSWORD_CHARS = 12
+
+blueprint = Blueprint("account", __name__, url_prefix="/account")
+
+
+@blueprint.before_request
+@login_required
+def signed_in_only() -> None:
+    """Guards every page of this blueprint."""
+
+
+@blueprint.get("/")
+def overview() -> ResponseReturnValue:
+    current_first = sorted(list_sessions(), key=lambda session: not session.is_current)
+    return render_template("account.html", sessions=current_first)
+
+
+@blueprint.route("/email", methods=["GET", "POST"])
+@fresh_login_required
+def change_email() -> ResponseReturnValue:
+    """Who controls the address can reset the password, so a fresh sign-in is asked for."""
+    if request.method == "GET":
+        return render_template("change_email.html")
+
+    email = request.form["email"].strip()
+    if "@" not in email:
+        return render_template("change_email.html", error="This is not an email address."), 400
+    if not users.set_email(g.session.user_id, email):
+        error = "This email address cannot be used."
+        return render_template("change_email.html", error=error), 409
+
+    update_all_sessions(g.session.user_id, {"email": email})
+    return _back_with(f"Your email address is now {email}.")
+
+
+@blueprint.route("/password", methods=["GET", "POST"])
+def change_password() -> ResponseReturnValue:
+    """A new password ends the user's other sessions: one of them may be why it was changed."""
+    if request.method == "GET":
+        return _password_form()
+    if not users.is_password_of(g.session.user_id, request.form["current"]):
+        return _password_form("This is not your current password.")
+    if len(request.form["new"]) < MIN_PASSWORD_CHARS:
+        return _password_form(f"Please take at least {MIN_PASSWORD_CHARS} characters.")
+
+    confirm_login()  # first: if the store is down, it fails before anything has changed
+    users.set_password(g.session.user_id, request.form["new"])
+    ended = revoke_all_sessions(except_current=True)
+    return _back_with(f"Your password is changed. {_others_ended(ended)}")
+
+
+@blueprint.post("/sessions/<session_id>/end")
+def end_session(session_id: str) -> ResponseReturnValue:
+    if session_id == g.session.id:
+        return auth.sign_out()
+    if revoke_session(session_id):  # only one's own: for others' it is False, as for unknown ones
+        return _back_with("That device is signed out.")
+    return _back_with("That device was signed out already.")
+
+
+@blueprint.post("/sessions/end-others")
+def end_other_sessions() -> ResponseReturnValue:
+    return _back_with(_others_ended(revoke_all_sessions(except_current=True)))
+
+
+@blueprint.app_template_filter()
+def ago(moment: datetime) -> str:
+    """In words, and no finer than the extension records activity (`KVSESSION_RENEWAL_INTERVAL`)."""
+    minutes = int((datetime.now(UTC) - moment).total_seconds() / 60)
+    if minutes < 10:
+        return "a few minutes ago"
+    if minutes < 120:
+        return f"{minutes} minutes ago"
+    return f"{minutes // 60} hours ago" if minutes < 2 * 24 * 60 else f"{minutes // 1440} days ago"
+
+
+def _password_form(error: str | None = None) -> ResponseReturnValue:
+    page = render_template("change_password.html", error=error, min_chars=MIN_PASSWORD_CHARS)
+    return page, 400 if error else 200
+
+
+def _back_with(message: str) -> ResponseReturnValue:
+    return redirect_with(message, "account.overview")
+
+
+def _others_ended(count: int) -> str:
+    if count == 0:
+        return "You were signed in nowhere else."
+    return f"{count} other session{'s were' if count > 1 else ' was'} ended."

@@ -1,0 +1,58 @@
+"""What admins do with other people's sessions."""
+
+from __future__ import annotations
+
+from flask import Blueprint, abort, g, render_template, request
+from flask.typing import ResponseReturnValue
+
+from flask_kvsession import (
+    fresh_login_required,
+    list_sessions,
+    revoke_all_sessions,
+    roles_required,
+    update_all_sessions,
+)
+
+from . import users
+from .pages import redirect_with
+from .users import User
+
+blueprint = Blueprint("admin", __name__, url_prefix="/admin")
+
+
+@blueprint.before_request
+@roles_required("admin")
+@fresh_login_required
+def admins_only() -> None:
+    """Guards every page of this blueprint: the role first, then a recent password."""
+
+
+@blueprint.get("/")
+def people() -> ResponseReturnValue:
+    everyone = [(user, len(list_sessions(user.id))) for user in users.everyone()]
+    return render_template("people.html", people=everyone)
+
+
+@blueprint.post("/<int:user_id>/sign-out")
+def sign_out_everywhere(user_id: int) -> ResponseReturnValue:
+    user = _somebody_else(user_id)
+    ended = revoke_all_sessions(user.id)
+    return redirect_with(f"{user.name} is signed out everywhere ({ended} ended).", "admin.people")
+
+
+@blueprint.post("/<int:user_id>/role")
+def change_role(user_id: int) -> ResponseReturnValue:
+    """The role is in the sessions too: changed there, it holds from their next request on."""
+    user, role = _somebody_else(user_id), request.form["role"]
+    if role not in users.ROLES:
+        abort(400)
+    update_all_sessions(user.id, {"role": role})  # first: if the store is down, nothing changes
+    users.set_role(user.id, role)
+    return redirect_with(f"The role of {user.name} is now: {role}.", "admin.people")
+
+
+def _somebody_else(user_id: int) -> User:
+    """Admins cannot lock themselves out."""
+    if user_id == g.session.user_id:
+        abort(403, "Your own sessions are on your account page; your role another admin changes.")
+    return users.get(user_id) or abort(404)

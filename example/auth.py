@@ -1,0 +1,47 @@
+"""Signing in, confirming the password, signing out."""
+
+from __future__ import annotations
+
+from flask import Blueprint, g, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from flask_kvsession import confirm_login, login_required, login_user, logout_user, next_url
+
+from . import users
+
+blueprint = Blueprint("auth", __name__)
+
+
+@blueprint.route("/sign-in", methods=["GET", "POST"])
+def sign_in() -> ResponseReturnValue:
+    """`KVSESSION_LOGIN_VIEW`: guards send visitors here, with `next` in the URL."""
+    if request.method == "GET":
+        return render_template("sign_in.html", demo_users=users.DEMO_USERS)
+
+    user = users.authenticate(request.form["email"], request.form["password"])
+    if user is None:
+        error = "This email address and password do not belong together."
+        return render_template("sign_in.html", demo_users=users.DEMO_USERS, error=error), 401
+
+    data = {"name": user.name, "email": user.email, "role": user.role}
+    login_user(user.id, data, remember="remember" in request.form)
+    return redirect(next_url(url_for("pages.dashboard")))
+
+
+@blueprint.route("/confirm", methods=["GET", "POST"])
+@login_required
+def confirm() -> ResponseReturnValue:
+    """`KVSESSION_CONFIRM_VIEW`: `fresh_login_required` sends here whose sign-in is too long ago."""
+    if request.method == "GET":
+        return render_template("confirm.html")
+    if not users.is_password_of(g.session.user_id, request.form["password"]):
+        return render_template("confirm.html", error="This is not your password."), 401
+
+    confirm_login()
+    return redirect(next_url(url_for("pages.dashboard")))
+
+
+@blueprint.post("/sign-out")
+def sign_out() -> ResponseReturnValue:
+    logout_user()
+    return redirect(url_for("auth.sign_in", signed_out="yes"))

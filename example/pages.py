@@ -1,0 +1,42 @@
+"""The dashboard, which keeps notes in the session, and a bit of JSON."""
+
+from __future__ import annotations
+
+from flask import Blueprint, g, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from flask_kvsession import login_required
+
+MAX_NOTES = 5
+MAX_NOTE_CHARS = 80
+
+blueprint = Blueprint("pages", __name__)
+
+
+@blueprint.get("/")
+@login_required
+def dashboard() -> ResponseReturnValue:
+    return render_template("dashboard.html", max_note_chars=MAX_NOTE_CHARS)
+
+
+@blueprint.post("/notes")
+@login_required
+def add_note() -> ResponseReturnValue:
+    """Changes a list inside the session, in place: it is noticed, and saved after the view."""
+    notes = g.session.setdefault("notes", [])
+    notes.append(request.form["note"].strip()[:MAX_NOTE_CHARS] or "…")
+    del notes[:-MAX_NOTES]
+    return redirect(url_for("pages.dashboard"))
+
+
+@blueprint.get("/api/me")
+@login_required
+def me() -> ResponseReturnValue:
+    """A guard answers a visitor here with JSON too, unless it is a browser asking for a page."""
+    return {"id": g.session.user_id, "email": g.session["email"], "role": g.session["role"]}
+
+
+def redirect_with(message: str, endpoint: str) -> ResponseReturnValue:
+    """To a page that shows the message once: page.html takes it out of the session again."""
+    g.session["message"] = message
+    return redirect(url_for(endpoint))

@@ -1,0 +1,92 @@
+"""The example in a real browser, from signing in to signing out."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Callable
+
+import pytest
+
+from example.users import DEMO_USERS
+
+if t.TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+NAME, EMAIL, _, PASSWORD = DEMO_USERS[0]
+NARROWEST, WIDE = 320, 1100
+
+OpenPage = Callable[..., "Page"]
+Screenshot = Callable[["Page", str], None]
+
+
+def sign_in(page: Page) -> None:
+    page.goto("/")
+    page.get_by_label("Email address").fill(EMAIL)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_label("Keep me signed in").check()
+    page.get_by_role("button", name="Sign in").click()
+    assert heading(page) == f"Hello, {NAME}"
+
+
+def heading(page: Page) -> str:
+    return page.get_by_role("heading", level=1).inner_text()
+
+
+def test_a_session_from_sign_in_to_sign_out(
+    open_page: OpenPage, restart_example: Callable[[], None], screenshot: Screenshot
+) -> None:
+    """Two devices sign in, one ends the other, outlives the app's restart, and signs out."""
+    laptop = open_page(agent="Laptop", width=WIDE)
+    phone = open_page(agent="Phone", width=NARROWEST)
+    sign_in(laptop)
+    sign_in(phone)
+
+    laptop.get_by_role("link", name="Account", exact=True).click()
+    devices = laptop.get_by_role("region", name="Where you are signed in").get_by_role("listitem")
+    assert devices.count() == 2
+    assert "This device" in devices.nth(0).inner_text()
+    assert "Laptop" in devices.nth(0).inner_text()
+    assert "Phone" in devices.nth(1).inner_text()
+    screenshot(laptop, "two-sessions")
+
+    devices.nth(1).get_by_role("button", name="Sign out").click()
+    assert laptop.get_by_role("status").inner_text() == "That device is signed out."
+    assert devices.count() == 1
+    phone.reload()
+    assert heading(phone) == "Sign in"
+
+    restart_example()
+    laptop.goto("/")
+    assert heading(laptop) == f"Hello, {NAME}"
+
+    laptop.get_by_role("button", name="Sign out").click()
+    assert laptop.get_by_role("status").inner_text() == "You are signed out."
+    laptop.goto("/account/")
+    assert heading(laptop) == "Sign in"
+
+
+@pytest.mark.parametrize("width", [NARROWEST, WIDE])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_page_fits_and_loads(
+    open_page: OpenPage, screenshot: Screenshot, width: int, dark: bool
+) -> None:
+    """No page is wider than the window, and none asks for what its policy or the app refuses."""
+    page = open_page(agent="Laptop", width=width, dark=dark)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+
+    def visit(path: str, name: str) -> None:
+        page.goto(path)
+        screenshot(page, f"{name}-{width}{'-dark' if dark else ''}")
+        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(overflow) == 0, name
+
+    visit("/sign-in", "sign-in")
+    sign_in(page)
+    visit("/", "dashboard")
+    visit("/account/", "account")
+    visit("/account/email", "email")
+    visit("/account/password", "password")
+    visit("/confirm", "confirm")
+    visit("/admin/", "people")
+    assert complaints == []

@@ -1,0 +1,390 @@
+"""The example app, as its users meet it: by test client, with a real server behind it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.security import check_password_hash
+from werkzeug.test import TestResponse
+
+from example import create_app, users
+
+ADA, BOB = "ada@example.com", "bob@example.com"
+PASSWORDS = {email: password for _, email, _, password in users.DEMO_USERS}
+ADAS_ID, BOBS_ID = 1, 2
+AS_PAGE = {"Accept": "text/html"}
+
+AppFactory = Callable[..., Flask]
+
+
+@pytest.fixture
+def make_app(tmp_path: Path) -> AppFactory:
+    """Makes the app, with these settings beside those of a test."""
+
+    def make(**settings: object) -> Flask:
+        database = str(tmp_path / "users.sqlite")
+        return create_app({"TESTING": True, "DATABASE": database, **settings})
+
+    return make
+
+
+@pytest.fixture
+def app(make_app: AppFactory) -> Flask:
+    return make_app()
+
+
+def sign_in(app: Flask, email: str, *, remember: bool = True, agent: str = "Test") -> FlaskClient:
+    """A browser that has signed in."""
+    client = app.test_client()
+    client.environ_base["HTTP_USER_AGENT"] = agent
+    form = {"email": email, "password": PASSWORDS[email]} | ({"remember": "on"} if remember else {})
+    response = client.post("/sign-in", data=form)
+    assert response.status_code == 302
+    return client
+
+
+def is_signed_in(client: FlaskClient) -> bool:
+    return client.get("/api/me").status_code == 200
+
+
+def other_session_ids(client: FlaskClient) -> list[str]:
+    """The sessions that the account page offers to end."""
+    return re.findall(r"/account/sessions/([\w-]{19})/end", client.get("/account/").text)
+
+
+def token_of(client: FlaskClient) -> str:
+    cookie = client.get_cookie("kvsession")
+    assert cookie is not None
+    return cookie.value
+
+
+def set_cookie(response: TestResponse) -> str:
+    return response.headers.get("Set-Cookie", "")
+
+
+class TestSigningIn:
+    def test_leads_to_the_page_a_visitor_wanted(self, app: Flask) -> None:
+        """A visitor who opens a page is sent to sign in, and from there to that page."""
+        client = app.test_client()
+        response = client.get("/account/password", headers=AS_PAGE)
+        assert response.location == "/sign-in?next=/account/password"
+        form = {"email": ADA, "password": PASSWORDS[ADA]}
+        assert client.post(response.location, data=form).location == "/account/password"
+
+    @pytest.mark.parametrize(
+        "target", ["//evil.example", "https://evil.example", "/\\evil.example"]
+    )
+    def test_never_leads_to_another_site(self, app: Flask, target: str) -> None:
+        """A `next` that names another site leads to the dashboard."""
+        form = {"email": ADA, "password": PASSWORDS[ADA], "next": target}
+        assert app.test_client().post("/sign-in", data=form).location == "/"
+
+    def test_does_not_tell_who_has_an_account(self, app: Flask) -> None:
+        """A wrong password and an unknown address get the same answer."""
+        client = app.test_client()
+        known, unknown = (
+            client.post("/sign-in", data={"email": email, "password": "wrong"})
+            for email in (ADA, "eve@example.com")
+        )
+        assert known.status_code == unknown.status_code == 401
+        assert known.text.replace(f'value="{ADA}"', 'value="eve@example.com"') == unknown.text
+        assert not set_cookie(known)
+
+    def test_takes_as_long_for_an_unknown_address(
+        self, app: Flask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An unknown address costs the check of one hash, made by the same method as real ones."""
+        checked: list[str] = []
+        real_check = check_password_hash
+
+        def check(password_hash: str, password: str) -> bool:
+            checked.append(password_hash.partition("$")[0])
+            return real_check(password_hash, password)
+
+        monkeypatch.setattr(users, "check_password_hash", check)
+        for email in (ADA, "eve@example.com"):
+            app.test_client().post("/sign-in", data={"email": email, "password": "wrong"})
+        assert len(checked) == 2
+        assert len(set(checked)) == 1
+
+    @pytest.mark.parametrize("remember", [True, False])
+    def test_keep_me_signed_in(self, app: Flask, remember: bool) -> None:
+        """The cookie outlives the browser if, and only if, the box was ticked."""
+        form = {"email": ADA, "password": PASSWORDS[ADA]} | ({"remember": "on"} if remember else {})
+        response = app.test_client().post("/sign-in", data=form)
+        assert ("Max-Age" in set_cookie(response)) is remember
+
+    def test_its_page_leaves_no_trace(self, app: Flask) -> None:
+        """The sign-in page does not touch the session: no cookie, no `Vary`."""
+        response = app.test_client().get("/sign-in")
+        assert response.status_code == 200
+        assert not set_cookie(response)
+        assert "Vary" not in response.headers
+
+    def test_another_site_cannot_sign_anybody_in(self, app: Flask) -> None:
+        """A form posted from another site is refused."""
+        form = {"email": ADA, "password": PASSWORDS[ADA]}
+        headers = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+        response = app.test_client().post("/sign-in", data=form, headers=headers)
+        assert response.status_code == 403
+        assert not set_cookie(response)
+
+    def test_signing_out(self, app: Flask) -> None:
+        """Signing out ends the session: its cookie is cleared, and worth nothing to who kept it."""
+        client = sign_in(app, ADA)
+        kept = token_of(client)
+        response = client.post("/sign-out", follow_redirects=True)
+        assert "You are signed out." in response.text
+        assert client.get_cookie("kvsession") is None
+        client.set_cookie("kvsession", kept)
+        assert not is_signed_in(client)
+
+
+class TestPages:
+    def test_the_dashboard_greets(self, app: Flask) -> None:
+        """The dashboard calls the user by name and shows the session's public id, not its token."""
+        client = sign_in(app, ADA)
+        page = client.get("/").text
+        assert "Hello, Ada" in page
+        token = token_of(client)
+        assert token[:19] in page
+        assert token[19:] not in page
+
+    def test_notes(self, app: Flask) -> None:
+        """The session keeps the last five notes, shown as they were written."""
+        client = sign_in(app, BOB)
+        for note in ["zero", "one", "two", "three", "four", "<b>five</b>"]:
+            client.post("/notes", data={"note": note})
+        page = client.get("/").text
+        notes = ["one", "two", "three", "four", "&lt;b&gt;five&lt;/b&gt;"]
+        assert re.findall(r"<ul><li>(.*)</li></ul>", page) == ["</li><li>".join(notes)]
+
+    def test_json_for_programs(self, app: Flask) -> None:
+        """`/api/me` says who one is, in JSON, which is also the answer to a visitor."""
+        bob = sign_in(app, BOB).get("/api/me")
+        assert bob.json == {"id": BOBS_ID, "email": BOB, "role": "member"}
+        visitor = app.test_client().get("/api/me")
+        assert (visitor.status_code, visitor.json) == (401, {"error": "Unauthorized"})
+
+    def test_pages_take_nothing_from_elsewhere(self, app: Flask) -> None:
+        """Every answer has a content security policy that forbids scripts and framing."""
+        for path in ("/", "/sign-in", "/nowhere"):
+            policy = app.test_client().get(path).headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy
+            assert "frame-ancestors 'none'" in policy
+
+    def test_an_unknown_page(self, app: Flask) -> None:
+        """An unknown page is a page of the app, and costs no look at the session."""
+        response = app.test_client().get("/nowhere")
+        assert response.status_code == 404
+        assert "Keyring" in response.text
+        assert "Vary" not in response.headers
+
+
+class TestAccount:
+    def test_lists_ones_sessions(self, app: Flask) -> None:
+        """The account page lists one's own sessions, this device first."""
+        laptop = sign_in(app, ADA, agent="Ada's <laptop>")
+        sign_in(app, ADA, agent="Ada's phone")
+        sign_in(app, BOB, agent="Bob's tablet")
+        page = laptop.get("/account/").text
+        positions = [
+            page.index(text)
+            for text in ("Ada&#39;s &lt;laptop&gt;", "This device", "Ada&#39;s phone")
+        ]
+        assert positions == sorted(positions)
+        assert "Bob&#39;s tablet" not in page
+
+    def test_ends_another_session(self, app: Flask) -> None:
+        """Ending another session signs that browser out, and only that one; it is said once."""
+        laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
+        [phones_id] = other_session_ids(laptop)
+        end = f"/account/sessions/{phones_id}/end"
+        page = laptop.post(end, follow_redirects=True).text
+        assert "That device is signed out." in page
+        assert "That device" not in laptop.get("/account/").text
+        assert (is_signed_in(laptop), is_signed_in(phone)) == (True, False)
+        assert "was signed out already" in laptop.post(end, follow_redirects=True).text
+
+    def test_the_other_device_learns_why(self, app: Flask) -> None:
+        """A device that was signed out from another is told so where it is sent to sign in."""
+        laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
+        [phones_id] = other_session_ids(laptop)
+        laptop.post(f"/account/sessions/{phones_id}/end")
+        page = phone.get("/", headers={"Accept": "text/html"}, follow_redirects=True).text
+        assert "This device was signed out from elsewhere." in page
+
+    def test_ends_no_session_of_others(self, app: Flask) -> None:
+        """Naming somebody else's session is like naming an unknown one."""
+        ada, bob = sign_in(app, ADA), sign_in(app, BOB)
+        adas_id = token_of(ada)[:19]
+        response = bob.post(f"/account/sessions/{adas_id}/end", follow_redirects=True)
+        assert "was signed out already" in response.text
+        assert is_signed_in(ada)
+
+    def test_ending_the_current_one_is_signing_out(self, app: Flask) -> None:
+        """Ending this very session signs out."""
+        client = sign_in(app, ADA)
+        response = client.post(f"/account/sessions/{token_of(client)[:19]}/end")
+        assert response.location == "/sign-in?signed_out=yes"
+        assert not is_signed_in(client)
+
+    def test_signs_out_everywhere_else(self, app: Flask) -> None:
+        """All other sessions end, and their number is told."""
+        laptop, phone, tablet = (sign_in(app, ADA) for _ in range(3))
+        page = laptop.post("/account/sessions/end-others", follow_redirects=True).text
+        assert "2 other sessions were ended." in page
+        assert [is_signed_in(client) for client in (laptop, phone, tablet)] == [True, False, False]
+        page = laptop.post("/account/sessions/end-others", follow_redirects=True).text
+        assert "You were signed in nowhere else." in page
+
+    def test_a_new_password_ends_the_other_sessions(self, app: Flask) -> None:
+        """A new password rotates this session's token and ends the user's other sessions."""
+        laptop, phone, bob = sign_in(app, ADA), sign_in(app, ADA), sign_in(app, BOB)
+        old_token = token_of(laptop)
+        form = {"current": PASSWORDS[ADA], "new": "difference engine"}
+        page = laptop.post("/account/password", data=form, follow_redirects=True).text
+        assert "Your password is changed. 1 other session was ended." in page
+        assert token_of(laptop) != old_token
+        assert token_of(laptop)[:19] == old_token[:19]
+        assert [is_signed_in(client) for client in (laptop, phone, bob)] == [True, False, True]
+
+    def test_a_new_password_replaces_the_old_one(self, app: Flask) -> None:
+        """After the change one signs in with the new password, and no more with the old one."""
+        form = {"current": PASSWORDS[ADA], "new": "difference engine"}
+        sign_in(app, ADA).post("/account/password", data=form)
+        for password, status in ((PASSWORDS[ADA], 401), ("difference engine", 302)):
+            form = {"email": ADA, "password": password}
+            assert app.test_client().post("/sign-in", data=form).status_code == status
+
+    @pytest.mark.parametrize(
+        ("current", "new", "complaint"),
+        [
+            ("wrong", "difference engine", "This is not your current password."),
+            (PASSWORDS[ADA], "short", "Please take at least 12 characters."),
+        ],
+    )
+    def test_a_password_that_is_not_changed(
+        self, app: Flask, current: str, new: str, complaint: str
+    ) -> None:
+        """A wrong current or a short new password is refused, and no session ends."""
+        laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
+        response = laptop.post("/account/password", data={"current": current, "new": new})
+        assert response.status_code == 400
+        assert complaint in response.text
+        assert is_signed_in(phone)
+        sign_in(app, ADA)
+
+    def test_a_new_email_address_is_known_everywhere(self, app: Flask) -> None:
+        """A new email address is seen by all sessions of the user."""
+        laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
+        laptop.post("/account/email", data={"email": "countess@example.com"})
+        for client in (laptop, phone):
+            assert client.get("/api/me").json == {
+                "id": ADAS_ID,
+                "email": "countess@example.com",
+                "role": "admin",
+            }
+
+    @pytest.mark.parametrize(("email", "status"), [("BOB@example.com", 409), ("nonsense", 400)])
+    def test_an_email_address_that_cannot_be(self, app: Flask, email: str, status: int) -> None:
+        """Another user's address, in whatever case, and what is no address are refused."""
+        client = sign_in(app, ADA)
+        assert client.post("/account/email", data={"email": email}).status_code == status
+        assert client.get("/api/me").json == {"id": ADAS_ID, "email": ADA, "role": "admin"}
+
+    def test_asks_for_the_password_again(self, make_app: AppFactory) -> None:
+        """Some while after signing in, changing the email address takes the password."""
+        client = sign_in(make_app(KVSESSION_FRESH_FOR=timedelta(milliseconds=1)), ADA)
+        response = client.get("/account/email", headers=AS_PAGE)
+        assert response.location == "/confirm?next=/account/email"
+        assert client.post("/account/email", data={"email": "eve@example.com"}).status_code == 401
+
+        old_token = token_of(client)
+        refused = client.post(response.location, data={"password": "wrong"})
+        assert refused.status_code == 401
+        assert "This is not your password." in refused.text
+        assert token_of(client) == old_token
+
+        confirmed = client.post(response.location, data={"password": PASSWORDS[ADA]})
+        assert confirmed.location == "/account/email"
+        assert token_of(client) != old_token
+
+
+class TestAdmin:
+    def test_is_for_admins(self, app: Flask) -> None:
+        """Who is no admin is refused, with a page; a visitor is asked to sign in."""
+        assert "People" in sign_in(app, ADA).get("/admin/").text
+        refused = sign_in(app, BOB).get("/admin/", headers=AS_PAGE)
+        assert refused.status_code == 403
+        assert "Keyring" in refused.text
+        visitor = app.test_client().get("/admin/", headers=AS_PAGE)
+        assert visitor.location == "/sign-in?next=/admin/"
+
+    def test_asks_for_the_password_again(self, make_app: AppFactory) -> None:
+        """Some while after signing in, an admin gives the password again."""
+        client = sign_in(make_app(KVSESSION_FRESH_FOR=timedelta(milliseconds=1)), ADA)
+        assert client.get("/admin/", headers=AS_PAGE).location == "/confirm?next=/admin/"
+        assert client.post(f"/admin/{BOBS_ID}/sign-out").status_code == 401
+
+    def test_signs_somebody_out_everywhere(self, app: Flask) -> None:
+        """All sessions of that user end, and nobody else's."""
+        ada, laptop, phone = sign_in(app, ADA), sign_in(app, BOB), sign_in(app, BOB)
+        assert "2 sessions" in ada.get("/admin/").text
+        page = ada.post(f"/admin/{BOBS_ID}/sign-out", follow_redirects=True).text
+        assert "Bob is signed out everywhere (2 ended)." in page
+        assert "not signed in" in page
+        assert [is_signed_in(client) for client in (ada, laptop, phone)] == [True, False, False]
+
+    def test_a_role_holds_from_the_next_request_on(self, app: Flask) -> None:
+        """A role given or taken away is seen by sessions that are already there."""
+        ada, bob = sign_in(app, ADA), sign_in(app, BOB)
+        bob.post("/notes", data={"note": "Water the ferns"})
+        for role, status in (("admin", 200), ("member", 403)):
+            ada.post(f"/admin/{BOBS_ID}/role", data={"role": role})
+            assert bob.get("/admin/").status_code == status
+        assert "Water the ferns" in bob.get("/").text
+
+    def test_a_role_holds_for_later_sign_ins(self, app: Flask) -> None:
+        """A role given is there at the next sign-in too."""
+        sign_in(app, ADA).post(f"/admin/{BOBS_ID}/role", data={"role": "admin"})
+        assert sign_in(app, BOB).get("/admin/").status_code == 200
+
+    def test_acts_on_somebody_else(self, app: Flask) -> None:
+        """Admins cannot act on themselves, on nobody, or give a role that there is not."""
+        ada = sign_in(app, ADA)
+        assert ada.post(f"/admin/{ADAS_ID}/role", data={"role": "member"}).status_code == 403
+        assert ada.post("/admin/77/sign-out").status_code == 404
+        assert ada.post(f"/admin/{BOBS_ID}/role", data={"role": "emperor"}).status_code == 400
+        assert ada.get("/admin/").status_code == 200
+
+
+class TestStarting:
+    def test_users_are_made_once(self, make_app: AppFactory) -> None:
+        """Starting again leaves the users as they have become."""
+        client = sign_in(make_app(), ADA)
+        client.post("/account/email", data={"email": "countess@example.com"})
+        with make_app().app_context():
+            emails = [user.email for user in users.everyone()]
+        assert emails == ["countess@example.com", BOB]
+
+    def test_when_the_store_is_down(
+        self, make_app: AppFactory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Redis is named by the environment; when it cannot be reached, the cookie stays."""
+        monkeypatch.setenv("FLASK_KVSESSION_REDIS_URL", "redis://127.0.0.1:1/0")
+        client = make_app().test_client()
+        client.set_cookie("kvsession", "x" * 62)
+        assert client.get("/sign-in").status_code == 200
+        form = {"email": ADA, "password": PASSWORDS[ADA]}
+        for response in (client.get("/", headers=AS_PAGE), client.post("/sign-in", data=form)):
+            assert response.status_code == 503
+            assert "you have not been signed out" in response.text
+            assert response.headers["Retry-After"]
+            assert not set_cookie(response)
