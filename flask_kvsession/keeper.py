@@ -2,9 +2,9 @@
 
 An app can die without a last word (SIGKILL, a crash), so it cannot be trusted to end its server.
 The keeper can: everyone who uses the server holds a shared lock, which the kernel drops when they
-die, and the keeper waits for the exclusive one. It is run as a script by `embedded`, in an
-interpreter that sees nothing but the standard library, and its working directory is the server's
-folder, so that both still find their files after the folder was moved.
+die, and the keeper waits for the exclusive one. `embedded` runs this file as a script, in an
+interpreter that sees nothing but the standard library, and imports the names both sides share. The
+keeper's working directory is the server's folder, so that both find their files if it is moved.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KEEPER = "keeper.lock"  # the keeper's for life; what is written in it is the so
 READY = b"ready"
 
 _PATIENCE = 5.0  # seconds for a server to end before it is killed
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds before a dead server is started again
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds before a dead server is started again
 _SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -41,6 +41,15 @@ def answers(socket_path: str) -> bool:
     return False
 
 
+def is_private(folder: str) -> bool:
+    """Whether nobody else could have put anything there; the temporary folder is everybody's."""
+    with contextlib.suppress(FileNotFoundError):
+        found = os.lstat(folder)
+        mine = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+        return mine and not found.st_mode & 0o077
+    return False
+
+
 def is_current(lock: int, path: str) -> bool:
     """Whether the open lock is still the file at the path, not one deleted in the meantime."""
     with contextlib.suppress(FileNotFoundError):
@@ -49,7 +58,7 @@ def is_current(lock: int, path: str) -> bool:
 
 
 def read_address(lock: int) -> str:
-    """The socket's path that was written in KEEPER; empty before the first keeper wrote it."""
+    """The socket's path that the last keeper wrote in its lock; empty before the first one."""
     return os.fsdecode(os.pread(lock, 1024, 0))
 
 
@@ -62,8 +71,8 @@ def main(folder: str, binary: str, socket_path: str, lock: int, *, ephemeral: bo
     _obey_only_in_turn()
     _end_when_unused(os.open(USERS, os.O_RDWR))
     try:
-        _end_orphans({read_address(lock), socket_path} - {""})
         _make_private(os.path.dirname(socket_path))
+        _end_orphans({read_address(lock), socket_path})
         _write_address(lock, socket_path)
         _keep(_command(binary, socket_path), socket_path, lock)
     finally:
@@ -87,10 +96,17 @@ def _end_when_unused(users: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def _make_private(folder: str) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    if not is_private(folder):
+        sys.exit(f"{folder} should be a folder that only this user can enter; remove it.")
+
+
 def _end_orphans(socket_paths: set[str]) -> None:
     """End the server of a keeper that was killed: two must never append to one file."""
     for path in socket_paths:
-        if not _shut_down(path):
+        if is_private(os.path.dirname(path)) and not _shut_down(path):
             sys.exit("A server that was left behind in this folder does not end; end it yourself.")
 
 
@@ -106,16 +122,6 @@ def _shut_down(socket_path: str) -> bool:
             return False
         except OSError:
             return True  # there was none, or it was ending already
-
-
-def _make_private(folder: str) -> None:
-    """The socket's folder lies where everybody may write, so somebody may have been there first."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(folder, 0o700)
-    found = os.lstat(folder)
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
-        return
-    sys.exit(f"{folder} should be a folder that only this user can enter; remove it.")
 
 
 def _write_address(lock: int, socket_path: str) -> None:
@@ -187,7 +193,7 @@ def _tell_ready() -> None:
 
 def _stop(server: subprocess.Popen[bytes], socket_path: str) -> None:
     """By a command at first, which is obeyed at once; a signal waits for the next tenth second."""
-    if server.poll() is None:
+    if server.poll() is None:  # else the one at this address may be a newer keeper's
         _shut_down(socket_path)
     server.terminate()
     try:
