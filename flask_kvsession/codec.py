@@ -155,7 +155,7 @@ def _write_dict(value: dict[t.Any, t.Any], place: _Place, depth: int) -> t.Any:
             )
     written = {key: _to_json(item, (place, key), depth) for key, item in value.items()}
     if len(value) == 1 and next(iter(value)) in _READERS:
-        return {" o": list(written.items())[0]}  # looks like a tag, so it is tagged itself
+        return {" o": next(iter(written.items()))}  # looks like a tag, so it is tagged itself
     return written
 
 

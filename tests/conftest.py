@@ -17,6 +17,7 @@ import pytest
 import redis
 from flask import Flask, g, jsonify, request
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
 from flask_kvsession.embedded import EmbeddedServer
@@ -186,7 +187,7 @@ def count_commands(redis_client: redis.Redis) -> Callable[[], t.ContextManager[C
     @contextmanager
     def count() -> Iterator[Commands]:
         commands = Commands()
-        with redis_client.monitor() as monitor:
+        with redis_client.monitor() as monitor:  # type: ignore[no-untyped-call]
             yield commands
             marker = secrets.token_hex(8)
             redis_client.echo(marker)
@@ -204,3 +205,65 @@ def count_commands(redis_client: redis.Redis) -> Callable[[], t.ContextManager[C
 def keys(redis_client: redis.Redis, prefix: str) -> Callable[[], set[str]]:
     """The keys that this test has made so far."""
     return lambda: {key.decode() for key in redis_client.scan_iter(f"{prefix}:*", count=1000)}
+
+
+class Do(t.Protocol):
+    """What `do` is, for type checkers."""
+
+    def __call__(
+        self, browser: FlaskClient, act: Callable[[], t.Any], **kwargs: t.Any
+    ) -> TestResponse: ...
+
+
+@pytest.fixture
+def do(app: Flask) -> Do:
+    """`do(browser, act)` posts to a view that calls `act` and answers with what it returns."""
+    acts: list[Callable[[], t.Any]] = []
+
+    @app.post("/do")
+    def view() -> t.Any:
+        result = acts[-1]()
+        return {} if result is None else result
+
+    def do(browser: FlaskClient, act: Callable[[], t.Any], **kwargs: t.Any) -> TestResponse:
+        acts.append(act)
+        try:
+            return browser.post("/do", **kwargs)
+        finally:
+            acts.pop()
+
+    return do
+
+
+SignIn = Callable[..., FlaskClient]
+
+
+@pytest.fixture
+def sign_in() -> SignIn:
+    """Makes a browser that has signed in; keyword arguments are what the login view takes."""
+
+    def sign_in(app: Flask, user: str = "ada", **login: t.Any) -> FlaskClient:
+        browser = app.test_client()
+        assert browser.post(f"/login/{user}", json=login).status_code == 200
+        return browser
+
+    return sign_in
+
+
+def browser_with(app: Flask, token: str | None) -> FlaskClient:
+    """Another browser, which sends this token."""
+    browser = app.test_client()
+    if token is not None:
+        browser.set_cookie("kvsession", token)
+    return browser
+
+
+def cookies_of(response: TestResponse) -> list[str]:
+    """The Set-Cookie headers of the session cookie."""
+    lines = response.headers.getlist("Set-Cookie")
+    return [line for line in lines if line.startswith(("kvsession=", "__Host-kvsession="))]
+
+
+def is_clearing(cookie: str) -> bool:
+    """Whether this Set-Cookie takes the cookie away."""
+    return cookie.startswith("kvsession=;") and "Max-Age=0" in cookie

@@ -1,0 +1,58 @@
+# `make example` and `make test` need Python 3.11 or later and make, and nothing else.
+# PYTHON=python3.13 make test chooses an interpreter.
+
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help example test test-redis browser lint type package check clean
+
+help:
+	@echo "make example     serves the example at http://127.0.0.1:$(PORT)"
+	@echo "make test        the whole test suite, on the embedded server"
+	@echo "make test-redis  the same on the redis-server found on PATH"
+	@echo "make browser     the browser tests alone (they need Chromium)"
+	@echo "make check       style, typing and packaging"
+	@echo "make clean       removes what the above have made"
+
+example: $(INSTALLED)
+	$(BIN)/flask --app example run --debug --port $(PORT)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2
+
+test-redis: $(INSTALLED)
+	@command -v redis-server >/dev/null || { echo "There is no redis-server on PATH; install Redis."; exit 1; }
+	KVSESSION_EMBEDDED_SERVER="$$(command -v redis-server)" $(BIN)/python -m pytest -n 2
+
+browser: $(INSTALLED)
+	$(BIN)/python -m pytest tests/browser
+
+check: lint type package
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+type: $(INSTALLED)
+	$(BIN)/mypy
+
+package: $(INSTALLED)
+	$(BIN)/python -m pytest tests/test_packaging.py
+
+clean:
+	rm -rf $(VENV) instance build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+
+# One stamp, so that a second run starts at once; it is made anew when what is to be installed changes.
+$(INSTALLED): pyproject.toml requirements/dev.txt
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no $(PYTHON); install Python 3.11 or later, or name it: make PYTHON=python3.13"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is older than 3.11; name a later one: make PYTHON=python3.13"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[async,embedded]" -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,107 @@
+"""What is shipped."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "flask_kvsession"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the source distribution."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(next(built.glob("*.whl")))
+
+
+def package_files() -> set[str]:
+    files = (path for path in PACKAGE.rglob("*") if path.is_file())
+    return {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
+
+
+def test_the_wheel_has_the_whole_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    """Every file of the package is in the wheel, scripts and type marker too, and no other."""
+    names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert names == package_files()
+    assert "flask_kvsession/lua/commit.lua" in names
+    assert "flask_kvsession/py.typed" in names
+
+
+def test_the_source_distribution_can_be_tested(built: Path) -> None:
+    """The source distribution carries the tests, the example and what make needs."""
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"Makefile", "setup.cfg", "requirements/dev.txt", "tests/conftest.py"} <= names
+    assert {"README.md", "CHANGELOG.md", "LICENSE", "example/__init__.py"} <= names
+
+
+def test_the_core_needs_five_libraries(wheel: zipfile.ZipFile) -> None:
+    """Installed without extras the package needs five libraries, with lower bounds only."""
+    name = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    metadata = Parser().parsestr(wheel.read(name).decode())
+    assert metadata["Name"] == "Flask-KVSession-Redis"
+    needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert {line.split(">=")[0] for line in needed} == {
+        "blinker",
+        "flask",
+        "msgspec",
+        "redis",
+        "werkzeug",
+    }
+    assert not any(sign in line for line in needed for sign in ("<", "==", "~"))
+
+
+def test_importing_it_does_nothing_else(wheel: zipfile.ZipFile) -> None:
+    """Importing the package, straight from the wheel, warns of nothing and opens no connection."""
+    program = (
+        "import socket, subprocess\n"
+        "def fail(*a, **k): raise AssertionError('import did something')\n"
+        "socket.socket.connect = subprocess.Popen.__init__ = fail\n"
+        "import flask_kvsession as kvs\n"
+        "assert all(hasattr(kvs, name) for name in kvs.__all__)\n"
+        "print(kvs.__file__)\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", program]
+    environment = {"PYTHONPATH": str(wheel.filename)}
+    done = subprocess.run(
+        command, env=environment, cwd="/", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert ".whl/flask_kvsession" in done.stdout
+
+
+def test_everything_public_is_exported_in_order() -> None:
+    """`__all__` is sorted, so that a newcomer finds a name at a glance."""
+    import flask_kvsession as kvs
+
+    assert sorted(kvs.__all__) == kvs.__all__
+
+
+def test_no_file_names_a_registry() -> None:
+    """No tracked file is a lock file or carries the address of a package registry."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:  # not a checkout: an unpacked source distribution
+        listed.stdout = "\n".join(package_files())
+    files = [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+    assert files
+    locks = {"uv.lock", "poetry.lock", "pylock.toml", "pdm.lock", "package-lock.json"}
+    assert not locks & {path.name for path in files}
+    hosts = (b"files.python" + b"hosted.org", b"registry.npm" + b"js.org", b"deb.deb" + b"ian.org")
+    assert [path for path in files for host in hosts if host in path.read_bytes()] == []

@@ -1,0 +1,786 @@
+"""Settings: read and checked once, with messages that name the key and never a password."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import math
+import os
+import subprocess
+import sys
+import time
+import traceback
+import typing as t
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import redis
+from flask import Flask
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+import flask_kvsession as kvs
+from flask_kvsession.errors import ConfigurationError
+from flask_kvsession.record import Client, Record, new_record
+from flask_kvsession.settings import Settings
+from flask_kvsession.token import Token, new_session_id
+
+from .conftest import MakeApp, add_views, state_of
+
+DAY, HOUR, MINUTE, SECOND = (
+    timedelta(days=1),
+    timedelta(hours=1),
+    timedelta(minutes=1),
+    timedelta(seconds=1),
+)
+MS = timedelta(milliseconds=1)
+NAN, INF = math.nan, math.inf
+
+
+def at_most_two(user_id: object) -> int:
+    return 2
+
+
+DEFAULTS: dict[str, t.Any] = {
+    "redis_url": None,
+    "key_prefix": "kvs",
+    "g_name": "session",
+    "cookie_name": "kvsession",
+    "cookie_domain": None,
+    "cookie_path": "/",
+    "cookie_samesite": "Lax",
+    "cookie_partitioned": False,
+    "cookie_secure": None,
+    "idle_timeout": 7 * DAY,
+    "absolute_timeout": 30 * DAY,
+    "unremembered_timeout": 12 * HOUR,
+    "anonymous_timeout": DAY,
+    "renewal_interval": 5 * MINUTE,
+    "fresh_for": 15 * MINUTE,
+    "max_sessions_per_user": None,
+    "login_view": None,
+    "confirm_view": None,
+    "protected_paths": (),
+    "store_timeout": SECOND,
+    "max_session_bytes": 65_536,
+    "record_ip": True,
+    "record_user_agent": True,
+}
+
+ACCEPTED: list[tuple[str, t.Any, t.Any]] = [
+    *((name, value, value) for name, value in DEFAULTS.items()),
+    ("redis_url", "redis://localhost", "redis://localhost"),
+    ("redis_url", "redis://user:p%40ss@[::1]:6380/3", "redis://user:p%40ss@[::1]:6380/3"),
+    ("redis_url", "rediss://h:6379/0", "rediss://h:6379/0"),
+    ("redis_url", "unix:///run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
+    ("redis_url", "redis://h?socket_timeout=2", "redis://h?socket_timeout=2"),
+    ("redis_url", "embedded://data", "embedded://data"),
+    ("redis_url", "embedded:///var/a b[1]:x", "embedded:///var/a b[1]:x"),
+    ("redis_url", "embedded://data[1]", "embedded://data[1]"),
+    ("redis_url", "embedded://data:v1", "embedded://data:v1"),
+    ("key_prefix", "a", "a"),
+    ("key_prefix", "My_App.1:web-2", "My_App.1:web-2"),
+    ("g_name", "login_session", "login_session"),
+    ("g_name", "_x1", "_x1"),
+    ("cookie_name", "a", "a"),
+    ("cookie_name", "!#$%&'*+.^_`|~-9", "!#$%&'*+.^_`|~-9"),
+    ("cookie_domain", "example.com", "example.com"),
+    ("cookie_domain", ".example.com", ".example.com"),
+    ("cookie_domain", "localhost", "localhost"),
+    ("cookie_path", "/app/v1", "/app/v1"),
+    ("cookie_samesite", "lax", "Lax"),
+    ("cookie_samesite", "STRICT", "Strict"),
+    ("cookie_samesite", "None", "None"),
+    ("cookie_partitioned", True, True),
+    ("cookie_secure", True, True),
+    ("cookie_secure", False, False),
+    ("idle_timeout", DAY, DAY),
+    ("idle_timeout", 3600, HOUR),
+    ("idle_timeout", 3600.5, HOUR + SECOND / 2),
+    ("absolute_timeout", HOUR, HOUR),
+    ("absolute_timeout", 36500 * DAY, 36500 * DAY),
+    ("unremembered_timeout", 60, MINUTE),
+    ("anonymous_timeout", 60, MINUTE),
+    ("renewal_interval", 1, SECOND),
+    ("renewal_interval", 0.001, MS),
+    ("fresh_for", MINUTE, MINUTE),
+    ("max_sessions_per_user", 1, 1),
+    ("max_sessions_per_user", at_most_two, at_most_two),
+    ("login_view", "auth.sign_in", "auth.sign_in"),
+    ("confirm_view", "auth.confirm", "auth.confirm"),
+    ("protected_paths", ("/a/*", "/b"), ("/a/*", "/b")),
+    ("protected_paths", ["/a/*", "/"], ("/a/*", "/")),
+    ("protected_paths", ["/*"], ("/*",)),
+    ("protected_paths", [], ()),
+    ("store_timeout", 0.25, SECOND / 4),
+    ("max_session_bytes", 1, 1),
+    ("record_ip", False, False),
+    ("record_user_agent", False, False),
+]
+
+BAD_DURATIONS = [0, -1, 0.0001, NAN, INF, "3600", "7 days", True, b"1", Decimal(1), (1,)]
+BAD_DURATIONS += [timedelta(0), -DAY, 36500 * DAY + MS, 10**12, 10**400, timedelta.max]
+BAD_BOOLEANS = ["False", "True", "false", "0", "1", "", "on", 0, 1, 1.0, (True,)]
+DURATIONS = [name for name, value in DEFAULTS.items() if isinstance(value, timedelta)]
+BOOLEANS = [name for name, value in DEFAULTS.items() if isinstance(value, bool)]
+
+REFUSED: list[tuple[str, t.Any]] = [
+    *((name, value) for name in DURATIONS for value in BAD_DURATIONS),
+    *((name, value) for name in [*BOOLEANS, "cookie_secure"] for value in BAD_BOOLEANS),
+    *(
+        ("key_prefix", value)
+        for value in ["", "a b", "{a}", "a}b", "a*", "a\n", "ä", None, 5, b"a"]
+    ),
+    *(("g_name", value) for value in ["", "1a", "a-b", "a.b", "a b", "a\n", 5, False, b"a"]),
+    *(
+        ("g_name", value)
+        for value in ["get", "pop", "setdefault", "__class__", "__dict__", "class"]
+    ),
+    *(
+        ("cookie_name", value)
+        for value in ["", "a;b", "a b", "a=b", "a,b", "ä", "a\n", "a\0", None]
+    ),
+    *(("cookie_name", value) for value in ['"a"', "a(b)", "a@b", "a[b]", 5, b"a"]),
+    *(("cookie_name", value) for value in ["__Host-a", "__host-a", "__Secure-a", "__SECURE-"]),
+    *(("cookie_domain", value) for value in ["", "a;b", "a b", "a..b", "https://a.b", "a.b:80"]),
+    *(("cookie_domain", value) for value in [".", "a.b.", "a\n", "ä.de", "a/b", 5, False]),
+    *(("cookie_domain", value) for value in ["a" * 64 + ".com", "a." * 130 + "com"]),
+    *(
+        ("cookie_path", value)
+        for value in ["", "app", "/a;b", "/a b", "/a,b", "/a\n", "/a\0", None]
+    ),
+    *(("cookie_samesite", value) for value in ["", "lax ", "yes", "laxer", None, False, 1, b"Lax"]),
+    *(("max_sessions_per_user", value) for value in [0, -1, 1.0, NAN, "5", True, False, (5,)]),
+    *(("login_view", value) for value in ["", 5, True, b"a", ("a",)]),
+    *(("confirm_view", value) for value in ["", 5, True, b"a", ("a",)]),
+    *(("protected_paths", value) for value in ["/a", "/a/*", {"/a"}, None, 5, {"/a": 1}]),
+    *(("protected_paths", [value]) for value in ["a", "", "*", "/a*", "/*/a", "/a/*/*", b"/a"]),
+    *(("protected_paths", [value]) for value in ["/a/**", "https://a/b", None, 5]),
+    *(("max_session_bytes", value) for value in [0, -1, 1.0, "65536", None, True, INF]),
+]
+
+
+def key_of(name: str) -> str:
+    return f"KVSESSION_{name.upper()}"
+
+
+def configure(**settings: t.Any) -> Settings:
+    """What an app of this configuration has settled on; in production mode."""
+    app = Flask("app")
+    app.config.update({key_of(name): value for name, value in settings.items()})
+    kvs.KVSession(app)
+    return state_of(app).settings
+
+
+def refusal_of(**settings: t.Any) -> ConfigurationError:
+    with pytest.raises(ConfigurationError) as refusal:
+        configure(**settings)
+    return refusal.value
+
+
+# One by one
+
+
+def test_these_tests_know_every_setting() -> None:
+    """Each setting has a default, and a value that is refused, in the tables of this file."""
+    names = {setting.name for setting in dataclasses.fields(Settings)}
+    assert names == DEFAULTS.keys()
+    assert {name for name, *_ in REFUSED} | {"redis_url"} == names
+
+
+def test_without_configuration_every_setting_has_its_default() -> None:
+    """An app that sets nothing gets what the table of the documentation says."""
+    assert dataclasses.asdict(configure()) == DEFAULTS
+
+
+@pytest.mark.parametrize(("name", "given", "settled"), ACCEPTED)
+def test_an_accepted_value_is_what_the_app_gets(name: str, given: t.Any, settled: t.Any) -> None:
+    """Seconds become a timedelta, a list a tuple, and everything else stays as it is."""
+    others = {"cookie_secure": True} if name == "cookie_samesite" else {}
+    value = getattr(configure(**{name: given}, **others), name)
+    assert value == settled
+    assert type(value) is type(settled)
+
+
+@pytest.mark.parametrize(("name", "given"), REFUSED)
+def test_a_refused_value_is_named_with_its_key(name: str, given: t.Any) -> None:
+    """The message begins with the exact key, and says what was given."""
+    message = str(refusal_of(**{name: given}))
+    assert message.startswith(f"{key_of(name)} ")
+    assert message.endswith(".")
+    assert name == "cookie_name" or repr(given).strip("[]")[:100] in message
+
+
+def test_a_huge_number_is_refused_like_any_other() -> None:
+    """Not even an int that Python will not print makes another kind of error."""
+    assert str(refusal_of(idle_timeout=10**5000)).startswith("KVSESSION_IDLE_TIMEOUT ")
+    assert str(refusal_of(max_session_bytes=-(10**5000))).startswith("KVSESSION_MAX_SESSION_BYTES ")
+
+
+@pytest.mark.parametrize("name", [*BOOLEANS, "cookie_secure"])
+def test_a_boolean_from_the_environment_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text "False" would be true, so the message says where it came from and the remedy."""
+    monkeypatch.setenv(f"FLASK_{key_of(name)}", "False")
+    app = Flask("app")
+    app.config.from_prefixed_env()
+    with pytest.raises(ConfigurationError, match=f"^{key_of(name)} .*environment.*converted"):
+        kvs.KVSession(app)
+
+
+def test_settings_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers, JSON's booleans, lists and text of the environment are taken as Flask reads them."""
+    for key, text in {
+        "REDIS_URL": "redis://h:1",
+        "IDLE_TIMEOUT": "3600",
+        "RECORD_IP": "false",
+        "PROTECTED_PATHS": '["/a/*"]',
+        "COOKIE_SAMESITE": "Strict",
+    }.items():
+        monkeypatch.setenv(f"FLASK_KVSESSION_{key}", text)
+    app = Flask("app")
+    app.config.from_prefixed_env()
+    kvs.KVSession(app)
+    settings = state_of(app).settings
+    assert settings.redis_url == "redis://h:1"
+    assert settings.idle_timeout == HOUR
+    assert settings.record_ip is False
+    assert settings.protected_paths == ("/a/*",)
+    assert settings.cookie_samesite == "Strict"
+
+
+def test_settings_are_frozen_and_read_once() -> None:
+    """What is put into the configuration after set-up changes nothing, and a setting no one."""
+    app = Flask("app")
+    kvs.KVSession(app)
+    app.config["KVSESSION_IDLE_TIMEOUT"] = 1
+    settings = state_of(app).settings
+    assert settings.idle_timeout == 7 * DAY
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.idle_timeout = DAY  # type: ignore[misc]
+
+
+def test_settings_need_no_app() -> None:
+    """Without Flask the same checks hold, under the same names."""
+    assert Settings(idle_timeout=60) == configure(idle_timeout=60)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="^KVSESSION_IDLE_TIMEOUT "):
+        Settings(idle_timeout="60")  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        Settings(idle_timeot=60)  # type: ignore[call-arg]
+
+
+# Unknown keys
+
+LATER = [
+    "ROTATION_INTERVAL",
+    "ROTATION_GRACE",
+    "FRESH_TO_REVOKE",
+    "TRUSTED_ORIGINS",
+    "CLEAR_SITE_DATA",
+    "NO_RENEWAL_PATHS",
+    "AS_FLASK_SESSION",
+    "USER_ID_KEY",
+    "ON_STORE_FAILURE",
+    "NEAR_CACHE",
+    "NEAR_CACHE_SIZE",
+    "NEAR_CACHE_MAX_AGE",
+]
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_a_setting_of_a_later_version_is_unknown(name: str) -> None:
+    """What is not built yet is refused, rather than taken and ignored; nothing else is proposed."""
+    message = str(refusal_of(**{name: True}))
+    assert message.startswith(f"KVSESSION_{name} is not a setting")
+    assert "did you mean" not in message
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("IDLE_TIMEOT", "IDLE_TIMEOUT"),
+        ("IDLE_TIME_OUT", "IDLE_TIMEOUT"),
+        ("REDIS_URI", "REDIS_URL"),
+        ("COKIE_NAME", "COOKIE_NAME"),
+        ("COOKIE_SAME_SITE", "COOKIE_SAMESITE"),
+        ("MAX_SESSION_PER_USER", "MAX_SESSIONS_PER_USER"),
+        ("PROTECTED_PATH", "PROTECTED_PATHS"),
+        ("LOGINVIEW", "LOGIN_VIEW"),
+    ],
+)
+def test_a_misspelt_key_is_told_what_it_should_be(misspelt: str, meant: str) -> None:
+    """A key that is nearly one names the one that was meant, and not the value given."""
+    message = str(refusal_of(**{misspelt: "redis://:s3cr3t@h"}))
+    assert message == (f"KVSESSION_{misspelt} is not a setting; did you mean KVSESSION_{meant}?")
+
+
+@pytest.mark.parametrize("key", ["KVSESSION_", "KVSESSION_idle_timeout", "KVSESSION_REDIS_URL "])
+def test_a_key_of_our_prefix_that_is_none_of_ours_is_refused(key: str) -> None:
+    """No key that begins like ours is passed over in silence."""
+    app = Flask("app")
+    app.config[key] = 1
+    with pytest.raises(ConfigurationError) as refusal:
+        kvs.KVSession(app)
+    assert str(refusal.value).startswith(f"{key} is not a setting")
+
+
+def test_keys_of_others_are_none_of_our_business() -> None:
+    """A configuration may hold anything else, keys that resemble ours included."""
+    app = Flask("app")
+    app.config.update(KVSESSIONS_X=1, kvsession_x=1, SESSION_KVSESSION_X=1)
+    kvs.KVSession(app)
+
+
+# Timeouts together
+
+
+@pytest.mark.parametrize(
+    ("given", "settled"),
+    [
+        ({"absolute_timeout": DAY}, {"idle_timeout": DAY, "anonymous_timeout": DAY}),
+        (
+            {"absolute_timeout": HOUR},
+            {"idle_timeout": HOUR, "unremembered_timeout": HOUR, "anonymous_timeout": HOUR},
+        ),
+        ({"absolute_timeout": 4 * MINUTE}, {"renewal_interval": 2 * MINUTE}),
+        ({"absolute_timeout": 90 * DAY}, {"idle_timeout": 7 * DAY, "anonymous_timeout": DAY}),
+        (
+            {"idle_timeout": HOUR},
+            {"absolute_timeout": 30 * DAY, "unremembered_timeout": HOUR, "anonymous_timeout": HOUR},
+        ),
+        ({"idle_timeout": 20 * DAY}, {"unremembered_timeout": 12 * HOUR, "anonymous_timeout": DAY}),
+        ({"idle_timeout": MINUTE}, {"renewal_interval": MINUTE / 2}),
+        ({"anonymous_timeout": MINUTE}, {"renewal_interval": MINUTE / 2, "idle_timeout": 7 * DAY}),
+        ({"unremembered_timeout": MINUTE}, {"renewal_interval": MINUTE / 2}),
+        (
+            {"idle_timeout": 15 * MINUTE, "absolute_timeout": 12 * HOUR},
+            {"unremembered_timeout": 15 * MINUTE, "renewal_interval": 5 * MINUTE},
+        ),
+        ({"idle_timeout": None, "absolute_timeout": HOUR}, {"idle_timeout": HOUR}),
+    ],
+    ids=str,
+)
+def test_an_unset_timeout_is_capped_by_those_that_are_set(
+    given: dict[str, timedelta], settled: dict[str, timedelta]
+) -> None:
+    """Whoever shortens one timeout need not shorten those that must not be longer."""
+    settings = configure(**given)
+    assert {name: getattr(settings, name) for name in settled} == settled
+    assert all(getattr(settings, name) == given[name] for name in given if given[name])
+
+
+TIMEOUTS = [
+    "idle_timeout",
+    "absolute_timeout",
+    "unremembered_timeout",
+    "anonymous_timeout",
+    "renewal_interval",
+]
+
+
+@given(st.dictionaries(st.sampled_from(TIMEOUTS), st.timedeltas(MS, 100 * DAY)))
+@hypothesis_settings(max_examples=300, deadline=None, database=None)
+def test_timeouts_that_are_settled_can_work_together(given: dict[str, timedelta]) -> None:
+    """Of any timeouts, either the message names two that collide, or all of them agree and those
+    that were given are as they were given."""
+    try:
+        settings = configure(**given)
+    except ConfigurationError as refusal:
+        assert any(str(refusal).startswith(key_of(name)) for name in TIMEOUTS)
+        return
+    idle = [
+        settings.idle_timeout,
+        settings.unremembered_timeout,
+        settings.anonymous_timeout,
+    ]
+    assert max(idle) <= settings.absolute_timeout
+    assert settings.renewal_interval <= min(idle) / 2
+    for name in TIMEOUTS:
+        assert getattr(settings, name) == given.get(name, getattr(settings, name))
+        assert name in given or getattr(settings, name) <= DEFAULTS[name]
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"idle_timeout": 2 * DAY, "absolute_timeout": DAY}, "IDLE_TIMEOUT"),
+        ({"idle_timeout": 31 * DAY}, "IDLE_TIMEOUT"),
+        ({"unremembered_timeout": 2, "absolute_timeout": 1}, "UNREMEMBERED_TIMEOUT"),
+        ({"anonymous_timeout": 2, "absolute_timeout": 1}, "ANONYMOUS_TIMEOUT"),
+        ({"renewal_interval": HOUR, "idle_timeout": HOUR}, "RENEWAL_INTERVAL"),
+        ({"renewal_interval": HOUR, "anonymous_timeout": HOUR}, "RENEWAL_INTERVAL"),
+        ({"renewal_interval": DAY}, "RENEWAL_INTERVAL"),
+        ({"cookie_samesite": "None", "cookie_secure": False}, "COOKIE_SAMESITE"),
+        ({"cookie_partitioned": True, "cookie_secure": False}, "COOKIE_PARTITIONED"),
+    ],
+    ids=str,
+)
+def test_an_impossible_combination_is_refused(given: dict[str, t.Any], key: str) -> None:
+    """Settings that cannot hold together name the first key, the other one, and what to do."""
+    message = str(refusal_of(**given))
+    assert message.startswith(f"KVSESSION_{key} ")
+    assert message.count("KVSESSION_") >= (1 if key == "RENEWAL_INTERVAL" else 2)
+    if "TIMEOUT" in key or "INTERVAL" in key:
+        assert str(getattr(Settings(**{key.lower(): given[key.lower()]}), key.lower())) in message
+
+
+def test_the_idle_timeout_is_that_of_the_kind_of_session() -> None:
+    """A user's session, one that is not remembered and a visitor's each have their own."""
+    settings = configure(idle_timeout=300, unremembered_timeout=200, anonymous_timeout=100)
+
+    def record(user_id: str | None, remembered: bool) -> Record:
+        token = Token.for_session(new_session_id(None))
+        client = Client()
+        return new_record(
+            token, now=0, client=client, user_id=user_id, remembered=remembered, data={}
+        )
+
+    kinds = [record("ada", True), record("ada", False), record(None, True)]
+    idle = [settings.idle_timeout_of(kind).total_seconds() for kind in kinds]
+    assert idle == [300, 200, 100]
+    assert [settings.expires(kind) for kind in kinds] == [300_000, 200_000, 100_000]
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True, "2", float("nan")])
+def test_a_limit_that_a_function_returns_is_checked_too(limit: t.Any) -> None:
+    """A function's bad limit is an error that names its setting, not a number of sessions."""
+    settings = configure(max_sessions_per_user=lambda user_id: limit)
+    with pytest.raises(ConfigurationError, match="KVSESSION_MAX_SESSIONS_PER_USER"):
+        settings.session_limit("ada")
+
+
+def test_a_limit_may_depend_on_the_user() -> None:
+    """A function is asked with the user's id, and None means no limit."""
+    settings = configure(max_sessions_per_user=lambda user_id: {"ada": 3}.get(user_id))
+    assert settings.session_limit("ada") == 3
+    assert settings.session_limit("bob") is None
+
+
+# The URL
+
+PASSWORDS = ["s3cr3t", "s3cr3t/x", "x/s3cr3t", "s3cr3t@x", "s3cr3t:x", "s3cr3t#x", "s3cr3t?x"]
+PASSWORDS += ["s3cr3t[x", "s3cr3t]", "s3cr3t%zz", "s3cr3t x", "12/s3cr3t", "12#s3cr3t", "12?s3cr3t"]
+BAD_URLS = [
+    "reids://:{}@h",
+    "http://:{}@h",
+    "REDIS://:{}@h",
+    ":{}@h:6379",
+    "redis:{}@h",
+    "redis+sentinel://:{}@h:1,h:2/main/0",
+    "redis+cluster://:{}@h:1,h:2",
+    "rediss+cluster://:{}@h:1",
+    "redis://:{}@h:port",
+    "redis://:{}@h:99999",
+    "redis://:{}@[::1",
+    "redis://:{}@h1:1,h2:2/0",
+    "redis://:{}@h?nonsense=1",
+    "redis://:{}@h?db=one",
+    "redis://h?socket_timeout={}",
+    "redis://h?{}=1",
+    "rediss://h?ssl_cert_reqs={}",
+    "redis://:{}@h?protocol=9",
+    "unix://:{}@/run/redis.sock?db=one",
+]
+
+
+def all_texts(error: BaseException) -> str:
+    """All that an error report could show: the error, what it came from, and the traceback."""
+    texts, queue, seen = ["".join(traceback.format_exception(error))], [error], set[int]()
+    while queue:
+        current = queue.pop()
+        if id(current) not in seen:
+            seen.add(id(current))
+            texts += [str(current), repr(current), repr(current.args)]
+            queue += filter(None, [current.__cause__, current.__context__])
+    return "\n".join(texts)
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_a_bad_url_is_refused_without_its_password(url: str, password: str) -> None:
+    """Neither the error nor anything that led to it quotes what may be the password."""
+    refusal = refusal_of(redis_url=url.format(password))
+    assert str(refusal).startswith("KVSESSION_REDIS_URL ")
+    assert "s3cr3t" not in all_texts(refusal)
+
+
+@pytest.mark.parametrize("password", ["12/s3cr3t", "12#s3cr3t", "12?s3cr3t", "/s3cr3t", "#s3cr3t"])
+@pytest.mark.parametrize("url", ["redis://:{}@h:6379/0", "redis://ada:{}@h", "rediss://:{}@h"])
+def test_a_password_that_ends_the_host_is_refused(url: str, password: str) -> None:
+    """A password with an unquoted / # or ? never makes an app connect to somewhere else."""
+    refusal = refusal_of(redis_url=url.format(password))
+    assert str(refusal).startswith("KVSESSION_REDIS_URL ")
+    assert "s3cr3t" not in all_texts(refusal)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h/main", "redis://h/0/1", "redis://h/-1", "redis://h/0#1", "unix://", "unix://@"],
+)
+def test_a_url_that_redis_py_would_misread_is_refused(url: str) -> None:
+    """A part of the URL that would silently be ignored is an error at start-up."""
+    assert str(refusal_of(redis_url=url)).startswith("KVSESSION_REDIS_URL ")
+
+
+@pytest.mark.parametrize("url", ["", "localhost", "localhost:6379", "embedded://", 5, b"redis://h"])
+def test_what_is_no_url_is_told_the_schemes(url: t.Any) -> None:
+    """The message for anything else says what the value must begin with."""
+    message = str(refusal_of(redis_url=url))
+    assert message.startswith("KVSESSION_REDIS_URL ")
+    assert "embedded://" in message
+
+
+def test_a_misspelt_scheme_is_told_what_it_should_be() -> None:
+    """A scheme that is nearly one names the one that was meant."""
+    message = str(refusal_of(redis_url="reddis://h"))
+    assert message.startswith("KVSESSION_REDIS_URL must begin with one of redis://, ")
+    assert message.endswith("did you mean redis://?")
+
+
+@pytest.mark.parametrize("kind", ["sentinel", "cluster"])
+def test_sentinel_and_cluster_by_url_say_the_remedy(kind: str) -> None:
+    """A URL that this version cannot use says that a ready client can be passed."""
+    message = str(refusal_of(redis_url=f"redis+{kind}://h:1,h:2/main/0"))
+    assert kind.capitalize() in message
+    assert "KVSession(app, redis=client)" in message
+
+
+def test_no_repr_shows_the_password() -> None:
+    """A debugger, or a log of the settings, shows the URL's password nowhere."""
+    app = Flask("app")
+    app.config["KVSESSION_REDIS_URL"] = "redis://ada:s3cr3t@127.0.0.1:1/0"
+    kvs.KVSession(app)
+    state = state_of(app)
+    assert "s3cr3t" not in f"{state!r} {state.settings!r} {app.extensions} {state.store!r}"
+
+
+def test_a_password_never_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A store that cannot be reached is logged without its password."""
+    app = Flask("app")
+    app.config["KVSESSION_REDIS_URL"] = "redis://ada:s3cr3t@127.0.0.1:1/0"
+    kvs.KVSession(app)
+    add_views(app)
+    response = app.test_client().post("/login/ada")
+    assert response.status_code == 503
+    assert "127.0.0.1:1" in caplog.text
+    assert "s3cr3t" not in caplog.text + response.get_data(as_text=True)
+
+
+# Setting up
+
+
+def test_an_app_is_set_up_once() -> None:
+    """A second `init_app` on one app is an error, and the first one's settings stay."""
+    app = Flask("app")
+    kvs.KVSession(app)
+    state = state_of(app)
+    for again in (kvs.KVSession, kvs.KVSession().init_app):
+        with pytest.raises(ConfigurationError, match="once"):
+            again(app)
+    assert state_of(app) is state
+    hooks = [app.before_request_funcs, app.after_request_funcs, app.teardown_request_funcs]
+    assert [len(functions[None]) for functions in hooks] == [1, 1, 1]  # type: ignore[arg-type]
+
+
+def test_a_set_up_that_failed_leaves_no_trace() -> None:
+    """After a setting was corrected the same app can be set up."""
+    app = Flask("app")
+    app.config["KVSESSION_IDLE_TIMEOUT"] = 0
+    with pytest.raises(ConfigurationError):
+        kvs.KVSession(app)
+    assert "kvsession" not in app.extensions
+    assert not app.before_request_funcs
+    app.config["KVSESSION_IDLE_TIMEOUT"] = 60
+    kvs.KVSession(app)
+
+
+def test_two_apps_of_one_process_share_nothing(socket_path: str, prefix: str) -> None:
+    """One extension object serves two apps, each with its own settings, cookie and sessions."""
+    kv = kvs.KVSession()
+    apps = []
+    for name, idle in (("one", 60), ("two", 120)):
+        app = Flask(name)
+        app.config.update(
+            TESTING=True,
+            KVSESSION_REDIS_URL=f"unix://{socket_path}",
+            KVSESSION_KEY_PREFIX=f"{prefix}-{name}",
+            KVSESSION_COOKIE_NAME=name,
+            KVSESSION_IDLE_TIMEOUT=idle,
+        )
+        kv.init_app(app)
+        add_views(app)
+        apps.append(app)
+    assert vars(kv) == {}
+    assert [state_of(app).settings.idle_timeout for app in apps] == [MINUTE, 2 * MINUTE]
+    clients = [app.test_client() for app in apps]
+    clients[0].post("/login/ada")
+    token = clients[0].get_cookie("one")
+    assert token
+    for name in ("one", "two"):
+        clients[1].set_cookie(name, token.value)
+    assert clients[0].get("/me").status_code == 200
+    assert clients[1].get("/me").status_code == 401
+    with apps[1].app_context():
+        assert kvs.list_sessions("ada") == []
+
+
+@pytest.mark.parametrize("decode_responses", [True, False])
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_ready_client_is_used_instead_of_a_url(
+    socket_path: str, prefix: str, decode_responses: bool, protocol: int
+) -> None:
+    """Any redis-py client will do, whatever it decodes and speaks, and the URL is not needed."""
+    app = Flask("app")
+    app.config.update(TESTING=True, KVSESSION_KEY_PREFIX=prefix)
+    with redis.Redis(
+        unix_socket_path=socket_path, decode_responses=decode_responses, protocol=protocol
+    ) as ready:
+        kvs.KVSession(app, redis=ready)
+        add_views(app)
+        client = app.test_client()
+        client.post("/login/ada", json={"data": {"a": 1}})
+        client.post("/data", json={"b": 2})
+        assert client.get("/me").get_json()["data"] == {"a": 1, "b": 2}
+        with app.app_context():
+            assert kvs.revoke_all_sessions("ada") == 1
+        assert client.get("/me").status_code == 401
+        assert state_of(app).client is ready
+
+
+def test_a_client_goes_with_its_app(socket_path: str) -> None:
+    """A client without an app would belong to none, so the message says where to pass it."""
+    with redis.Redis(unix_socket_path=socket_path) as ready:
+        with pytest.raises(ConfigurationError, match=r"kv\.init_app\(app, redis=client\)"):
+            kvs.KVSession(redis=ready)
+        kvs.KVSession().init_app(Flask("app"), redis=ready)
+
+
+def test_an_app_without_sessions_says_so() -> None:
+    """Using the session where the extension was forgotten names the remedy."""
+    app = Flask("app")
+    with app.test_request_context(), pytest.raises(ConfigurationError, match=r"KVSession\(app\)"):
+        len(kvs.current_session)
+    with app.app_context(), pytest.raises(ConfigurationError, match=r"kv\.init_app\(app\)"):
+        kvs.list_sessions("ada")
+
+
+# Without a URL
+
+
+def test_without_a_url_production_says_what_to_set() -> None:
+    """Set-up and pages without a session work; the first that needs the store says what to do."""
+    app = Flask("app")
+    kvs.KVSession(app)
+    add_views(app)
+    app.config["PROPAGATE_EXCEPTIONS"] = True
+    client = app.test_client()
+    assert client.get("/untouched").status_code == 200
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="^KVSESSION_REDIS_URL is not set"):
+            client.post("/login/ada")
+    with app.app_context(), pytest.raises(ConfigurationError, match="KVSESSION_REDIS_URL"):
+        kvs.list_sessions("ada")
+
+
+OWN_SERVER = """
+import sys
+from flask import Flask
+import flask_kvsession as kvs
+app = Flask("app", instance_path=sys.argv[2])
+kvs.KVSession(app)
+@app.post("/login")
+def login():
+    return {"id": kvs.login_user("ada").id}
+@app.get("/me")
+@kvs.login_required
+def me():
+    return {}
+setattr(app, sys.argv[1], True)  # as is often done: after the set-up
+client = app.test_client()
+assert client.post("/login").status_code == 200
+assert client.get("/me").status_code == 200
+with app.app_context():
+    print(len(kvs.list_sessions("ada")))
+print(app.extensions["kvsession"].store._client.connection_pool.connection_kwargs["path"])
+"""
+
+
+def run_with_own_server(mode: str, folder: Path) -> tuple[int, Path]:
+    """Runs a small app without a URL; returns how many sessions of ada's it saw, and the socket
+    of its server."""
+    (folder / "tmp").mkdir(exist_ok=True)
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(kvs.__file__).parents[1]),
+        "TMPDIR": str(folder / "tmp"),
+    }
+    lines = subprocess.run(
+        [sys.executable, "-W", "error", "-c", OWN_SERVER, mode, str(folder / "instance")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    return int(lines[0]), Path(lines[1])
+
+
+def vanishes(path: Path) -> bool:
+    """Whether the path is gone, by now or soon."""
+    for _ in range(200):
+        if not path.exists():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_with_debug_the_server_s_data_are_in_the_instance_folder(tmp_path: Path) -> None:
+    """In debug mode sessions outlive a restart of the app, and the server does not stay."""
+    seen, socket = run_with_own_server("debug", tmp_path)
+    assert seen == 1
+    assert vanishes(socket)
+    assert (tmp_path / "instance" / "kvsession").is_dir()
+    seen, socket = run_with_own_server("debug", tmp_path)
+    assert seen == 2
+    assert vanishes(socket)
+
+
+def test_with_testing_the_server_is_gone_afterwards(tmp_path: Path) -> None:
+    """In testing mode everything is in a temporary folder, of which nothing is left."""
+    seen, socket = run_with_own_server("testing", tmp_path)
+    assert seen == 1
+    assert vanishes(socket)
+    assert not (tmp_path / "instance").exists()
+    assert all(map(vanishes, (tmp_path / "tmp").iterdir()))
+
+
+def test_an_app_under_test_that_is_dropped_takes_its_server_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within one process too, the server of an app that nobody holds any more ends."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    app = Flask("app")
+    kvs.KVSession(app)
+    app.testing = True
+    state_of(app).store.now()
+    (folder,) = (path for path in tmp_path.iterdir() if (path / "server.log").exists())
+    del app
+    gc.collect()
+    assert vanishes(folder)
+
+
+def test_two_apps_under_test_do_not_share_a_server(make_app: MakeApp) -> None:
+    """Each app in testing mode without a URL has a server, and so sessions, of its own."""
+    apps = [Flask("one"), Flask("two")]
+    for app in apps:
+        app.testing = True
+        kvs.KVSession(app)
+        add_views(app)
+    client = apps[0].test_client()
+    client.post("/login/ada")
+    with apps[0].app_context():
+        assert len(kvs.list_sessions("ada")) == 1
+    with apps[1].app_context():
+        assert kvs.list_sessions("ada") == []
