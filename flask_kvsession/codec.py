@@ -13,7 +13,7 @@ import math
 import typing as t
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -42,13 +42,7 @@ def encode(key: str, value: t.Any) -> bytes:
     Raises `UnstorableValue`, naming `key` and the place inside the value, for what would not
     come back equal and of the same type.
     """
-    try:
-        return msgspec.json.encode(_to_json(value, (None, key), MAX_DEPTH))
-    except UnicodeEncodeError:
-        raise UnstorableValue(
-            f"session[{key!r}] holds a string with a lone surrogate, which is no text;"
-            " store bytes or repair the string."
-        ) from None
+    return msgspec.json.encode(_to_json(value, (None, key), MAX_DEPTH))
 
 
 def decode(key: str, encoded: bytes) -> t.Any:
@@ -58,16 +52,15 @@ def decode(key: str, encoded: bytes) -> t.Any:
     """
     try:
         return _from_json(msgspec.json.decode(encoded))
-    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except Exception as error:
         raise KVSessionError(f"session[{key!r}] cannot be read back: {error}") from error
 
 
 def check_key(key: object) -> None:
     """Raises `UnstorableValue` unless `key` can be a key of the session."""
     if type(key) is not str:
-        raise UnstorableValue(f"A key of the session must be a str; {key!r} was given.")
-    if not _is_text(key):
-        raise UnstorableValue(f"The session key {key!r} has a lone surrogate, which is no text.")
+        raise UnstorableValue(f"A key of the session must be a str, not of type {_type_name(key)}.")
+    _check_text(key, (None, key))
 
 
 def encode_all(values: Mapping[str, t.Any]) -> dict[str, bytes]:
@@ -107,6 +100,11 @@ def _from_json(value: t.Any) -> t.Any:
 
 
 def _write_as_is(value: t.Any, place: _Place, depth: int) -> t.Any:
+    return value
+
+
+def _write_str(value: str, place: _Place, depth: int) -> t.Any:
+    _check_text(value, place)
     return value
 
 
@@ -151,8 +149,10 @@ def _write_dict(value: dict[t.Any, t.Any], place: _Place, depth: int) -> t.Any:
     for key in value:
         if type(key) is not str:
             raise UnstorableValue(
-                f"{_path(place)} has the key {key!r}; only str keys come back as they were."
+                f"{_path(place)} has a key of type {_type_name(key)}; only str keys come back as"
+                " they were."
             )
+        _check_text(key, (place, key))
     written = {key: _to_json(item, (place, key), depth) for key, item in value.items()}
     if len(value) == 1 and next(iter(value)) in _READERS:
         return {" o": next(iter(written.items()))}  # looks like a tag, so it is tagged itself
@@ -160,22 +160,36 @@ def _write_dict(value: dict[t.Any, t.Any], place: _Place, depth: int) -> t.Any:
 
 
 def _write_datetime(value: datetime, place: _Place, depth: int) -> t.Any:
-    zone = value.tzinfo
-    if isinstance(zone, ZoneInfo) and zone.key:
-        # By an offset alone, a time in the hour that a clock repeats would not come back equal.
-        return {" z": [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, zone.key]}
-    if zone is not None and type(zone) is not timezone:
-        _refuse_zone_of(value, place)
-    return {" d": value.isoformat() if not value.fold else [value.isoformat(), value.fold]}
-
-
-def _refuse_zone_of(value: datetime, place: _Place) -> None:
-    """Other kinds of time zone are kept as their offset, where that makes an equal datetime."""
-    if datetime.fromisoformat(value.isoformat()) != value:
+    written = _datetime_parts(value)
+    # Exotic zones differ from every offset at some times (PEP 495), or are no zone at all.
+    if _read_datetime(written) != value:
         raise UnstorableValue(
-            f"{_path(place)} has the time zone {value.tzinfo!r}, which would not come back;"
-            " use zoneinfo, or .astimezone(timezone.utc)."
+            f"{_path(place)} has a time zone that would not come back; use zoneinfo,"
+            " or .astimezone(timezone.utc)."
         )
+    return {" d": written}
+
+
+def _datetime_parts(value: datetime) -> str | list[t.Any]:
+    if value.tzinfo is None and not value.fold:
+        return value.isoformat()
+    return [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, _zone_parts(value)]
+
+
+def _zone_parts(value: datetime) -> str | list[int] | None:
+    """The zone by its name where it has one that everybody knows, else as an offset. By an offset
+    alone a time in the hour that a clock repeats would not come back equal."""
+    if isinstance(value.tzinfo, ZoneInfo) and _is_well_known(value.tzinfo):
+        return value.tzinfo.key
+    offset = value.utcoffset()
+    return None if offset is None else [offset.days, offset.seconds, offset.microseconds]
+
+
+def _is_well_known(zone: ZoneInfo) -> bool:
+    try:
+        return zone.key is not None and zone is ZoneInfo(zone.key)
+    except (LookupError, OSError, ValueError):
+        return False
 
 
 def _write_uuid(value: UUID, place: _Place, depth: int) -> t.Any:
@@ -187,6 +201,7 @@ def _write_bytes(value: bytes, place: _Place, depth: int) -> t.Any:
 
 
 def _write_markup(value: Markup, place: _Place, depth: int) -> t.Any:
+    _check_text(value, place)
     return {" m": str.__str__(value)}
 
 
@@ -201,7 +216,7 @@ def _write_timedelta(value: timedelta, place: _Place, depth: int) -> t.Any:
 _WRITERS: t.Final[dict[type, Callable[[t.Any, _Place, int], t.Any]]] = {
     type(None): _write_as_is,
     bool: _write_as_is,
-    str: _write_as_is,
+    str: _write_str,
     int: _write_int,
     float: _write_float,
     list: _write_list,
@@ -221,14 +236,17 @@ _WRITERS: t.Final[dict[type, Callable[[t.Any, _Place, int], t.Any]]] = {
 # Readers: one for each tag.
 
 
-def _read_datetime(value: t.Any) -> datetime:
-    text, fold = value if type(value) is list else (value, 0)
-    return datetime.fromisoformat(text).replace(fold=fold)
+def _read_datetime(written: str | list[t.Any]) -> datetime:
+    if isinstance(written, str):
+        return datetime.fromisoformat(written)
+    text, fold, zone = written
+    return datetime.fromisoformat(text).replace(tzinfo=_read_zone(zone), fold=fold)
 
 
-def _read_zoned(value: list[t.Any]) -> datetime:
-    text, fold, key = value
-    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(key), fold=fold)
+def _read_zone(written: str | list[int] | None) -> tzinfo | None:
+    if isinstance(written, str):
+        return ZoneInfo(written)
+    return None if written is None else timezone(timedelta(*written))
 
 
 _READERS: t.Final[dict[str, Callable[[t.Any], t.Any]]] = {
@@ -243,7 +261,6 @@ _READERS: t.Final[dict[str, Callable[[t.Any], t.Any]]] = {
     " t": lambda items: tuple(_from_json(item) for item in items),
     " u": lambda text: UUID(hex=text),
     " y": date.fromisoformat,
-    " z": _read_zoned,
 }
 
 
@@ -256,12 +273,13 @@ def _path(place: _Place | None) -> str:
     return path if len(path) <= 200 else f"{path[:200]}…"
 
 
-def _is_text(text: str) -> bool:
+def _check_text(text: str, place: _Place) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        raise UnstorableValue(
+            f"{_path(place)} has a lone surrogate, which is no text; store bytes or repair the str."
+        ) from None
 
 
 def _type_name(value: t.Any) -> str:

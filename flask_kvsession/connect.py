@@ -39,13 +39,17 @@ def connect(url: str, timeout: timedelta, *, ephemeral: bool = False) -> redis.R
 
 def check_url(url: str) -> None:
     """Raises `ConfigurationError` where redis-py could not use `url`; connects nowhere."""
-    if url.startswith(EMBEDDED_SCHEME):
-        return
+    if not url.startswith(EMBEDDED_SCHEME) and not _is_usable(url):
+        raise ConfigurationError(
+            "KVSESSION_REDIS_URL has an option that redis-py does not know, or a value that it"
+            " cannot use for one; see redis.Redis.from_url for the options."
+        )
+
+
+def _is_usable(url: str) -> bool:
+    # Only a bool leaves here: redis-py's errors may quote the password.
     try:
         redis.Redis.from_url(url).connection_pool.make_connection()
     except (TypeError, ValueError, redis.RedisError):
-        # Neither the URL nor redis-py's message is quoted: both may hold the password.
-        raise ConfigurationError(
-            "KVSESSION_REDIS_URL has a part or an option that redis-py does not know;"
-            " its form is redis://[user:password@]host[:port][/db][?option=value]."
-        ) from None
+        return False
+    return True

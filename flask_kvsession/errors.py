@@ -36,7 +36,15 @@ class UnstorableValue(KVSessionError, TypeError):
 
 
 class SessionTooLarge(KVSessionError, ValueError):
-    """The session would be larger than `KVSESSION_MAX_SESSION_BYTES`; it stays as it was."""
+    """The data would be larger than `KVSESSION_MAX_SESSION_BYTES`; the session stays as it was."""
+
+    @classmethod
+    def by(cls, cause: str, size: int, most: int) -> SessionTooLarge:
+        return cls(
+            f"{cause} would bring the session's data to {size} bytes, and"
+            f" KVSESSION_MAX_SESSION_BYTES allows {most}; keep large things elsewhere and only"
+            " their ids in the session."
+        )
 
 
 class StoreUnavailable(KVSessionError, ServiceUnavailable):

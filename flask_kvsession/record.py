@@ -62,6 +62,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def encoded_data(self) -> dict[str, bytes]:
         return {key: bytes(value) for key, value in self.data.items()}
 
+    @property
+    def data_size(self) -> int:
+        return sum(size_of(key, bytes(value)) for key, value in self.data.items())
+
     def with_secret_of(self, token: Token) -> Record:
         return msgspec.structs.replace(self, family=token.family_hash, secret=token.secret_hash)
 
@@ -186,6 +190,11 @@ def decode(raw: bytes) -> Record | Ended:
     if record.v != FORMAT_VERSION:
         raise UnreadableRecord(f"format version {record.v}, this is version {FORMAT_VERSION}")
     return record
+
+
+def size_of(key: str, encoded: bytes) -> int:
+    """What one item of the data counts towards `KVSESSION_MAX_SESSION_BYTES`: `"key":value,`."""
+    return len(key.encode()) + len(encoded) + 4
 
 
 def from_ms(ms: int) -> datetime:

@@ -59,7 +59,7 @@ class AppState:
 
     app: Flask
     settings: Settings
-    client: RedisClient | None = None
+    client: RedisClient | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _has_warned: bool = False
 
@@ -255,9 +255,15 @@ class RequestState:
     def _become(self, stored: Stored, token: Token) -> None:
         """This browser's session is now `stored`, which it opens with `token`."""
         self.session.adopt(stored)
-        left = self._app.settings.absolute_end(stored.record) - self._app.store.now()
-        max_age = math.ceil(left / 1000) if stored.record.remembered else None
+        max_age = self._seconds_left(stored.record) if stored.record.remembered else None
         self._answer = partial(self._app.cookie.write, token=token, max_age=max_age)
+
+    def _seconds_left(self, record: Record) -> int:
+        """Of the absolute timeout. What is known of the server's time may be some ms older by now
+        than when the record was made, so never more than all of it."""
+        settings = self._app.settings
+        left = settings.absolute_end(record) - self._app.store.now()
+        return math.ceil(min(left, in_ms(settings.absolute_timeout)) / 1000)
 
     def _new_record(
         self,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import typing as t
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from datetime import datetime
 
 from . import codec
-from .errors import KVSessionError, SessionTooLarge, StoreUnavailable
-from .record import Changes, Ended, Record, Stored, from_ms
+from .errors import KVSessionError, SessionTooLarge, StoreUnavailable, UnstorableValue
+from .record import Changes, Ended, Record, Stored, from_ms, size_of
 from .settings import Settings, in_ms
 from .token import UserId
 
@@ -61,9 +62,9 @@ class Session(MutableMapping[str, t.Any]):
         codec.check_key(key)
         encoded = codec.encode(key, value)
         self._open_for_writing()
-        self._check_size(key, len(encoded))
-        self._values[key] = value
-        self._sizes[key] = len(encoded)
+        size = size_of(key, encoded)
+        self._check_size(key, size)
+        self._values[key], self._sizes[key] = value, size
 
     def __delitem__(self, key: str) -> None:
         self._touch()
@@ -229,11 +230,12 @@ class Session(MutableMapping[str, t.Any]):
         self._is_cleared = False
         self._stored = stored
         self._base = stored.record.encoded_data() if stored else {}
-        self._sizes = {key: len(encoded) for key, encoded in self._base.items()}
+        self._sizes = {key: size_of(key, encoded) for key, encoded in self._base.items()}
         self._values = dict.fromkeys(self._base, _ON_DEMAND)
-        for key, value in asked_for.items():
-            if codec.encode(key, value) == self._base.get(key):
-                self._values[key] = value
+        for key in asked_for.keys() & self._base.keys():
+            with suppress(UnstorableValue):
+                if codec.encode(key, asked_for[key]) == self._base[key]:
+                    self._values[key] = asked_for[key]
 
     def fail(self, failure: StoreUnavailable) -> None:
         """From now on the mapping reads as empty, and writes, guards and verbs raise."""
@@ -272,11 +274,7 @@ class Session(MutableMapping[str, t.Any]):
             )
 
     def _check_size(self, key: str, new_size: int) -> None:
-        size = sum(self._sizes.values()) - self._sizes.get(key, 0) + new_size
-        most = self._settings.max_session_bytes
-        if size > most:
-            raise SessionTooLarge(
-                f"session[{key!r}] would bring the session to {size} bytes, and"
-                f" KVSESSION_MAX_SESSION_BYTES allows {most}; keep large things elsewhere and only"
-                " their ids in the session."
-            )
+        before = sum(self._sizes.values())
+        size, most = before - self._sizes.get(key, 0) + new_size, self._settings.max_session_bytes
+        if size > max(before, most):
+            raise SessionTooLarge.by(f"session[{key!r:.100}]", size, most)

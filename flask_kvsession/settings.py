@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import keyword
 import math
 import re
 import typing as t
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from .errors import ConfigurationError
 from .record import Record
@@ -23,6 +24,7 @@ from .token import UserId
 PREFIX = "KVSESSION_"
 
 _LATER_SCHEMES = {"redis+sentinel": "Redis Sentinel", "redis+cluster": "Redis Cluster"}
+_HOST_NAME = r"(?=.{1,254}\Z)\.?[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*"
 _SCHEMES = ("redis", "rediss", "unix", "embedded")
 
 
@@ -33,7 +35,7 @@ class _Wrong(Exception):
 def _boolean(value: t.Any) -> bool:
     if not isinstance(value, bool):
         raise _Wrong(
-            f"must be True or False, not {value!r}; a value from the environment"
+            f"must be True or False, not {_shown(value)}; a value from the environment"
             " is text and has to be converted first"
         )
     return value
@@ -42,20 +44,20 @@ def _boolean(value: t.Any) -> bool:
 def _duration(value: t.Any) -> timedelta:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (number or isinstance(value, timedelta)):
-        raise _Wrong(f"must be a timedelta or a number of seconds, not {value!r}")
+        raise _Wrong(f"must be a timedelta or a number of seconds, not {_shown(value)}")
     try:
         duration = timedelta(seconds=value) if number else value
     except (OverflowError, ValueError):
-        raise _Wrong(f"is not a usable number of seconds: {value!r}") from None
+        raise _Wrong(f"is not a usable number of seconds: {_shown(value)}") from None
     if not timedelta(milliseconds=1) <= duration <= timedelta(days=36500):
-        raise _Wrong(f"must be from 1 millisecond to 100 years, not {value!r}")
+        raise _Wrong(f"must be from 1 millisecond to 100 years, not {_shown(value)}")
     return t.cast(timedelta, duration)
 
 
 def _text(pattern: str, remedy: str) -> Callable[[t.Any], str]:
     def check(value: t.Any) -> str:
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise _Wrong(f"{remedy}, not {value!r}")
+            raise _Wrong(f"{remedy}, not {_shown(value)}")
         return value
 
     return check
@@ -63,7 +65,7 @@ def _text(pattern: str, remedy: str) -> Callable[[t.Any], str]:
 
 def _positive(value: t.Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _Wrong(f"must be a whole number of at least 1, not {value!r}")
+        raise _Wrong(f"must be a whole number of at least 1, not {_shown(value)}")
     return value
 
 
@@ -74,19 +76,39 @@ def _limit(value: t.Any) -> t.Any:
 def _samesite(value: t.Any) -> str:
     words = {"lax": "Lax", "strict": "Strict", "none": "None"}
     if not isinstance(value, str) or value.lower() not in words:
-        raise _Wrong(f'must be "Lax", "Strict" or "None", not {value!r}')
+        raise _Wrong(f'must be "Lax", "Strict" or "None", not {_shown(value)}')
     return words[value.lower()]
+
+
+def _name_in_g(value: t.Any) -> str:
+    # Those of flask.g's own methods would be shadowed.
+    taken = keyword.iskeyword(value) or value in ("get", "pop", "setdefault")
+    if not isinstance(value, str) or not value.isidentifier() or taken or value.startswith("__"):
+        raise _Wrong(
+            f"must be a name that flask.g has no other use for, or None, not {_shown(value)}"
+        )
+    return value
+
+
+def _cookie_name(value: t.Any) -> str:
+    name = _text(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", "may hold only a cookie name's characters")(value)
+    if name.lower().startswith(("__host-", "__secure-")):
+        raise _Wrong(
+            "must be given without a prefix, since __Host- is added by itself where the cookie is"
+            f" Secure, its path is / and it has no domain, not {_shown(value)}"
+        )
+    return name
 
 
 def _paths(value: t.Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, tuple | list):
-        raise _Wrong(f'must be a tuple of paths such as ("/dashboard/*",), not {value!r}')
+        raise _Wrong(f'must be a tuple of paths such as ("/dashboard/*",), not {_shown(value)}')
     for path in value:
         stem = path.removesuffix("/*") if isinstance(path, str) else "*"
         if "*" in stem or not path.startswith("/"):
             raise _Wrong(
-                f'has {path!r}; a path begins with "/", and "*" may stand only for all below it,'
-                ' as in "/dashboard/*"'
+                f'has {_shown(path)}; a path begins with "/", and "*" may stand only for all below'
+                ' it, as in "/dashboard/*"'
             )
     return tuple(value)
 
@@ -100,21 +122,33 @@ def _url(value: t.Any) -> str:
             " pass a ready client: KVSession(app, redis=client)"
         )
     if scheme not in _SCHEMES:
+        known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
+        raise _Wrong(f"must begin with one of {known}{_did_you_mean(scheme, _SCHEMES)}")
+    if scheme == "embedded":
+        if value == "embedded://":
+            raise _Wrong("names no folder; say embedded://PATH")
+    elif not _is_readable(value):
         raise _Wrong(
-            "must begin with one of "
-            + ", ".join(f"{known}://" for known in _SCHEMES)
-            + _did_you_mean(scheme, [*_SCHEMES, *_LATER_SCHEMES])
+            "cannot be read; its form is redis://[[user]:password@]host[:port][/db][?option=value]"
+            " or unix://[[user]:password@]/path, and special characters of the password must be"
+            " quoted with urllib.parse.quote(password, safe='')"
         )
-    try:
-        urlsplit(value).port  # noqa: B018 - read for the error it may raise
-    except ValueError:
-        raise _Wrong(
-            "has a host or port that cannot be read; quote special characters"
-            " of the password with urllib.parse.quote"
-        ) from None
-    if scheme == "embedded" and not value.removeprefix("embedded://"):
-        raise _Wrong("names no folder; say embedded://PATH")
     return t.cast(str, value)
+
+
+def _is_readable(url: str) -> bool:
+    """Whether every part of the URL is one that redis-py reads: it would silently pass over the
+    rest, such as what an unquoted "/" in the password has made a path."""
+    try:
+        parts = urlsplit(url)
+        user = parts.netloc.rpartition("@")[0]
+        is_whole = parts.port != 0 and not {"[", "]"} & set(user)
+        if parts.query:
+            parse_qsl(parts.query, strict_parsing=True)
+    except ValueError:
+        return False
+    form = r"/.+" if parts.scheme == "unix" else r"(/\d*)?"
+    return is_whole and not parts.fragment and re.fullmatch(form, parts.path) is not None
 
 
 def _optional(check: Callable[[t.Any], t.Any]) -> Callable[[t.Any], t.Any]:
@@ -137,20 +171,15 @@ class Settings:
     Raises `ConfigurationError` for a bad value or a combination that cannot work.
     """
 
-    redis_url: str | None = _setting(_optional(_url), None)
+    redis_url: str | None = field(default=None, metadata={"check": _optional(_url)}, repr=False)
     key_prefix: str = _setting(
         _text(r"[A-Za-z0-9_.:-]+", "may hold only letters, digits and _ . : -"), "kvs"
     )
-    g_name: str | None = _setting(
-        _optional(_text(r"[^\W\d]\w*", "must be a Python name, or None")), "session"
-    )
+    g_name: str | None = _setting(_optional(_name_in_g), "session")
 
-    cookie_name: str = _setting(
-        _text(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", "may hold only a cookie name's characters"),
-        "kvsession",
-    )
+    cookie_name: str = _setting(_cookie_name, "kvsession")
     cookie_domain: str | None = _setting(
-        _optional(_text(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", "must be a host name, or None")),
+        _optional(_text(_HOST_NAME, "must be a host name, or None")),
         None,
     )
     cookie_path: str = _setting(
@@ -194,9 +223,8 @@ class Settings:
         given = {key: value for key, value in config.items() if key.startswith(PREFIX)}
         for key in given:
             if key not in known:
-                raise ConfigurationError(
-                    f"{key} is not a setting{_did_you_mean(key, list(known)) or '; remove it'}."
-                )
+                hint = _did_you_mean(key, known) or "; remove it"
+                raise ConfigurationError(_sentence(f"{key} is not a setting{hint}"))
         return cls(**{known[key]: value for key, value in given.items()})
 
     def idle_timeout_of(self, record: Record) -> timedelta:
@@ -230,7 +258,7 @@ class Settings:
         try:
             value = setting.metadata["check"](getattr(self, setting.name))
         except _Wrong as wrong:
-            raise ConfigurationError(f"{key_of(setting.name)} {wrong}.") from None
+            raise ConfigurationError(_sentence(f"{key_of(setting.name)} {wrong}")) from None
         object.__setattr__(self, setting.name, value)
 
     def _fill_in_timeouts(self) -> None:
@@ -280,11 +308,6 @@ class Settings:
                 f"{key_of('cookie_partitioned')} needs {key_of('cookie_secure')} True:"
                 " browsers refuse the cookie otherwise."
             )
-        if self.cookie_name.lower().startswith(("__host-", "__secure-")):
-            raise ConfigurationError(
-                f"{key_of('cookie_name')} must be given without a prefix; __Host- is added"
-                " by itself where the cookie is Secure, its path is / and it has no domain."
-            )
 
 
 _defaults: t.Final[dict[str, timedelta]] = {
@@ -303,6 +326,20 @@ def in_ms(duration: timedelta) -> int:
     return math.floor(duration / timedelta(milliseconds=1))
 
 
-def _did_you_mean(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    by_stem = {name.removeprefix(PREFIX): name for name in known}
+    close = difflib.get_close_matches(word.removeprefix(PREFIX), by_stem, n=1, cutoff=0.75)
+    return f"; did you mean {by_stem[close[0]]}?" if close else ""
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith("?") else f"{text}."
+
+
+def _shown(value: t.Any) -> str:
+    """What was given, as a message quotes it."""
+    try:
+        shown = repr(value)
+    except Exception:  # an int too large to print, an object that is broken
+        return f"a value of type {type(value).__name__}"
+    return shown if len(shown) <= 200 else f"{shown[:200]}…"

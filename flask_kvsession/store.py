@@ -72,7 +72,7 @@ class SessionStore:
     def __init__(self, client: RedisClient, settings: Settings | None = None) -> None:
         self._client = client
         self._settings = settings or Settings()
-        self._scripts = {name: _script(name) for name in ACTS}
+        self._scripts = {name: load_script(name) for name in ACTS}
         self.clock = ServerClock()
 
     # Reads
@@ -110,7 +110,7 @@ class SessionStore:
         """Stores a new session. Returns all ids of its user's sessions if they are now more than
         the limit, else nothing. Raises `StoreUnavailable` too if the session was ended while a
         first attempt's reply was lost: it must not come back."""
-        self._check_size(new.raw)
+        self._check_size(new.record)
         user_id = new.record.user_id
         limit = None if user_id is None else self._settings.session_limit(user_id)
         lifetime = self._settings.expires(new.record) - self.now()
@@ -125,7 +125,7 @@ class SessionStore:
         """Writes `new` if the session is still as loaded. Returns whether `new` stands, and what
         the store holds now; None for that if the session is gone."""
         raw = record.encode(new)
-        self._check_size(raw)
+        self._check_size(new, loaded.record)
         lifetime = self._settings.expires(new) - self.now()
         if lifetime <= 0:
             return False, None
@@ -194,10 +194,16 @@ class SessionStore:
         """Changes data in all of a user's sessions; returns how many have it now. Sessions that
         begin meanwhile are included. After `StoreUnavailable` some may have it: call again."""
         edit = Changes(set=codec.encode_all(changes), removed=frozenset(remove))
-        changed, visited = 0, set[str]()
+        changed, visited, refusal = 0, set[str](), None
         while fresh := [s for s in self.sessions_of(user_id) if s.id not in visited]:
             visited.update(stored.id for stored in fresh)
-            changed += sum(self._edit(stored, edit) for stored in fresh)
+            for stored in fresh:
+                try:
+                    changed += self._edit(stored, edit)
+                except SessionTooLarge as error:
+                    refusal = error  # no reason to leave a role in the other sessions
+        if refusal:
+            raise refusal
         return changed
 
     def revoke_one(self, user_id: UserId, session_id: str) -> SessionInfo | None:
@@ -276,13 +282,11 @@ class SessionStore:
         living = (self._living(session_id, raw) for session_id, raw in zip(ids, raws, strict=True))
         return [self.info(stored) for stored in living if stored]
 
-    def _check_size(self, raw: bytes) -> None:
-        most = self._settings.max_session_bytes
-        if len(raw) > most:
-            raise SessionTooLarge(
-                f"The session would take {len(raw)} bytes, and KVSESSION_MAX_SESSION_BYTES allows"
-                f" {most}; keep large things elsewhere and only their ids in the session."
-            )
+    def _check_size(self, new: Record, old: Record | None = None) -> None:
+        """Refuses data that are too large, unless they were larger before."""
+        size, most = new.data_size, self._settings.max_session_bytes
+        if size > most and (old is None or size > old.data_size):
+            raise SessionTooLarge.by("This write", size, most)
 
     def _until_deadline(self) -> Iterator[None]:
         """As many tries as the time for one store call allows, and at least one."""
@@ -327,15 +331,16 @@ class SessionStore:
             raise StoreUnavailable from error
 
 
-class _Script(t.NamedTuple):
+class Script(t.NamedTuple):
     source: str
     digest: str
 
 
 @functools.cache
-def _script(name: str) -> _Script:
+def load_script(name: str) -> Script:
+    """The act of this name, and the digest by which a server that has run it before knows it."""
     source = resources.files(__package__).joinpath("lua", f"{name}.lua").read_text("utf-8")
-    return _Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+    return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
 def _texts(ids: list[bytes]) -> list[str]:

@@ -15,7 +15,7 @@ from datetime import timedelta
 
 import pytest
 import redis
-from flask import Flask, g, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -23,7 +23,7 @@ import flask_kvsession as kvs
 from flask_kvsession.embedded import EmbeddedServer
 from flask_kvsession.request import AppState
 from flask_kvsession.settings import in_ms
-from flask_kvsession.store import ServerClock
+from flask_kvsession.store import ACTS, ServerClock, load_script
 
 Config = dict[str, t.Any]
 MakeApp = Callable[..., Flask]
@@ -47,6 +47,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """One real server for all tests of this process."""
     server = EmbeddedServer(tmp_path_factory.mktemp("server"), ephemeral=True)
+    with redis.Redis(unix_socket_path=server.socket_path) as client:
+        for name in ACTS:  # so that the first use of a script does not cost one test a round trip
+            client.script_load(load_script(name).source)
     yield server
     server.close()
 
@@ -217,13 +220,14 @@ class Do(t.Protocol):
 
 @pytest.fixture
 def do(app: Flask) -> Do:
-    """`do(browser, act)` posts to a view that calls `act` and answers with what it returns."""
+    """`do(browser, act)` posts to a view that calls `act` and answers with what it returns, if that
+    can be answered with, else with an empty object."""
     acts: list[Callable[[], t.Any]] = []
 
     @app.post("/do")
     def view() -> t.Any:
         result = acts[-1]()
-        return {} if result is None else result
+        return result if isinstance(result, Response | dict | str) else {}
 
     def do(browser: FlaskClient, act: Callable[[], t.Any], **kwargs: t.Any) -> TestResponse:
         acts.append(act)
@@ -267,3 +271,12 @@ def cookies_of(response: TestResponse) -> list[str]:
 def is_clearing(cookie: str) -> bool:
     """Whether this Set-Cookie takes the cookie away."""
     return cookie.startswith("kvsession=;") and "Max-Age=0" in cookie
+
+
+def attributes_of(cookie: str) -> set[str]:
+    """The attributes of a Set-Cookie, but for Expires, which only repeats Max-Age."""
+    return {part for part in cookie.split("; ")[1:] if not part.startswith("Expires=")}
+
+
+Keys = Callable[[], set[str]]
+CountCommands = Callable[[], t.ContextManager[Commands]]

@@ -212,14 +212,6 @@ class TestAccount:
         assert (is_signed_in(laptop), is_signed_in(phone)) == (True, False)
         assert "was signed out already" in laptop.post(end, follow_redirects=True).text
 
-    def test_the_other_device_learns_why(self, app: Flask) -> None:
-        """A device that was signed out from another is told so where it is sent to sign in."""
-        laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
-        [phones_id] = other_session_ids(laptop)
-        laptop.post(f"/account/sessions/{phones_id}/end")
-        page = phone.get("/", headers={"Accept": "text/html"}, follow_redirects=True).text
-        assert "This device was signed out from elsewhere." in page
-
     def test_ends_no_session_of_others(self, app: Flask) -> None:
         """Naming somebody else's session is like naming an unknown one."""
         ada, bob = sign_in(app, ADA), sign_in(app, BOB)

@@ -1,0 +1,934 @@
+"""Bad input: never a 500, never signed in, no key made (SECURITY, "Bad input")."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+import secrets
+import typing as t
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+from uuid import UUID
+
+import pytest
+import redis
+from flask import Flask, g, redirect, request
+from flask.sessions import SecureCookieSessionInterface
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.test import TestResponse
+from werkzeug.wrappers import Response
+
+import flask_kvsession as kvs
+from flask_kvsession.token import Token, new_session_id, user_hash
+
+from .conftest import Clock, MakeApp, store_of, token_of
+
+Keys = Callable[[], set[str]]
+CountCommands = Callable[[], t.Any]
+
+quick = settings(
+    max_examples=100,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    """An app that answers an unexpected error with a 500, as in production, on plain http."""
+    app = make_app(login_view="sign_in")
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    @app.get("/sign-in")
+    def sign_in() -> str:
+        return "who are you?"
+
+    @app.route("/go", methods=["GET", "POST"])
+    def go() -> Response:
+        return redirect(kvs.next_url("/home"))
+
+    @app.get("/facts")
+    def facts() -> dict[str, t.Any]:
+        session = kvs.current_session
+        return {"ip": session.ip_address, "agent": session.user_agent, "user": session.user_id}
+
+    return app
+
+
+class Attacker:
+    """Sends whatever headers a test asks for; keeps no cookies."""
+
+    def __init__(self, app: Flask) -> None:
+        self.client = app.test_client(use_cookies=False)
+
+    def get(self, url: str = "/me", **headers: str) -> TestResponse:
+        return self.open("GET", url, **headers)
+
+    def open(self, method: str, url: str, **headers: str) -> TestResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.client.open(url, method=method, headers=named)
+
+
+@pytest.fixture
+def attacker(app: Flask) -> Attacker:
+    return Attacker(app)
+
+
+def unknown_token() -> str:
+    return str(Token.for_session(new_session_id(None)))
+
+
+def record_key(keys: set[str]) -> str:
+    (key,) = [key for key in keys if ":s:" in key]
+    return key
+
+
+# Cookies
+
+A_TOKEN = "A" * 62
+JUNK: dict[str, str] = {
+    "empty": "",
+    "empty-value": "kvsession=",
+    "no-equals": "kvsession",
+    "only-equals": "=",
+    "nameless": f"={A_TOKEN}",
+    "short": f"kvsession={A_TOKEN[1:]}",
+    "long": f"kvsession={A_TOKEN}A",
+    "session-id-only": f"kvsession={'A' * 19}",
+    "1-mb": "kvsession=" + "A" * 1_000_000,
+    "1-mb-name": "A" * 1_000_000 + "=1",
+    "10,000-cookies": "; ".join(f"kvsession{n}={A_TOKEN}" for n in range(10_000)),
+    "10,000-of-ours": "; ".join(["kvsession=junk"] * 10_000),
+    "100,000-semicolons": ";" * 100_000,
+    "100,000-quotes": 'kvsession="' + '"' * 100_000,
+    "100,000-backslashes": 'kvsession="' + "\\" * 100_000 + '"',
+    "nul": f"kvsession={A_TOKEN[1:]}\0",
+    "nul-after": f"kvsession={A_TOKEN}\0",
+    "not-utf-8": "kvsession=\xff\xfe" + "A" * 60,
+    "latin-1": "kvsession=" + "\xe9" * 62,
+    "wide-a": "kvsession=" + ("\uff21" * 62).encode().decode("latin-1"),
+    "quoted-octal-nul": f'kvsession="{A_TOKEN[1:]}\\000"',
+    "quoted-octal-newline": f'kvsession="{A_TOKEN}\\012"',
+    "percent": "kvsession=" + "%41" * 62,
+    "star": "kvsession=" + "*" * 62,
+    "question-mark": "kvsession=" + "?" * 62,
+    "braces": "kvsession={x}" + "A" * 59,
+    "dots": "kvsession=" + "../" * 20 + "AA",
+    "colons": "kvsession=" + "a:" * 31,
+    "class": "kvsession=[A-Z]" + "A" * 57,
+    "space-inside": f"kvsession={A_TOKEN[:30]} {A_TOKEN[31:]}",
+    "tab-after": f"kvsession={A_TOKEN[1:]}\t",
+    "json": 'kvsession={"user": "ada"}',
+    "pickle": "kvsession=" + pickle.dumps({"user": "ada"}).decode("latin-1"),
+    "sql": "kvsession=' OR 1=1 --",
+    "case": f"KVSESSION={A_TOKEN}",
+    "prefixed": f"__Host-kvsession={A_TOKEN}",
+    "nbsp": f"\xa0kvsession={A_TOKEN}",
+    "two-that-differ": f"kvsession={A_TOKEN}; kvsession={'B' * 62}",
+    "flask-s-own": f"session={A_TOKEN}",
+}
+junk = pytest.mark.parametrize("cookie", JUNK.values(), ids=JUNK.keys())
+
+
+def flask_cookie(app: Flask) -> str:
+    """A session as Flask signs it into a cookie."""
+    app.secret_key = "secret"
+    serializer = SecureCookieSessionInterface().get_signing_serializer(app)
+    assert serializer
+    return str(serializer.dumps({"user_id": "ada", "_permanent": True}))
+
+
+@junk
+def test_a_junk_cookie_costs_no_redis_call(
+    attacker: Attacker, count_commands: CountCommands, cookie: str
+) -> None:
+    """What has not a token's shape is a visitor without a session, and nobody asks the store."""
+    with count_commands() as commands:
+        assert attacker.get("/data", Cookie=cookie).get_json() == {}
+        assert attacker.get("/me", Cookie=cookie).status_code == 401
+    assert len(commands) == 0
+
+
+@junk
+def test_a_junk_cookie_does_not_hinder_a_login(
+    attacker: Attacker, redis_client: redis.Redis, keys: Keys, cookie: str
+) -> None:
+    """Over any junk a login gives a token of its own, and a logout answers as always."""
+    response = attacker.open("POST", "/login/ada", Cookie=cookie)
+    assert response.status_code == 200
+    (header,) = response.headers.getlist("Set-Cookie")
+    token = header.partition(";")[0]
+    assert attacker.get("/me", Cookie=token).status_code == 200
+    assert len(keys()) == 2
+    assert attacker.open("POST", "/logout", Cookie=cookie).status_code == 200
+    assert len(keys()) == 2
+
+
+def test_a_legacy_flask_cookie_is_junk(
+    app: Flask, attacker: Attacker, count_commands: CountCommands
+) -> None:
+    """A session signed by Flask, under our cookie's name too, signs nobody in."""
+    signed = flask_cookie(app)
+    with count_commands() as commands:
+        for cookie in (f"kvsession={signed}", f"session={signed}; kvsession={signed}"):
+            assert attacker.get("/me", Cookie=cookie).status_code == 401
+    assert len(commands) == 0
+
+
+@given(st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=200))
+@quick
+def test_no_cookie_header_at_all_makes_an_error(attacker: Attacker, header: str) -> None:
+    """Whatever the header holds, a visitor gets the page and the guard says 401."""
+    for cookie in (header, f"kvsession={header}", f'kvsession="{header}"', f"{header}; kvsession"):
+        assert attacker.get("/data", Cookie=cookie).status_code == 200
+        assert attacker.get("/me", Cookie=cookie).status_code == 401
+
+
+def test_a_well_formed_unknown_cookie_costs_one_read(
+    attacker: Attacker, count_commands: CountCommands, keys: Keys
+) -> None:
+    """A token that opens nothing is asked for once a request, whatever the request does."""
+    for url in ("/data", "/me"):
+        with count_commands() as commands:
+            attacker.get(url, Cookie=f"kvsession={unknown_token()}")
+        assert commands.names == ["GET"]
+    with count_commands() as commands:
+        attacker.open("POST", "/logout", Cookie=f"kvsession={unknown_token()}")
+    assert commands.names == ["GET"]
+    assert keys() == set()
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        "kvsession={0}; kvsession={1}",
+        "kvsession={1}; kvsession={0}",
+        "kvsession={0}; a=b; kvsession={1}; kvsession={0}",
+    ],
+)
+def test_of_two_tokens_neither_is_believed(
+    app: Flask, attacker: Attacker, count_commands: CountCommands, cookie: str
+) -> None:
+    """Nobody can tell which of two sessions was planted, so the browser is in neither."""
+    clients = [app.test_client() for _ in range(2)]
+    for client in clients:
+        client.post("/login/ada")
+    with count_commands() as commands:
+        response = attacker.get("/me", Cookie=cookie.format(*map(token_of, clients)))
+    assert response.status_code == 401
+    assert "Set-Cookie" not in response.headers
+    assert len(commands) == 0
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    ["kvsession={0}; kvsession={0}", "kvsession=junk; kvsession={0}", "kvsession={0}; kvsession="],
+)
+def test_junk_beside_the_token_does_not_sign_anybody_out(
+    client: FlaskClient, attacker: Attacker, cookie: str
+) -> None:
+    """A cookie of our name that can be no token, set by whomever, takes nobody's session away."""
+    client.post("/login/ada")
+    assert attacker.get("/me", Cookie=cookie.format(token_of(client))).status_code == 200
+
+
+def test_a_quoted_token_is_the_same_token(client: FlaskClient, attacker: Attacker) -> None:
+    """Quotes belong to the cookie's syntax and not to its value."""
+    client.post("/login/ada")
+    assert attacker.get("/me", Cookie=f'kvsession="{token_of(client)}"').status_code == 200
+
+
+def test_a_guessed_secret_ends_nobody_s_session(
+    client: FlaskClient, attacker: Attacker, keys: Keys
+) -> None:
+    """Who knows the public id alone can neither enter, change, rotate nor end the session
+    (CVE-2025-71402)."""
+    client.post("/login/ada")
+    before, token = keys(), str(token_of(client))
+    forged = f"kvsession={token[:19]}{unknown_token()[19:]}"
+    assert attacker.get("/me", Cookie=forged).status_code == 401
+    assert attacker.open("POST", "/logout", Cookie=forged).status_code == 200
+    assert attacker.open("POST", "/login/eve", Cookie=forged).status_code == 200
+    assert client.get("/me").get_json()["user"] == "ada"
+    assert before < keys()
+
+
+# Cookies that name another key
+
+
+def token_for(key: str, prefix: str) -> str:
+    """A token whose record would lie under this key, where that is possible."""
+    found = re.fullmatch(rf"{prefix}:{{(.{{3}})}}:s:(.*)", key)
+    assert found
+    return str(Token.for_session(found[1] + found[2]))
+
+
+def test_a_cookie_cannot_name_any_other_key(
+    app: Flask, attacker: Attacker, keys: Keys, prefix: str, count_commands: CountCommands
+) -> None:
+    """Neither the index of a user, nor a key of another app, can be reached by a token."""
+    client = app.test_client()
+    client.post("/login/ada")
+    index = f"{prefix}:{{{user_hash('ada')[:3]}}}:u:{user_hash('ada')}"
+    assert index in keys()
+    for name in (index, record_key(keys()), f"{prefix}:*", "other:{AAA}:s:BBBBBBBBBBBBBBBB"):
+        for value in (name, name.ljust(62, "A"), name[:62], name[-62:].rjust(62, "A")):
+            with count_commands() as commands:
+                assert attacker.get("/me", Cookie=f"kvsession={value}").status_code == 401
+            assert not any(name in line for line in commands.sent)
+
+
+class Evil:
+    """What runs when a pickle of it is read."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return open, (self.path, "w")
+
+
+RECORD = (
+    b'{"v":1,"family":"%b","secret":"%b","user":"ada","created":%d,"seen":%d,'
+    b'"authenticated":null,"ip":null,"agent":null,"remembered":true,"data":{}}'
+)
+PLANTED: dict[str, Callable[[Token, int], bytes]] = {
+    "empty": lambda token, now: b"",
+    "text": lambda token, now: b"hello",
+    "number": lambda token, now: b"5",
+    "null": lambda token, now: b"null",
+    "list": lambda token, now: b"[]",
+    "object": lambda token, now: b"{}",
+    "not-utf-8": lambda token, now: b"\xff\xfe{}",
+    "pickle": lambda token, now: pickle.dumps({"user": "ada"}),
+    "deep": lambda token, now: b"[" * 100_000,
+    "truncated": lambda token, now: good_record(token, now)[:-20],
+    "two": lambda token, now: good_record(token, now) * 2,
+    "future": lambda token, now: good_record(token, now).replace(b'"v":1', b'"v":99'),
+    "ended-by-nobody": lambda token, now: b'{"ended":5}',
+    "ended-cut": lambda token, now: b'{"ended":',
+    "no-user-type": lambda token, now: good_record(token, now).replace(b'"ada"', b"true"),
+    "empty-user": lambda token, now: good_record(token, now).replace(b'"ada"', b'""'),
+    "list-user": lambda token, now: good_record(token, now).replace(b'"ada"', b"[1]"),
+    "broken-uuid-user": lambda token, now: good_record(token, now).replace(b'"ada"', b'{" u":5}'),
+    "unhashable-user": lambda token, now: good_record(token, now).replace(b'"ada"', b'{" s":[[]]}'),
+    "text-remembered": lambda token, now: good_record(token, now).replace(b"true", b'"true"'),
+    "text-times": lambda token, now: good_record(token, now).replace(b"%d" % now, b'"now"'),
+    "another-s-secret": lambda token, now: good_record(token, now).replace(
+        token.secret_hash.encode(), token.family_hash.encode()
+    ),
+    "no-hash": lambda token, now: good_record(token, now).replace(
+        token.secret_hash.encode(), "\xe9".encode()
+    ),
+}
+
+
+def good_record(token: Token, now: int) -> bytes:
+    """A record that lets this token in."""
+    return RECORD % (token.family_hash.encode(), token.secret_hash.encode(), now, now)
+
+
+@pytest.fixture
+def plant(app: Flask, redis_client: redis.Redis, prefix: str) -> Callable[..., tuple[str, str]]:
+    """Puts something under the key that a token names; returns the cookie and the key."""
+
+    def put(make: Callable[[Token, int], bytes]) -> tuple[str, str]:
+        token = Token.for_session(new_session_id(user_hash("ada")))
+        key = f"{prefix}:{{{token.session_id[:3]}}}:s:{token.session_id[3:]}"
+        redis_client.set(key, make(token, store_of(app).now()), ex=60)
+        return f"kvsession={token}", key
+
+    return put
+
+
+def test_a_record_is_what_these_tests_plant(attacker: Attacker, plant: t.Any) -> None:
+    """The record that the next tests spoil would let its token in."""
+    cookie, _ = plant(good_record)
+    assert attacker.get("/me", Cookie=cookie).get_json()["user"] == "ada"
+
+
+@pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED.keys())
+def test_what_is_no_record_is_no_session(
+    attacker: Attacker, plant: t.Any, redis_client: redis.Redis, planted: t.Any
+) -> None:
+    """Bytes that this version did not write sign nobody in, and are left alone."""
+    cookie, key = plant(planted)
+    before = redis_client.get(key)
+    assert attacker.get("/me", Cookie=cookie).status_code == 401
+    assert attacker.get("/data", Cookie=cookie).get_json() == {}
+    assert attacker.open("POST", "/logout", Cookie=cookie).status_code == 200
+    assert redis_client.get(key) == before
+
+
+def test_a_planted_pickle_never_runs(
+    attacker: Attacker, plant: t.Any, app: Flask, tmp_path: Path
+) -> None:
+    """Nothing in the store can be made to run code (CVE-2021-33026)."""
+    marker = tmp_path / "it-ran"
+    evil = pickle.dumps(Evil(str(marker)))
+    cookie, _ = plant(lambda token, now: evil)
+    assert attacker.get("/me", Cookie=cookie).status_code == 401
+    with app.app_context():
+        assert kvs.list_sessions("ada") == []
+    pickle.loads(evil).close()
+    assert marker.exists(), "this test could not have failed"
+
+
+@pytest.mark.parametrize("command", ["LPUSH", "SADD", "HSET", "ZADD"])
+def test_a_key_of_another_type_is_no_session(
+    attacker: Attacker, plant: t.Any, redis_client: redis.Redis, command: str
+) -> None:
+    """A list, set, hash or sorted set under a session's key is not read and not touched."""
+    cookie, key = plant(good_record)
+    redis_client.delete(key)
+    arguments = {"HSET": ("field", "x"), "ZADD": ("1", "x")}.get(command, ("x",))
+    redis_client.execute_command(command, key, *arguments)
+    before = redis_client.dump(key)
+    assert attacker.get("/me", Cookie=cookie).status_code == 401
+    assert attacker.open("POST", "/logout", Cookie=cookie).status_code == 200
+    assert redis_client.dump(key) == before
+    assert attacker.open("POST", "/login/ada", Cookie=cookie).status_code == 200
+    assert redis_client.dump(key) == before
+
+
+# No key is made
+
+
+def test_a_thousand_visits_make_no_key(
+    attacker: Attacker, keys: Keys, count_commands: CountCommands
+) -> None:
+    """Visitors who only look leave nothing in the store and never ask it (CVE-2015-5143)."""
+    with count_commands() as commands:
+        for _ in range(1_000):
+            response = attacker.get("/data")
+            assert response.status_code == 200
+            assert "Set-Cookie" not in response.headers
+    assert len(commands) == 0
+    assert keys() == set()
+
+
+def test_random_tokens_make_no_key(attacker: Attacker, keys: Keys) -> None:
+    """Hundreds of invented tokens, used to look, to enter and to sign out, leave nothing
+    (CVE-2015-5963, CVE-2015-5964)."""
+    for _ in range(100):
+        cookie = f"kvsession={unknown_token()}"
+        assert attacker.get("/data", Cookie=cookie).status_code == 200
+        assert attacker.get("/me", Cookie=cookie).status_code == 401
+        assert attacker.open("POST", "/logout", Cookie=cookie).status_code == 200
+    assert keys() == set()
+
+
+# User ids
+
+ACCEPTED: list[t.Any] = [0, -1, 42, 2**70, UUID(int=5), "42", "a:b", "{a}", "a}b", "{", "*", "?"]
+ACCEPTED += [
+    "x" * 10_240,
+    "a\0b",
+    "a\nb",
+    "\r\n",
+    " ",
+    "\u2028",
+    "ünïcödé \U0001f600",
+    "null",
+    "%s",
+]
+REFUSED: list[t.Any] = [None, "", True, False, 1.5, b"ada", ["ada"], object(), "a\ud800", 10**4999]
+
+
+@pytest.mark.parametrize("user_id", ACCEPTED, ids=lambda user_id: ascii(user_id)[:20])
+def test_any_text_number_or_uuid_is_a_user(
+    app: Flask, keys: Keys, prefix: str, user_id: t.Any
+) -> None:
+    """A user of any id is signed in, listed, changed and revoked, with harmless keys."""
+    with app.test_request_context():
+        session = kvs.login_user(user_id, {"a": 1})
+        assert session.user_id == user_id
+        assert [info.user_id for info in kvs.list_sessions()] == [user_id]
+        response = app.process_response(app.make_response(""))
+    cookie = response.headers["Set-Cookie"].partition(";")[0]
+    assert len(keys()) == 2
+    assert all(re.fullmatch(prefix + r":\{[\w-]{3}\}:[su]:[\w-]{16,22}", key) for key in keys())
+    with app.test_request_context(headers={"Cookie": cookie}):
+        assert kvs.current_session.user_id == user_id
+        assert type(kvs.current_session.user_id) is type(user_id)
+        assert kvs.list_sessions(user_id) == kvs.list_sessions(str(user_id))
+        assert kvs.update_all_sessions(user_id, {"b": 2}) == 1
+        assert kvs.revoke_all_sessions(str(user_id)) == 1
+
+
+@pytest.mark.parametrize("user_id", REFUSED, ids=lambda user_id: type(user_id).__name__)
+def test_what_is_no_user_is_refused_by_every_verb(app: Flask, keys: Keys, user_id: t.Any) -> None:
+    """A bad id is a `ValueError`, never the current user's sessions, and nothing is done."""
+    with app.test_request_context():
+        kvs.login_user("admin")
+        before = keys()
+        verbs: list[Callable[[], t.Any]] = [
+            lambda: kvs.login_user(user_id),
+            lambda: kvs.list_sessions(user_id),
+            lambda: kvs.revoke_session(str(g.session.id), user_id),
+            lambda: kvs.revoke_all_sessions(user_id),
+            lambda: kvs.revoke_all_sessions(user_id, except_current=True),
+            lambda: kvs.update_all_sessions(user_id, {"role": "none"}),
+        ]
+        app.preprocess_request()
+        for verb in verbs:
+            with pytest.raises(ValueError, match="user_id"):
+                verb()
+        assert kvs.current_session.user_id == "admin"
+        assert keys() == before
+        assert len(kvs.list_sessions()) == 1
+
+
+@pytest.mark.parametrize(
+    "session_id", ["", "*", "x" * 19, "../../..", None, 5, ["a"], "A" * 62, "A" * 100_000, "\0"]
+)
+def test_what_is_no_session_id_revokes_nothing(app: Flask, session_id: t.Any) -> None:
+    """An id of any other shape, or of nobody, is False and ends no session."""
+    with app.test_request_context():
+        kvs.login_user("ada")
+        assert kvs.revoke_session(session_id) is False
+        assert len(kvs.list_sessions()) == 1
+
+
+def test_another_s_session_cannot_be_revoked(app: Flask, client: FlaskClient) -> None:
+    """With another user's session id the answer is that for an unknown one, and it stays."""
+    session_id = client.post("/login/ada").get_json()["id"]
+    with app.test_request_context():
+        kvs.login_user("eve")
+        assert kvs.revoke_session(session_id) is False
+    assert client.get("/me").status_code == 200
+
+
+@pytest.mark.parametrize("remove", ["role", b"role"])
+def test_one_name_is_not_taken_for_its_letters(app: Flask, remove: t.Any) -> None:
+    """A single name where several are expected is refused, not read letter by letter: a role
+    that was to be removed would silently stay."""
+    with app.test_request_context():
+        kvs.login_user("ada", {"role": "admin"})
+    with app.app_context(), pytest.raises(TypeError):
+        kvs.update_all_sessions("ada", {}, remove=remove)
+
+
+# next
+
+EVIL = [
+    "",
+    " ",
+    "home",
+    "evil.example",
+    "//evil.example",
+    "///evil.example",
+    "////evil.example",
+    "/\\evil.example",
+    "\\\\evil.example",
+    "\\/evil.example",
+    "/\\/evil.example",
+    "//\\evil.example",
+    "https:evil.example",
+    "https:/evil.example",
+    "https://evil.example",
+    "http:///evil.example",
+    "HTTPS://evil.example",
+    "/\t/evil.example",
+    "/\n/evil.example",
+    "/\r/evil.example",
+    "\t//evil.example",
+    "\n/home",
+    " //evil.example",
+    " /home",
+    "\0//evil.example",
+    "/\0",
+    "/\x1f/evil.example",
+    "/\x7f",
+    "javascript:alert(1)",
+    "JaVaScRiPt:alert(1)",
+    "java\nscript:alert(1)",
+    "data:text/html,<script>",
+    "https://app@evil.example",
+    "//app@evil.example",
+    "http://[::1",
+    "//[",
+    "?next=//evil.example",
+    "#/home",
+    "./home",
+    "../home",
+    "/ok\r\nSet-Cookie: a=b",
+    "/ok\nLocation: //evil.example",
+    "/" + "x" * 20_480,
+]
+HARMLESS = [
+    "/",
+    "/ok?u=//evil.example",
+    "/ok?next=https://evil.example/",
+    "/ok#//evil.example",
+    "/a/b;c=d",
+    "/a//b",
+    "/@evil.example",
+    "/evil.example:80",
+    "/:80",
+    "/%2f%2fevil.example",
+    "/%5cevil.example",
+    "/" + "x" * 2_000,
+]
+
+
+def browser_goes(location: str) -> tuple[str, str]:
+    """The scheme and host where a browser at https://site.example/login is taken, by the
+    reading of the URL standard: no control characters around, no tabs or line ends at all,
+    and backslashes are slashes."""
+    trimmed = location.strip("".join(map(chr, range(33))))
+    cleaned = re.sub(r"[\t\r\n]", "", trimmed).replace("\\", "/")
+    scheme, host, *_ = urlsplit(urljoin("https://site.example/login", cleaned))
+    return scheme, host
+
+
+@pytest.mark.parametrize("how", ["query", "form"])
+@pytest.mark.parametrize("target", EVIL, ids=lambda target: ascii(target)[:30])
+def test_next_never_leaves_the_site(client: FlaskClient, target: str, how: str) -> None:
+    """An unsafe `next` is as good as none (CVE-2023-49438, OWASP ASVS 5.0, 3.7.2)."""
+    if how == "query":
+        response = client.get("/go", query_string={"next": target})
+    else:
+        response = client.post("/go", data={"next": target})
+    assert response.status_code == 302
+    assert response.headers["Location"] == "/home"
+
+
+@pytest.mark.parametrize("target", HARMLESS, ids=lambda target: ascii(target)[:30])
+def test_next_may_be_any_path_of_the_site(client: FlaskClient, target: str) -> None:
+    """A path of this site is followed, whatever its query speaks of."""
+    response = client.post("/go", data={"next": target})
+    assert response.headers["Location"] == target
+    assert browser_goes(target) == ("https", "site.example")
+
+
+url_parts = st.text(st.sampled_from("/\\:@?#.;%[]&=\t\n\r\0 \x7f\x85\u2028\uff0fab"), max_size=12)
+
+
+@given(
+    st.text(max_size=20) | url_parts | st.builds("{}evil.example{}".format, url_parts, url_parts)
+)
+@quick
+def test_where_a_browser_goes_is_the_site(client: FlaskClient, target: str) -> None:
+    """However a `next` is made up, the browser stays with scheme and host, and gets no other
+    header."""
+    response = client.post("/go", data={"next": target})
+    assert response.status_code == 302
+    assert browser_goes(response.headers["Location"]) == ("https", "site.example")
+    assert "Set-Cookie" not in response.headers
+
+
+def test_the_form_goes_before_the_query(client: FlaskClient) -> None:
+    """An unsafe `next` in the form is not replaced by another one of the query."""
+    go = client.post("/go?next=/query", data={"next": "/form"})
+    assert go.headers["Location"] == "/form"
+    assert client.post("/go?next=/query").headers["Location"] == "/query"
+    go = client.post("/go?next=/query", data={"next": "//evil.example"})
+    assert go.headers["Location"] == "/home"
+    go = client.get("/go?next=//evil.example&next=/second")
+    assert go.headers["Location"] == "/home"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"next=%FF%FE", "application/x-www-form-urlencoded"),
+        (b"\xff\xfe\x00", "application/x-www-form-urlencoded"),
+        (b'{"next": "/json"}', "application/json"),
+        (b"--x\r\n", "multipart/form-data; boundary=x"),
+        (b"next=/a", "multipart/form-data"),
+        (b"", "text/plain"),
+    ],
+)
+def test_a_body_that_is_no_form_has_no_next(client: FlaskClient, body: bytes, kind: str) -> None:
+    """A body that cannot be read as a form leads to the default."""
+    response = client.post("/go", data=body, content_type=kind)
+    assert response.headers["Location"] == "/home"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/me",
+        "/me?a=b&c=//evil.example",
+        "/me?next=//evil.example",
+        "/me?%0d%0aSet-Cookie:a=b",
+        "/me?\xff\xfe",
+        "/me?" + "x" * 5_000,
+        "/me?a[]=1&b=%5C%5C",
+        "/me?\\\\evil.example",
+    ],
+    ids=lambda url: ascii(url)[:30],
+)
+def test_the_way_back_is_a_safe_next(app: Flask, attacker: Attacker, url: str) -> None:
+    """A guard sends a browser to sign in with a `next` that `next_url` accepts, or with none."""
+    response = attacker.get(url, Accept="text/html")
+    assert response.status_code == 302
+    location = response.headers["Location"]
+    assert urlsplit(location)[:3] == ("", "", "/sign-in")
+    with app.test_request_context(location):
+        target = kvs.next_url("/default")
+    assert target == "/default" if len(url) > 2_048 else target.startswith("/me")
+
+
+# Headers
+
+HOSTS = [
+    "evil.example",
+    "evil.example:99999",
+    "a b",
+    "[::1",
+    "a@b",
+    '"><script>',
+    "a/b",
+    "a\\b",
+    "",
+]
+HOSTS += [
+    "localhost\t",
+    "\xff",
+    "xn--a",
+    "a" * 10_000,
+    "127.0.0.1:",
+    "localhost:x",
+    "{host}",
+    "%0a",
+]
+
+
+@pytest.mark.parametrize("host", HOSTS, ids=lambda host: ascii(host)[:20])
+def test_a_bad_host_is_not_reflected(attacker: Attacker, client: FlaskClient, host: str) -> None:
+    """The Host header decides neither where a browser is sent nor what is remembered."""
+    response = attacker.get("/me", Host=host, Accept="text/html")
+    assert response.status_code in (302, 400)
+    if response.status_code == 302:
+        assert response.headers["Location"] == "/sign-in?next=/me"
+    response = attacker.open("POST", "/login/ada", Host=host)
+    assert response.status_code in (200, 400)
+    assert "Domain" not in response.headers.get("Set-Cookie", "")
+    response = attacker.open("POST", "/go?next=/a", Host=host)
+    assert response.headers.get("Location", "/a") == "/a"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://[::1",
+        "http://[",
+        "//[]",
+        "null",
+        "",
+        " ",
+        "http://",
+        "http://localhost:x",
+        "http://localhost.evil.example",
+        "http://localhost@evil.example",
+        "http://evil.example/http://localhost",
+        "http://evil.example#localhost",
+        "localhost",
+        "\xff",
+        "http://\u2100.example".encode().decode("latin-1"),
+        "x" * 100_000,
+    ],
+    ids=lambda origin: ascii(origin)[:30],
+)
+@pytest.mark.parametrize("host", ["localhost", "bad host", ""], ids=ascii)
+def test_a_bad_origin_is_refused(make_app: MakeApp, origin: str, host: str, keys: Keys) -> None:
+    """A post with an Origin that is not this site is a 403, also where it cannot be parsed or the
+    Host is no better."""
+    app = make_app()
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.before_request(kvs.cross_origin_guard)
+    response = Attacker(app).open("POST", "/login/ada", Origin=origin, Host=host)
+    assert response.status_code == 403
+    assert keys() == set()
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "",
+        "garbage",
+        ";;;,,,==",
+        "*/*;q",
+        "text/html;q=nan",
+        "text/html;q=-1",
+        "text/html;q=1e999",
+        "text/html;q=inf",
+        "text/html;q=0",
+        'text/html;level="',
+        "text/html;q=\xff",
+        "\xff\xfe",
+        "text/",
+        "/",
+        "text/html" * 10_000,
+        ",".join(["text/html;q=0.1"] * 10_000),
+        "application/json, text/html;q=0",
+    ],
+    ids=lambda accept: ascii(accept)[:30],
+)
+def test_a_garbage_accept_is_a_401_or_a_redirect(attacker: Attacker, accept: str) -> None:
+    """Whatever a client accepts, the guard refuses it and says what the answer depends on."""
+    response = attacker.get("/me", Accept=accept)
+    assert response.status_code in (302, 401)
+    assert {"Accept", "Cookie"} <= set(response.vary)
+    assert response.headers["Cache-Control"] == "no-store"
+    if response.status_code == 302:
+        assert "text/html" in accept
+
+
+@pytest.mark.parametrize(
+    "accept", [None, "", "application/json", "text/html;q=0", "garbage", "*/*"], ids=str
+)
+def test_only_who_asks_for_a_page_is_redirected(attacker: Attacker, accept: str | None) -> None:
+    """Without text/html in Accept the answer is the 401 in JSON."""
+    response = attacker.get("/me", **({} if accept is None else {"Accept": accept}))
+    assert response.status_code == 401
+    assert response.get_json() == {"error": "Unauthorized"}
+
+
+def test_forwarded_headers_are_ignored(attacker: Attacker) -> None:
+    """Without ProxyFix nobody can choose the address that is recorded."""
+    forged = {
+        "X_Forwarded_For": "6.6.6.6",
+        "X_Real_IP": "6.6.6.6",
+        "Forwarded": "for=6.6.6.6;host=evil.example;proto=https",
+        "X_Forwarded_Host": "evil.example",
+        "X_Forwarded_Proto": "https",
+        "X_Forwarded_Prefix": "/evil",
+        "True_Client_IP": "6.6.6.6",
+    }
+    login = attacker.open("POST", "/login/ada", **forged)
+    cookie = login.headers["Set-Cookie"].partition(";")[0]
+    assert attacker.get("/facts", Cookie=cookie, **forged).get_json()["ip"] == "127.0.0.1"
+    response = attacker.get("/me", Accept="text/html", **forged)
+    assert response.headers["Location"] == "/sign-in?next=/me"
+
+
+def test_with_proxy_fix_the_forwarded_address_is_recorded(app: Flask, attacker: Attacker) -> None:
+    """An app that trusts its proxy gets the address that the proxy saw."""
+    app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]
+    login = attacker.open("POST", "/login/ada", X_Forwarded_For="6.6.6.6, 7.7.7.7")
+    cookie = login.headers["Set-Cookie"].partition(";")[0]
+    assert attacker.get("/facts", Cookie=cookie).get_json()["ip"] == "7.7.7.7"
+
+
+AGENTS = {
+    "none": (None, None),
+    "empty": ("", None),
+    "1-mb": ("x" * 1_000_000, "x" * 512),
+    "quotes": ('"' * 2_000, '"' * 512),
+    "control": ("\x01" * 2_000, "\x01" * 512),
+    "latin-1": ("\xff" * 600, "\xff" * 512),
+    "html": ("<script>alert(1)</script>", "<script>alert(1)</script>"),
+    "format": ("%s %n {0}", "%s %n {0}"),
+}
+
+
+@pytest.mark.parametrize(("agent", "recorded"), AGENTS.values(), ids=AGENTS.keys())
+def test_any_user_agent_may_sign_in(
+    attacker: Attacker, clock: Clock, agent: str | None, recorded: str | None
+) -> None:
+    """A User-Agent is recorded as it is, cut at 512 characters, and a renewal takes it over."""
+    login = attacker.client.post("/login/ada", headers=agent_headers(agent))
+    cookie = login.headers["Set-Cookie"].partition(";")[0]
+    for _ in range(2):
+        headers = agent_headers(agent) | {"Cookie": cookie}
+        response = attacker.client.get("/facts", headers=headers)
+        assert response.get_json()["agent"] == recorded
+        clock.advance(minutes=6)
+
+
+def agent_headers(agent: str | None) -> dict[str, str]:
+    """An empty one is how the test client sends none."""
+    return {"User-Agent": agent or ""}
+
+
+def test_a_request_may_lack_every_header(app: Flask) -> None:
+    """Even without address, Host and User-Agent, as from a script, a login works."""
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "PATH_INFO": "/login/ada",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": None,
+        "wsgi.errors": None,
+    }
+    with app.request_context(environ):
+        kvs.login_user("ada")
+        assert (kvs.current_session.ip_address, kvs.current_session.user_agent) == (None, None)
+        assert request.headers.get("User-Agent") is None
+
+
+# The log
+
+
+def test_bad_input_is_not_worth_an_error(
+    attacker: Attacker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Junk from outside fills no log: neither cookies nor guards write a line for it."""
+    with caplog.at_level(logging.DEBUG):
+        for cookie in ("kvsession=junk", f"kvsession={unknown_token()}"):
+            attacker.get("/data", Cookie=cookie)
+            attacker.get("/me", Cookie=cookie, Accept="text/html")
+            attacker.open("POST", "/logout", Cookie=cookie)
+    assert caplog.records == []
+
+
+def test_a_record_that_is_corrupt_is_logged_once(
+    attacker: Attacker, plant: t.Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often its cookie comes, an unreadable record is one line, which names the session
+    and quotes nothing of the record."""
+    secret = secrets.token_hex(8)
+    cookie, key = plant(lambda token, now: f'{{"v": "{secret}"'.encode())
+    for _ in range(3):
+        attacker.get("/me", Cookie=cookie)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert key[-16:] in line
+    assert secret not in line
+    assert cookie[-43:] not in line
+
+
+# Paths that are protected
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/secret",
+        "/secret/",
+        "/secret/deep",
+        "//secret",
+        "///secret/deep",
+        "/secret//deep",
+        "/%73ecret",
+        "/secret%2Fdeep",
+        "/secret;x",
+        "/secret?x",
+        "/SECRET",
+        "/./secret",
+        "/x/../secret",
+        "/secret/%2e%2e/open",
+    ],
+)
+@pytest.mark.parametrize("pattern", ["/secret/*", "/secret"])
+def test_no_spelling_of_a_path_gets_around_its_protection(
+    make_app: MakeApp, path: str, pattern: str
+) -> None:
+    """However a protected view's URL is written, a visitor does not see it."""
+    app = make_app(protected_paths=(pattern,))
+    view: Callable[..., str] = lambda **path: "the secret"  # noqa: E731
+    app.add_url_rule("/secret", "secret", view, strict_slashes=False)
+    if pattern.endswith("*"):
+        app.add_url_rule("/secret/<path:path>", "deep", view)
+    response = Attacker(app).client.get(path, follow_redirects=True)
+    assert "the secret" not in response.get_data(as_text=True)
+    assert response.status_code in (401, 404)

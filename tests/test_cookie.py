@@ -1,0 +1,749 @@
+"""The cookie: what Set-Cookie says, when it is sent and when it is not (law 9)."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+import redis
+from flask import Flask, Response, current_app, g, make_response, request
+from flask.testing import FlaskClient
+from werkzeug.http import parse_date
+from werkzeug.test import TestResponse
+
+import flask_kvsession as kvs
+from flask_kvsession.token import Token, new_session_id
+
+from .conftest import Clock, MakeApp, token_of
+
+Keys = Callable[[], set[str]]
+Act = Callable[[], t.Any]
+
+TOKEN = r"[A-Za-z0-9_-]{62}"
+MONTH = 30 * 24 * 3600
+
+
+class Page:
+    """A browser without a cookie jar, so that a test sees and says every header itself, and a
+    view that does what the test wants."""
+
+    def __init__(self, app: Flask, base_url: str = "http://localhost") -> None:
+        self.app, self.base_url, self.cookie = app, base_url, ""
+        self.client = app.test_client(use_cookies=False)
+        self.act: Act = lambda: None
+        app.add_url_rule("/act", "act", self._view, methods=["POST"])
+
+    def _view(self) -> t.Any:
+        answer = self.act()
+        return answer if isinstance(answer, Response | tuple) else {}
+
+    def run(self, act: Act, **headers: str) -> TestResponse:
+        """The response to a request with this page's cookie in which `act` is done."""
+        self.act = act
+        if self.cookie:
+            headers["Cookie"] = self.cookie
+        return self.client.post("/act", headers=headers, base_url=self.base_url)
+
+    def get(self, url: str) -> TestResponse:
+        headers = {"Cookie": self.cookie} if self.cookie else {}
+        return self.client.get(url, headers=headers, base_url=self.base_url)
+
+    def take(self, response: TestResponse) -> str:
+        """Keeps the cookie of a response; returns its token."""
+        (header,) = set_cookies(response)
+        self.cookie = header.partition(";")[0]
+        return self.cookie.partition("=")[2]
+
+
+def set_cookies(response: TestResponse) -> list[str]:
+    """Every Set-Cookie of a response, in full."""
+    return response.headers.getlist("Set-Cookie")
+
+
+def max_age_of(response: TestResponse) -> int:
+    (header,) = set_cookies(response)
+    found = re.search(r"; Max-Age=(\d+)(;|$)", header)
+    assert found, header
+    return int(found[1])
+
+
+def has_no_trace(response: TestResponse) -> bool:
+    """Whether a response says nothing of a session."""
+    return not {"Set-Cookie", "Vary", "Cache-Control"} & set(response.headers.keys())
+
+
+def login() -> None:
+    kvs.login_user("ada")
+
+
+def login_unremembered() -> None:
+    kvs.login_user("ada", remember=False)
+
+
+def visit() -> None:
+    g.session["visit"] = g.session.get("visit", 0) + 1
+
+
+@pytest.fixture
+def page(app: Flask) -> Page:
+    return Page(app)
+
+
+# What it says
+
+ATTRIBUTES: dict[str, tuple[dict[str, t.Any], bool, str, str]] = {
+    "testing": ({}, True, "kvsession", "HttpOnly; Path=/; SameSite=Lax"),
+    "production": ({}, False, "__Host-kvsession", "Secure; HttpOnly; Path=/; SameSite=Lax"),
+    "secure-in-testing": (
+        {"cookie_secure": True},
+        True,
+        "__Host-kvsession",
+        "Secure; HttpOnly; Path=/; SameSite=Lax",
+    ),
+    "insecure": ({"cookie_secure": False}, False, "kvsession", "HttpOnly; Path=/; SameSite=Lax"),
+    "name": ({"cookie_name": "sid"}, False, "__Host-sid", "Secure; HttpOnly; Path=/; SameSite=Lax"),
+    "name-in-testing": ({"cookie_name": "sid"}, True, "sid", "HttpOnly; Path=/; SameSite=Lax"),
+    "strict": (
+        {"cookie_samesite": "strict"},
+        False,
+        "__Host-kvsession",
+        "Secure; HttpOnly; Path=/; SameSite=Strict",
+    ),
+    "none": (
+        {"cookie_samesite": "None"},
+        False,
+        "__Host-kvsession",
+        "Secure; HttpOnly; Path=/; SameSite=None",
+    ),
+    "none-in-testing": (
+        {"cookie_samesite": "None"},
+        True,
+        "__Host-kvsession",
+        "Secure; HttpOnly; Path=/; SameSite=None",
+    ),
+    "partitioned": (
+        {"cookie_partitioned": True},
+        False,
+        "__Host-kvsession",
+        "Secure; HttpOnly; Path=/; SameSite=Lax; Partitioned",
+    ),
+    "partitioned-in-testing": (
+        {"cookie_partitioned": True},
+        True,
+        "__Host-kvsession",
+        "Secure; HttpOnly; Path=/; SameSite=Lax; Partitioned",
+    ),
+    "path": (
+        {"cookie_path": "/app"},
+        False,
+        "kvsession",
+        "Secure; HttpOnly; Path=/app; SameSite=Lax",
+    ),
+    "path-in-testing": (
+        {"cookie_path": "/app"},
+        True,
+        "kvsession",
+        "HttpOnly; Path=/app; SameSite=Lax",
+    ),
+    "domain": (
+        {"cookie_domain": "example.com"},
+        False,
+        "kvsession",
+        "Domain=example.com; Secure; HttpOnly; Path=/; SameSite=Lax",
+    ),
+    "dotted-domain": (
+        {"cookie_domain": ".example.com"},
+        False,
+        "kvsession",
+        "Domain=example.com; Secure; HttpOnly; Path=/; SameSite=Lax",
+    ),
+    "all": (
+        {
+            "cookie_name": "sid",
+            "cookie_domain": "example.com",
+            "cookie_path": "/app",
+            "cookie_samesite": "none",
+            "cookie_partitioned": True,
+            "cookie_secure": True,
+        },
+        True,
+        "sid",
+        "Domain=example.com; Secure; HttpOnly; Path=/app; SameSite=None; Partitioned",
+    ),
+}
+combinations = pytest.mark.parametrize(
+    ("settings", "testing", "name", "attributes"), ATTRIBUTES.values(), ids=ATTRIBUTES.keys()
+)
+
+
+def without_expires(header: str) -> str:
+    return re.sub(r"Expires=[^;]+; ", "", header)
+
+
+def normal(attributes: str) -> list[str]:
+    """Attributes in any order, which means nothing in a cookie."""
+    return sorted(attributes.split("; "))
+
+
+def page_of(make_app: MakeApp, settings: dict[str, t.Any], testing: bool) -> Page:
+    app = make_app(**settings)
+    app.testing = testing  # set after the set-up, as often happens
+    return Page(app, "https://www.example.com")
+
+
+@combinations
+def test_a_login_sets_exactly_these_attributes(
+    make_app: MakeApp, settings: dict[str, t.Any], testing: bool, name: str, attributes: str
+) -> None:
+    """A remembered login's cookie lasts as long as the absolute timeout, with all attributes."""
+    page = page_of(make_app, settings, testing)
+    (header,) = set_cookies(page.run(login))
+    cookie, _, said = header.partition("; ")
+    assert re.fullmatch(f"{re.escape(name)}={TOKEN}", cookie)
+    expires = re.search(r"Expires=([^;]+)", said)
+    assert expires
+    moment = parse_date(expires[1])
+    assert moment
+    from_now = (moment - moment.now(moment.tzinfo)).total_seconds()
+    assert abs(from_now - MONTH) < 10
+    assert normal(without_expires(said)) == normal(f"Max-Age={MONTH}; {attributes}")
+
+
+@combinations
+def test_an_unremembered_login_ends_with_the_browser(
+    make_app: MakeApp, settings: dict[str, t.Any], testing: bool, name: str, attributes: str
+) -> None:
+    """With remember=False the cookie has neither Max-Age nor Expires, and all else."""
+    page = page_of(make_app, settings, testing)
+    (header,) = set_cookies(page.run(login_unremembered))
+    cookie, _, said = header.partition("; ")
+    assert re.fullmatch(f"{re.escape(name)}={TOKEN}", cookie)
+    assert normal(said) == normal(attributes)
+
+
+@combinations
+def test_a_logout_takes_the_cookie_away_with_the_same_attributes(
+    make_app: MakeApp, settings: dict[str, t.Any], testing: bool, name: str, attributes: str
+) -> None:
+    """A logout sends an empty cookie that has expired, with the attributes that it was set with,
+    since browsers heed no other."""
+    page = page_of(make_app, settings, testing)
+    page.take(page.run(login))
+    (header,) = set_cookies(page.run(kvs.logout_user))
+    cookie, _, said = header.partition("; ")
+    assert cookie == f"{name}="
+    expired = "Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0"
+    assert normal(said) == normal(f"{expired}; {attributes}")
+
+
+@combinations
+def test_a_visitor_s_first_write_sets_the_same_cookie(
+    make_app: MakeApp, settings: dict[str, t.Any], testing: bool, name: str, attributes: str
+) -> None:
+    """A visitor's cookie is like a user's, and opens the visitor's session."""
+    page = page_of(make_app, settings, testing)
+    response = page.run(visit)
+    (header,) = set_cookies(response)
+    cookie, _, said = header.partition("; ")
+    assert re.fullmatch(f"{re.escape(name)}={TOKEN}", cookie)
+    assert normal(without_expires(said)) == normal(f"Max-Age={MONTH}; {attributes}")
+    page.take(response)
+    assert page.get("/data").get_json() == {"visit": 1}
+
+
+@pytest.mark.parametrize("mode", ["debug", "testing"])
+def test_debug_and_testing_may_be_set_late(make_app: MakeApp, mode: str) -> None:
+    """On plain http the cookie works in debug and in testing mode, wherever they are switched on."""
+    app = make_app()
+    app.testing = False
+    setattr(app, mode, True)
+    (header,) = set_cookies(Page(app).run(login))
+    assert header.startswith("kvsession=")
+    assert "Secure" not in header
+
+
+def test_in_production_the_unprefixed_cookie_opens_nothing(make_app: MakeApp) -> None:
+    """A cookie without __Host-, which another host of the domain could have set, is not read."""
+    app = make_app()
+    app.testing = False
+    page = Page(app, "https://www.example.com")
+    token = page.take(page.run(login))
+    assert page.get("/me").status_code == 200
+    names = ["kvsession", "__host-kvsession", "__Secure-kvsession", "\xa0__Host-kvsession"]
+    for name in [*names, "__Host-kvsession\xa0", "__Host-", "__Host-KVSESSION"]:
+        page.cookie = f"{name}={token}"
+        assert page.get("/me").status_code == 401, name
+
+
+def test_plain_http_is_warned_of_once(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    """A Secure cookie on plain http is one warning, at login, that names setting and ProxyFix."""
+    page = Page(make_app(cookie_secure=True))
+    page.run(visit)
+    assert not caplog.records
+    page.run(login)
+    page.run(login)
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "KVSESSION_COOKIE_SECURE" in warning.getMessage()
+    assert "ProxyFix" in warning.getMessage()
+
+
+def test_no_warning_where_the_cookie_comes_back(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither https, nor plain http with a plain cookie, is warned of."""
+    Page(make_app(cookie_secure=True), "https://localhost").run(login)
+    Page(make_app(), "http://localhost").run(login)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+# When it is sent
+
+
+def test_only_a_new_session_a_rotation_and_a_logout_send_it(page: Page, clock: Clock) -> None:
+    """Reading, changing data and renewing send no cookie; what changes the secret sends one."""
+    tokens = [page.take(page.run(visit))]
+    assert not set_cookies(page.run(visit))
+    assert not set_cookies(page.get("/data"))
+    for act in (login, kvs.rotate_token, kvs.confirm_login, login_unremembered, kvs.rotate_token):
+        tokens.append(page.take(page.run(act)))
+        assert not set_cookies(page.run(visit))
+        assert not set_cookies(page.get("/me"))
+        clock.advance(minutes=10)
+        assert not set_cookies(page.get("/me"))
+    assert len(set(tokens)) == 6
+    assert page.take(page.run(kvs.logout_user)) == ""
+
+
+@pytest.mark.parametrize(
+    ("acts", "ends_as"),
+    [
+        ([login, kvs.logout_user], "out"),
+        ([kvs.logout_user, login], "in"),
+        ([login, login], "in"),
+        ([login, kvs.rotate_token, kvs.confirm_login], "in"),
+        ([login, kvs.rotate_token, kvs.logout_user], "out"),
+        ([login, kvs.revoke_all_sessions], "out"),
+        ([login, lambda: kvs.revoke_session(g.session.id)], "out"),
+        ([kvs.logout_user, kvs.logout_user], "out"),
+        ([kvs.logout_user, visit], "visitor"),
+        ([login, kvs.logout_user, visit], "visitor"),
+        ([login, kvs.revoke_all_sessions, visit], "visitor"),
+        ([visit, login], "in"),
+        ([visit, login, kvs.logout_user, visit], "visitor"),
+        ([login, login_unremembered], "in"),
+    ],
+)
+@pytest.mark.parametrize("before", [[], [visit], [login]], ids=["nobody", "visitor", "user"])
+def test_a_response_has_one_cookie_and_it_is_the_last_word(
+    page: Page, before: list[Act], acts: list[Act], ends_as: str
+) -> None:
+    """However often a view changes its mind, one Set-Cookie says what it ended with."""
+    for act in before:
+        page.take(page.run(act))
+
+    def do_all() -> None:
+        for act in acts:
+            act()
+
+    response = page.run(do_all)
+    if acts == [kvs.logout_user, kvs.logout_user] and not before:
+        assert not set_cookies(response)
+        return
+    token = page.take(response)
+    assert bool(token) == (ends_as != "out")
+    assert page.get("/me").status_code == (200 if ends_as == "in" else 401)
+    if ends_as != "in":
+        data = {"visit": 1} if ends_as == "visitor" else {}
+        assert page.get("/data").get_json() == data
+
+
+@pytest.mark.parametrize(
+    "act", [login, kvs.logout_user, visit, kvs.rotate_token], ids=lambda act: act.__name__
+)
+def test_set_cookie_comes_with_no_store(make_app: MakeApp, act: Act) -> None:
+    """A response with the cookie is kept out of every cache, whatever the view allowed."""
+    page = Page(make_app())
+    if act is not visit:
+        page.take(page.run(login))
+
+    def act_and_allow() -> Response:
+        act()
+        response = make_response("done")
+        response.cache_control.public = True
+        response.cache_control.max_age = 3600
+        return response
+
+    response = page.run(act_and_allow)
+    assert len(set_cookies(response)) == 1
+    assert response.headers.getlist("Cache-Control") == ["no-store"]
+    assert response.headers.getlist("Vary") == ["Cookie"]
+
+
+def test_without_set_cookie_the_app_s_caching_stays(page: Page) -> None:
+    """A view's own Cache-Control is left alone where no cookie is sent."""
+    page.take(page.run(login))
+
+    def read_and_allow() -> Response:
+        len(g.session)
+        response = make_response("done")
+        response.cache_control.max_age = 60
+        return response
+
+    assert page.run(read_and_allow).headers["Cache-Control"] == "max-age=60"
+
+
+def test_a_cookie_of_the_app_s_own_stays(page: Page) -> None:
+    """The session's cookie goes beside those that the view sets, Flask's session among them."""
+
+    def set_another() -> Response:
+        login()
+        response = make_response("done")
+        response.set_cookie("theme", "dark")
+        return response
+
+    headers = set_cookies(page.run(set_another))
+    assert [header.partition("=")[0] for header in headers] == ["theme", "kvsession"]
+
+
+# Vary
+
+
+@pytest.mark.parametrize("signed_in", [True, False], ids=["user", "nobody"])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda: g.session.get("a"),
+        lambda: "a" in g.session,
+        lambda: len(g.session),
+        lambda: bool(g.session),
+        lambda: list(g.session),
+        lambda: dict(g.session),
+        lambda: g.session == {},
+        lambda: g.session.pop("a", None),
+        lambda: kvs.current_session.user_id,
+        lambda: kvs.current_session.is_authenticated,
+        lambda: kvs.current_session.is_fresh,
+        lambda: kvs.current_session.id,
+        lambda: kvs.current_session.new,
+        lambda: kvs.current_session.modified,
+        lambda: kvs.current_session.ended,
+        lambda: kvs.current_session.expires_at,
+        lambda: kvs.list_sessions("ada"),
+        kvs.rotate_token,
+    ],
+)
+def test_every_look_at_the_session_is_told_to_caches(
+    page: Page, read: Act, signed_in: bool
+) -> None:
+    """A response that may depend on the session says `Vary: Cookie` (CVE-2023-30861,
+    CVE-2026-27205)."""
+    if signed_in:
+        page.take(page.run(login))
+    response = page.run(read)
+    assert response.status_code == 200
+    assert response.headers.getlist("Vary") == ["Cookie"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "together"),
+    [
+        ("Cookie", "Cookie"),
+        ("cookie", "cookie"),
+        ("Accept-Encoding", "Accept-Encoding, Cookie"),
+        ("Accept-Encoding, Cookie, Origin", "Accept-Encoding, Cookie, Origin"),
+    ],
+)
+def test_vary_adds_to_what_the_view_says(page: Page, theirs: str, together: str) -> None:
+    """Other parts of Vary stay, and Cookie is not said twice."""
+
+    def read() -> Response:
+        len(g.session)
+        response = make_response("done")
+        response.headers["Vary"] = theirs
+        return response
+
+    assert page.run(read).headers["Vary"] == together
+
+
+@pytest.mark.parametrize("url", ["/me", "/missing", "/broken", "/redirected"])
+def test_errors_and_redirects_say_it_too(make_app: MakeApp, url: str) -> None:
+    """A 401, 404, 500 or redirect that looked at the session says so (CVE-2026-35192)."""
+    app = make_app()
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    @app.errorhandler(404)
+    def not_found(error: Exception) -> tuple[str, int]:
+        return f"not found, {g.session.user_id}", 404
+
+    @app.get("/broken")
+    def broken() -> str:
+        raise RuntimeError(g.session.user_id)
+
+    @app.get("/redirected")
+    def redirected() -> Response:
+        return t.cast(Response, current_app.redirect(f"/{g.session.user_id}"))
+
+    response = Page(app).get(url)
+    assert response.status_code in (302, 401, 404, 500)
+    assert "Cookie" in response.vary
+    assert not set_cookies(response)
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    ["", "kvsession=junk", f"kvsession={'A' * 62}", "other=1", "login"],
+    ids=["none", "junk", "unknown", "another", "signed-in"],
+)
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda: None,
+        lambda: repr(g.session),
+        lambda: repr(kvs.current_session),
+        lambda: g.session is not None,
+        lambda: request.cookies.get("kvsession"),
+        lambda: kvs.next_url("/"),
+        lambda: kvs.cross_origin_guard(),
+    ],
+)
+def test_a_page_that_does_not_touch_the_session_has_no_trace_of_it(
+    page: Page, count_commands: t.Any, cookie: str, act: Act
+) -> None:
+    """An untouched session costs no Redis call and leaves no header, whatever cookie came."""
+    if cookie == "login":
+        page.take(page.run(login))
+    else:
+        page.cookie = cookie
+    with count_commands() as commands:
+        response = page.run(act)
+    assert response.status_code == 200
+    assert has_no_trace(response)
+    assert len(commands) == 0
+
+
+# An unknown session
+
+
+def unknown_token() -> str:
+    return str(Token.for_session(new_session_id(None)))
+
+
+@pytest.fixture
+def stale(page: Page, app: Flask, redis_client: redis.Redis, keys: Keys, clock: Clock) -> t.Any:
+    """Gives the page a cookie that opens nothing, for a reason of the test's choice."""
+
+    def make(why: str) -> None:
+        token = page.take(page.run(login))
+        (key,) = [key for key in keys() if ":s:" in key]
+        if why == "unknown":
+            page.cookie = f"kvsession={unknown_token()}"
+        elif why == "wrong secret":
+            page.cookie = f"kvsession={token[:19]}{unknown_token()[19:]}"
+        elif why == "logged out":
+            page.run(kvs.logout_user)
+        elif why == "revoked":
+            with app.app_context():
+                assert kvs.revoke_all_sessions("ada") == 1
+        elif why == "expired":
+            clock.advance(days=8)
+        elif why == "corrupt":
+            redis_client.set(key, "{", ex=60)
+        elif why == "future":
+            raw = t.cast(bytes, redis_client.get(key))
+            redis_client.set(key, raw.replace(b'"v":1', b'"v":2'), ex=60)
+        elif why == "another type":
+            redis_client.delete(key)
+            redis_client.lpush(key, "x")
+        else:
+            page.cookie = f"kvsession={why}"
+
+    return make
+
+
+STALE = ["unknown", "wrong secret", "logged out", "revoked", "expired", "corrupt", "future"]
+STALE += ["another type", "junk", ""]
+
+
+@pytest.mark.parametrize("why", STALE)
+def test_reading_never_clears_the_cookie(page: Page, stale: t.Any, why: str) -> None:
+    """A session that cannot be opened is a visitor's, and the cookie stays: a parallel response
+    may just have set a better one (CVE-2025-71402)."""
+    stale(why)
+    for act in (
+        lambda: None,
+        lambda: dict(g.session),
+        lambda: g.session.user_id,
+        lambda: g.session.clear(),
+        kvs.rotate_token,
+        lambda: kvs.list_sessions("ada"),
+    ):
+        response = page.run(act)
+        assert response.status_code == 200
+        assert not set_cookies(response)
+    response = page.get("/me")
+    assert response.status_code == 401
+    assert not set_cookies(response)
+
+
+@pytest.mark.parametrize("why", STALE)
+def test_a_write_over_a_session_that_cannot_be_opened_begins_a_new_one(
+    page: Page, stale: t.Any, why: str, keys: Keys
+) -> None:
+    """A visitor's write gets an id and a secret of its own; a presented one is never taken over
+    (fixation)."""
+    stale(why)
+    presented = page.cookie.partition("=")[2]
+    before = keys()
+    token = page.take(page.run(visit))
+    assert token[:19] != presented[:19]
+    assert token[19:] != presented[19:]
+    assert before < keys()
+    assert page.get("/data").get_json() == {"visit": 1}
+
+
+@pytest.mark.parametrize("why", STALE)
+def test_a_logout_clears_a_cookie_that_opens_nothing(
+    page: Page, stale: t.Any, why: str, keys: Keys
+) -> None:
+    """Who asks to be signed out loses the cookie, whatever it is worth, and no key is made or
+    removed."""
+    stale(why)
+    before = keys()
+    response = page.run(kvs.logout_user)
+    assert page.take(response) == ""
+    assert response.headers["Cache-Control"] == "no-store"
+    assert keys() == before
+
+
+def test_a_logout_without_a_cookie_sends_none(page: Page) -> None:
+    """There is nothing to clear for a browser that brought no cookie."""
+    assert not set_cookies(page.run(kvs.logout_user))
+
+
+@pytest.mark.parametrize("act", [kvs.logout_user, kvs.revoke_all_sessions, login])
+def test_the_former_cookie_opens_nothing(page: Page, act: Act) -> None:
+    """A cookie that was kept over a logout, a revocation or a new login is worthless
+    (OWASP ASVS 5.0, 7.4.1 and 7.2.4)."""
+    page.take(page.run(login))
+    page.run(act)
+    assert page.get("/me").status_code == 401
+
+
+@pytest.mark.parametrize("act", [kvs.rotate_token, kvs.confirm_login])
+def test_a_rotation_makes_the_former_cookie_worthless(page: Page, act: Act) -> None:
+    """After an explicit rotation only the new secret opens the session, of the same id."""
+    old = page.take(page.run(login))
+    new = page.take(page.run(act))
+    assert new[:19] == old[:19]
+    assert new[19:40] != old[19:40]
+    assert new[40:] != old[40:]
+    assert page.get("/me").status_code == 200
+    page.cookie = f"kvsession={old}"
+    assert page.get("/me").status_code == 401
+
+
+# How long it lasts
+
+
+def keep_alive(page: Page, clock: Clock, days: int) -> None:
+    """Uses the session once a day."""
+    for _ in range(days):
+        clock.advance(days=1)
+        assert page.get("/me").status_code == 200
+
+
+@pytest.mark.parametrize("act", [kvs.rotate_token, kvs.confirm_login])
+def test_max_age_is_what_is_left_of_the_absolute_timeout(
+    page: Page, clock: Clock, act: Act
+) -> None:
+    """A rotation after ten of thirty days gives the cookie the other twenty, and no more."""
+    assert max_age_of(page.run(login)) == MONTH
+    page.take(page.run(login))
+    keep_alive(page, clock, 10)
+    response = page.run(act)
+    assert MONTH * 2 // 3 - 5 <= max_age_of(response) <= MONTH * 2 // 3
+    page.take(response)
+    keep_alive(page, clock, 19)
+    response = page.run(act)
+    assert MONTH // 30 - 10 <= max_age_of(response) <= MONTH // 30
+    page.take(response)
+    clock.advance(days=1)
+    assert page.get("/me").status_code == 401
+
+
+def test_a_login_begins_the_absolute_timeout_anew(page: Page, clock: Clock) -> None:
+    """Signing in again, over the old session or a visitor's, gives the whole time."""
+    page.take(page.run(login))
+    keep_alive(page, clock, 10)
+    assert max_age_of(page.run(login)) == MONTH
+
+
+def test_max_age_follows_the_setting(make_app: MakeApp) -> None:
+    """The cookie lasts as long as the absolute timeout that is set, in whole seconds upwards."""
+    for given, expected in ((3600, 3600), (timedelta(days=400), 34_560_000), (90.5, 91)):
+        assert max_age_of(Page(make_app(absolute_timeout=given)).run(login)) == expected
+
+
+def test_a_rotation_leaves_the_cookie_s_kind(page: Page) -> None:
+    """A cookie that ends with the browser does so after a rotation too."""
+    page.take(page.run(login_unremembered))
+    for act in (kvs.rotate_token, kvs.confirm_login):
+        response = page.run(act)
+        (header,) = set_cookies(response)
+        assert "Max-Age" not in header
+        assert "Expires" not in header
+        page.take(response)
+
+
+@pytest.mark.parametrize("remember", ["on", "", "false", None, 1, 0], ids=repr)
+def test_what_a_form_says_of_remembering_signs_in_or_is_refused(
+    page: Page, remember: t.Any, keys: Keys
+) -> None:
+    """A checkbox's raw value is an error that makes no session, or else it is a login that lasts
+    beyond the response."""
+
+    def login_as_the_form_says() -> tuple[str, int]:
+        try:
+            kvs.login_user("ada", remember=remember)
+        except (TypeError, ValueError):
+            return "refused", 400
+        return "in", 200
+
+    response = page.run(login_as_the_form_says)
+    if response.status_code == 400:
+        assert keys() == set()
+        return
+    page.take(response)
+    assert page.get("/me").status_code == 200
+
+
+# As a browser sees it
+
+
+def test_a_browser_s_jar_holds_the_token_and_loses_it(client: FlaskClient) -> None:
+    """What is set by a login is sent by the browser, and taken away by a logout."""
+    client.post("/login/ada")
+    assert re.fullmatch(TOKEN, str(token_of(client)))
+    client.post("/logout")
+    assert token_of(client) is None
+
+
+def test_a_path_keeps_the_cookie_to_its_part_of_the_site(make_app: MakeApp) -> None:
+    """With a path the browser sends, and a logout clears, the cookie below it only."""
+    app = make_app(cookie_path="/app")
+
+    @app.post("/app/<word>")
+    def word(word: str) -> dict[str, t.Any]:
+        if word == "out":
+            kvs.logout_user()
+        return {"user": g.session.user_id}
+
+    client = app.test_client()
+    client.post("/login/ada")
+    assert client.get("/me").status_code == 401
+    assert client.post("/app/who").get_json() == {"user": "ada"}
+    client.post("/app/out")
+    assert client.get_cookie("kvsession", path="/app") is None

@@ -1,0 +1,484 @@
+"""The token: its shape, its randomness, and that it is nowhere but in the cookie (law 1)."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import pickle
+import random
+import re
+import traceback
+import typing as t
+from base64 import urlsafe_b64encode
+from collections import Counter
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import redis
+from flask import Flask, g
+from flask.testing import FlaskClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markupsafe import Markup
+from werkzeug.local import LocalProxy
+
+import flask_kvsession as kvs
+from flask_kvsession import signals
+from flask_kvsession.errors import StoreUnavailable
+from flask_kvsession.record import Stored
+from flask_kvsession.request import request_state
+from flask_kvsession.token import Token, is_session_id, new_session_id, user_hash
+
+from .conftest import MakeApp, state_of, store_of, token_of
+
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+SOME_ID = UUID("12345678-1234-5678-1234-567812345678")
+
+quick = settings(max_examples=200, deadline=None, database=None)
+
+
+def new_token() -> Token:
+    return Token.for_session(new_session_id(None))
+
+
+# Shape and randomness
+
+
+def test_a_token_is_62_url_safe_characters() -> None:
+    """A token is a session id of 19 characters, and a secret of 21 and 22."""
+    token = new_token()
+    text = str(token)
+    assert len(text) == 62
+    assert set(text) <= set(ALPHABET)
+    assert text == token.session_id + token.family + token.rotating
+    assert [len(token.session_id), len(token.family), len(token.rotating)] == [19, 21, 22]
+    assert Token.parse(text) == token
+
+
+def test_100_000_tokens_are_unique_and_use_every_bit() -> None:
+    """No part of a token repeats in 100,000, and each character may be any of the 64."""
+    tokens = [new_token() for _ in range(100_000)]
+    for part in ("session_id", "family", "rotating"):
+        assert len({getattr(token, part) for token in tokens}) == len(tokens)
+    for column in zip(*map(str, tokens[:20_000]), strict=True):
+        counts = Counter(column)
+        assert counts.keys() == set(ALPHABET)
+        # 312 are expected; 6 standard deviations from that is 1 in 10^9.
+        assert max(counts.values()) < 420
+        assert min(counts.values()) > 206
+
+
+def test_the_random_module_has_no_part_in_a_token() -> None:
+    """Whoever knows the state of Python's ordinary random numbers knows nothing of a token."""
+    state = random.getstate()
+    texts = set()
+    for _ in range(2):
+        random.seed(1)
+        texts.add(str(new_token()))
+    random.setstate(state)
+    assert len(texts) == 2
+
+
+def test_a_new_secret_shares_nothing_with_the_last() -> None:
+    """Both halves of the secret are new each time, and only the session id stays."""
+    first = new_token()
+    second = Token.for_session(first.session_id)
+    assert second.session_id == first.session_id
+    assert second.family != first.family
+    assert second.rotating != first.rotating
+
+
+def test_a_token_matches_its_own_hash_only() -> None:
+    """A secret is recognised by its hash, and neither half nor the id alone will do."""
+    token, other = new_token(), new_token()
+    assert token.matches(token.secret_hash)
+    for wrong in (
+        other,
+        Token(token.session_id, other.family, token.rotating),
+        Token(token.session_id, token.family, other.rotating),
+        Token(token.session_id, token.rotating, token.family),
+    ):
+        assert not wrong.matches(token.secret_hash)
+    assert not token.matches("")
+    assert not token.matches(token.family_hash)
+    assert not token.matches("é" * 43)
+
+
+# Parsing
+
+
+@given(st.text(max_size=70) | st.text(ALPHABET, min_size=58, max_size=66))
+@quick
+def test_only_a_token_s_exact_shape_is_parsed(text: str) -> None:
+    """Whatever is not 62 characters of the alphabet is refused; the rest reads as it is written."""
+    token = Token.parse(text)
+    assert (token is not None) == (len(text) == 62 and set(text) <= set(ALPHABET))
+    assert token is None or str(token) == text
+
+
+@given(st.text(ALPHABET, min_size=62, max_size=62), st.integers(0, 61), st.characters())
+@quick
+def test_one_wrong_character_spoils_a_token(text: str, at: int, char: str) -> None:
+    """A token with any one character replaced by one outside the alphabet is none."""
+    mangled = text[:at] + char + text[at + 1 :]
+    assert (Token.parse(mangled) is None) == (char not in ALPHABET)
+    assert Token.parse(text[:at] + char + text[at:]) is None
+
+
+@pytest.mark.parametrize(
+    "mangle",
+    [
+        lambda text: "",
+        lambda text: text[:-1],
+        lambda text: text + "A",
+        lambda text: text + "\n",
+        lambda text: text[:-1] + "\n",
+        lambda text: " " + text[1:],
+        lambda text: text + "\0",
+        lambda text: text[:-1] + "=",
+        lambda text: text[:-1] + "+",
+        lambda text: text[:-1] + "/",
+        lambda text: text[:-1] + "*",
+        lambda text: text[:-1] + "\u0660",
+        lambda text: text[:-1] + "\uff21",
+        lambda text: text[:-1] + "\u212a",
+        lambda text: f'"{text}"',
+        lambda text: text * 2,
+        lambda text: text * 20_000,
+    ],
+)
+def test_what_nearly_is_a_token_is_none(mangle: Callable[[str], str]) -> None:
+    """Trimming, padding, line ends and characters that merely look right are not forgiven."""
+    assert Token.parse(mangle(str(new_token()))) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("A" * 19, True),
+        ("A-_" * 6 + "0", True),
+        ("A" * 18, False),
+        ("A" * 20, False),
+        ("A" * 62, False),
+        ("A" * 19 + "\n", False),
+        ("A" * 18 + "*", False),
+        ("{AA}" + "A" * 15, False),
+        ("", False),
+        (None, False),
+        (b"A" * 19, False),
+        (19, False),
+        (["A" * 19], False),
+    ],
+)
+def test_a_session_id_has_one_shape(value: object, expected: bool) -> None:
+    """Only 19 characters of the alphabet can name a session."""
+    assert is_session_id(value) is expected
+
+
+def test_a_user_s_sessions_lie_in_the_user_s_slot() -> None:
+    """The first three characters of a user's session ids are those of the user's hash."""
+    user = user_hash("ada")
+    ids = {new_session_id(user) for _ in range(100)}
+    assert {session_id[:3] for session_id in ids} == {user[:3]}
+    assert len(ids) == 100
+    assert all(map(is_session_id, ids))
+
+
+# User ids
+
+
+class Letter(enum.StrEnum):
+    A = "a"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class User:
+    """What an ORM would give."""
+
+    id = 1
+
+
+ACCEPTED: list[t.Any] = [
+    0,
+    1,
+    -1,
+    42,
+    2**64,
+    -(10**4000),
+    "42",
+    " ",
+    "a:b",
+    "{a}",
+    "a}b",
+    "{",
+    "}{",
+    "*",
+    "?[a-z]",
+    "a\nb",
+    "a\r\nSET x y\r\n",
+    "a\0b",
+    "%s%n",
+    "../..",
+    "ünï¢ödé \U0001f600",
+    "<b>&amp;",
+    "x" * 10_240,
+    "{a}" * 10_000,
+    SOME_ID,
+    UUID(int=0),
+]
+
+
+def test_a_user_hash_is_what_the_contract_says() -> None:
+    """The hash is base64url of SHA-256 of the id's text, cut at 22 characters."""
+    for user_id in ACCEPTED:
+        digest = sha256(str(user_id).encode()).digest()
+        assert user_hash(user_id) == urlsafe_b64encode(digest).decode()[:22]
+
+
+def test_a_user_hash_is_safe_in_a_key() -> None:
+    """Braces, newlines and size of an id are gone in its hash, and no two ids share one."""
+    texts = {str(user_id): user_hash(user_id) for user_id in ACCEPTED}
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{22}", hashed) for hashed in texts.values())
+    assert len(set(texts.values())) == len(texts)
+
+
+@pytest.mark.parametrize(
+    ("user_id", "as_text"), [(42, "42"), (-7, "-7"), (0, "0"), (SOME_ID, str(SOME_ID))], ids=str
+)
+def test_an_id_and_its_text_are_one_user(user_id: int | UUID, as_text: str) -> None:
+    """42 and "42" name the same user, so that revoking by either ends all sessions
+    (CVE-2026-82311)."""
+    assert user_hash(user_id) == user_hash(as_text)
+
+
+REFUSED: dict[str, t.Any] = {
+    "none": None,
+    "empty": "",
+    "true": True,
+    "false": False,
+    "float": 1.5,
+    "whole-float": 1.0,
+    "bytes": b"ada",
+    "list": ["ada"],
+    "tuple": ("ada",),
+    "dict": {"id": 1},
+    "user": User(),
+    "user-class": User,
+    "proxy": LocalProxy(lambda: "ada"),
+    "markup": Markup("ada"),
+    "str-enum": Letter.A,
+    "int-enum": Number.ONE,
+    "lone-surrogate": "a\ud800",
+    "5,000-digits": 10**4999,
+}
+refused = pytest.mark.parametrize("user_id", REFUSED.values(), ids=REFUSED.keys())
+
+
+@refused
+def test_what_is_no_user_id_is_refused(user_id: t.Any) -> None:
+    """Anything but a str that is not empty, an int or a UUID raises `ValueError`."""
+    with pytest.raises(ValueError, match="user_id"):
+        user_hash(user_id)
+
+
+@pytest.mark.parametrize("user_id", [None, User(), REFUSED["proxy"]], ids=["none", "user", "proxy"])
+def test_a_user_object_is_told_what_to_pass(user_id: t.Any) -> None:
+    """The message for the likeliest mistake, the user instead of its id, names the remedy."""
+    with pytest.raises(ValueError, match=r"such as user\.id"):
+        user_hash(user_id)
+
+
+# Only in the cookie
+
+
+def secrets_of(token: str) -> list[str]:
+    """Every run of 8 characters of a token's secret."""
+    secret = token[19:]
+    return [secret[at : at + 8] for at in range(len(secret) - 7)]
+
+
+def hides(text: str, *tokens: str) -> bool:
+    """Whether no part of a token's secret can be read from a text."""
+    return not any(part in text for token in tokens for part in secrets_of(token))
+
+
+def test_a_leak_would_be_found() -> None:
+    """The search these tests rely on finds the token whole, halved or by its tail."""
+    token = str(new_token())
+    assert hides(token[:19], token)
+    assert not any(hides(f"x{leak}y", token) for leak in (token, token[19:40], token[-22:]))
+    assert not hides(f"x{token[-8:]}y", token)
+
+
+class Tokens:
+    """All tokens that an app has given to a browser."""
+
+    def __init__(self, client: FlaskClient) -> None:
+        self.client, self.texts, self.bodies = client, list[str](), list[str]()
+
+    def post(self, url: str, **json: t.Any) -> None:
+        response = self.client.post(url, json=json)
+        assert response.status_code == 200
+        self.bodies.append(response.get_data(as_text=True))
+        self.texts += filter(None, [token_of(self.client)])
+
+
+@pytest.fixture
+def all_acts(app: Flask) -> Callable[[], Tokens]:
+    """Does everything that makes, changes or ends a session."""
+    app.add_url_rule("/confirm", view_func=confirm, methods=["POST"])
+    app.add_url_rule("/rotate", view_func=rotate, methods=["POST"])
+    app.add_url_rule("/revoke", view_func=revoke, methods=["POST"])
+    app.add_url_rule("/reprs", view_func=reprs, methods=["POST"])
+
+    def act() -> Tokens:
+        tokens = Tokens(app.test_client())
+        tokens.post("/data", visit=1)
+        for url in ("/login/ada", "/confirm", "/rotate", "/login/bob"):
+            tokens.post(url)
+            tokens.post("/reprs")
+        tokens.post("/revoke")
+        tokens.post("/login/ada", remember=False)
+        tokens.post("/logout")
+        return tokens
+
+    return act
+
+
+def confirm() -> dict[str, t.Any]:
+    kvs.confirm_login()
+    return {}
+
+
+def rotate() -> dict[str, t.Any]:
+    kvs.rotate_token()
+    return {}
+
+
+def revoke() -> dict[str, t.Any]:
+    return {"ended": kvs.revoke_all_sessions()}
+
+
+def reprs() -> dict[str, t.Any]:
+    """All that a debugger or an error report may show of this request."""
+    state, stored = request_state(), g.session.stored
+    shown = [g.session, kvs.current_session, state, stored, stored.record, kvs.list_sessions()]
+    token = Token.for_session(stored.id)
+    held = {**vars(state), **vars(g.session)}
+    return {"reprs": [*map(repr, shown), *map(str, shown), repr(token), repr(held)]}
+
+
+def test_a_repr_names_the_session_only(app: Flask) -> None:
+    """A token's repr shows its public half, a session's its id or that it has none."""
+    token = new_token()
+    assert repr(token) == f"<Token of session {token.session_id}>"
+    assert hides(f"{token!r} {[token]} {[[token]]}", str(token))
+    with app.test_request_context():
+        session = kvs.current_session
+        assert repr(session) == "<Session, not loaded>"
+        assert len(session) == 0
+        assert repr(session) == "<Session of a visitor without one>"
+        kvs.login_user("ada", {"email": "ada@example.com"})
+        assert repr(session) == str(session) == f"<Session {session.id}>"
+
+
+def test_no_token_is_in_redis(
+    all_acts: Callable[[], Tokens],
+    redis_client: redis.Redis,
+    keys: Callable[[], set[str]],
+    client: FlaskClient,
+) -> None:
+    """The store holds no part of any secret, in keys, records or indexes."""
+    client.post("/login/ada")
+    tokens = [*all_acts().texts, str(token_of(client))]
+    held = []
+    for key in keys():
+        is_index = ":u:" in key
+        held.append(redis_client.zrange(key, 0, -1) if is_index else redis_client.get(key))
+    assert len(held) >= 2
+    assert len(set(tokens)) >= 6
+    assert hides(f"{keys()} {held}", *tokens)
+
+
+def test_no_token_is_in_logs_signals_or_bodies(
+    all_acts: Callable[[], Tokens], app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the log at its most verbose, nor any signal, repr or response body holds a token."""
+    received: list[str] = []
+
+    def receive(sender: Flask, **extra: t.Any) -> None:
+        received.append(repr((sender, extra)))
+
+    names = [name for name in signals.__all__ if name != "client_changed"]
+    for name in names:
+        getattr(signals, name).connect(receive, sender=app)
+    with caplog.at_level(logging.DEBUG):
+        tokens = all_acts()
+    assert len(received) >= 6
+    assert len(caplog.records) >= 6
+    assert len(set(tokens.texts)) >= 6
+    assert hides(f"{received} {caplog.text} {tokens.bodies}", *tokens.texts)
+    assert repr(app.extensions["kvsession"])
+    assert hides(repr(app.extensions["kvsession"]), *tokens.texts)
+
+
+def test_no_token_is_in_a_traceback(tmp_path: Path) -> None:
+    """What a failing store raises and logs says nothing of the token that was to be loaded."""
+    app = Flask("app")
+    app.config.update(TESTING=True, KVSESSION_REDIS_URL=f"unix://{tmp_path}/nobody")
+    kvs.KVSession(app)
+    token = str(new_token())
+    with app.test_request_context(headers={"Cookie": f"kvsession={token}"}):
+        with pytest.raises(StoreUnavailable) as failure:
+            len(kvs.current_session)
+        text = "".join(traceback.format_exception(failure.value))
+        assert "tests/test_token.py" in text.replace("\\", "/")
+        assert hides(f"{text} {kvs.current_session!r} {failure.value!r}", token)
+
+
+def test_a_line_of_the_log_is_one_line(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A user id with line ends, or of 10 KB, makes one short line (log injection)."""
+    with caplog.at_level(logging.DEBUG, "flask_kvsession"):
+        for user_id in ("a%0Auser-logged-in: session x", "a%0D%0Ab", "x" * 10_240):
+            assert client.post(f"/login/{user_id}").status_code == 200
+            client.post("/logout")
+    assert len(caplog.records) == 6
+    for record in caplog.records:
+        assert len(record.getMessage().splitlines()) == 1
+        assert len(record.getMessage()) < 200
+
+
+def test_what_the_store_returns_hides_the_token(app: Flask) -> None:
+    """A loaded session shows hashes, never the secret that it was loaded with."""
+    with app.test_request_context():
+        session = kvs.login_user("ada")
+        (info,) = kvs.list_sessions()
+        response = app.process_response(app.make_response(""))
+    token = response.headers["Set-Cookie"].split("=", 1)[1].split(";")[0]
+    parsed = Token.parse(token)
+    assert parsed
+    stored = store_of(app).load(parsed)
+    assert isinstance(stored, Stored)
+    assert stored.id == session.id == info.id == token[:19]
+    assert hides(f"{stored!r} {stored.record!r} {info!r} {session!r} {state_of(app)!r}", token)
+    assert hides(repr(pickle.dumps(info)), token)
+
+
+@pytest.mark.parametrize("half", [slice(19, 40), slice(40, 62)], ids=["family", "rotating"])
+def test_both_halves_of_the_secret_are_needed(make_app: MakeApp, half: slice) -> None:
+    """A cookie with the right session id and only one right half opens nothing."""
+    app = make_app()
+    client, thief = app.test_client(), app.test_client()
+    client.post("/login/ada")
+    token, other = str(token_of(client)), str(new_token())
+    thief.set_cookie("kvsession", token.replace(token[half], other[half]))
+    assert thief.get("/me").status_code == 401
+    assert client.get("/me").status_code == 200

@@ -1,0 +1,1081 @@
+"""Values: what is accepted comes back equal and of the same type, anything else is refused."""
+
+from __future__ import annotations
+
+import enum
+import importlib.resources
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+import typing as t
+import zoneinfo
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from uuid import UUID, uuid5
+from zoneinfo import ZoneInfo
+
+import flask
+import pytest
+import redis
+from flask import Flask, g, request
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from markupsafe import Markup
+from werkzeug.local import LocalProxy
+
+import flask_kvsession as kvs
+from flask_kvsession import codec
+from flask_kvsession.errors import KVSessionError, SessionTooLarge, UnstorableValue
+
+from .conftest import Clock, MakeApp, store_of
+
+Keys = Callable[[], set[str]]
+CountCommands = Callable[[], t.Any]
+
+quick = settings(
+    max_examples=150,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+BERLIN = ZoneInfo("Europe/Berlin")
+REPEATED = datetime(2024, 10, 27, 2, 30)
+SKIPPED = datetime(2024, 3, 31, 2, 30)
+TAGS = [" b", " c", " d", " e", " i", " m", " o", " s", " t", " u", " y", " z", " x", " ", "", "t"]
+SURROGATE = "a\ud800b"
+
+
+def shape(value: t.Any) -> t.Any:
+    """All that makes a value what it is, so that 1, True, 1.0 and Decimal(1) all differ."""
+    kind = type(value)
+    if kind in (list, tuple):
+        return kind, tuple(shape(item) for item in value)
+    if kind is set:
+        return kind, frozenset(shape(item) for item in value)
+    if kind is dict:
+        return kind, tuple((shape(key), shape(item)) for key, item in value.items())
+    if kind is datetime:
+        zone = value.tzinfo
+        name = zone.key if isinstance(zone, ZoneInfo) else value.utcoffset()
+        return kind, value.replace(tzinfo=None).isoformat(), value.fold, type(zone), name
+    return kind, repr(value)
+
+
+def test_shape_tells_apart_what_is_merely_equal() -> None:
+    """The comparison these tests rely on sees a difference of type or fold at any depth."""
+    alike: list[list[t.Any]] = [
+        [1, True, 1.0, Decimal(1), Decimal("1.0")],
+        [0.0, -0.0],
+        ["a", Markup("a")],
+        [REPEATED, REPEATED.replace(fold=1)],
+        [datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, tzinfo=ZoneInfo("UTC"))],
+    ]
+    for values in alike:
+        assert all(value == values[0] for value in values)
+        assert len({shape({"a": [(value,)]}) for value in values}) == len(values)
+
+
+# What is accepted
+
+offsets = st.timedeltas(
+    timedelta(hours=-24, microseconds=1), timedelta(hours=24, microseconds=-1)
+).map(timezone)
+zones = st.sampled_from(["Europe/Berlin", "America/New_York", "Asia/Tokyo", "UTC", "Etc/GMT+12"])
+datetimes = st.builds(
+    lambda moment, zone, fold: moment.replace(tzinfo=zone, fold=fold),
+    st.datetimes() | st.sampled_from([REPEATED, SKIPPED, datetime.min, datetime.max]),
+    st.none() | offsets | zones.map(ZoneInfo),
+    st.integers(0, 1),
+)
+edges = [2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 2**64 - 1, 2**64, 2**53 + 1, 10**4299]
+leaves: st.SearchStrategy[t.Any] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from(edges),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(),
+    st.text().map(Markup),
+    st.binary(),
+    st.uuids(allow_nil=True),
+    st.decimals(allow_nan=False, allow_infinity=False),
+    st.dates(),
+    datetimes,
+    st.timedeltas(),
+)
+dict_keys = st.text() | st.sampled_from(TAGS)
+hashables = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3).map(tuple))
+
+
+def nest(inner: st.SearchStrategy[t.Any]) -> st.SearchStrategy[t.Any]:
+    some = st.lists(inner, max_size=4)
+    sets = st.sets(hashables, max_size=4)
+    return st.one_of(some, some.map(tuple), sets, st.dictionaries(dict_keys, inner, max_size=4))
+
+
+values = st.recursive(leaves, nest, max_leaves=12)
+
+
+@given(values)
+@quick
+def test_a_value_comes_back_equal_and_of_the_same_type(value: t.Any) -> None:
+    """Decoding what was encoded gives the same value, to the type of its innermost part."""
+    back = codec.decode("k", codec.encode("k", value))
+    assert back == value
+    assert shape(back) == shape(value)
+
+
+@given(values)
+@quick
+def test_the_encoding_is_canonical(value: t.Any) -> None:
+    """A value that came back is encoded to the very same bytes, so that reading changes nothing."""
+    encoded = codec.encode("k", value)
+    assert codec.encode("k", codec.decode("k", encoded)) == encoded
+
+
+@given(values)
+@quick
+def test_what_is_encoded_is_json(value: t.Any) -> None:
+    """The store holds plain JSON in UTF-8 that any other reader understands."""
+    json.loads(codec.encode("k", value).decode(), parse_constant=pytest.fail)
+
+
+@given(st.sampled_from(TAGS), values)
+@quick
+def test_a_dict_that_looks_like_a_tag_stays_a_dict(tag: str, value: t.Any) -> None:
+    """No dict an app can store is mistaken for a tagged value, however often it is nested."""
+    nested = {tag: {tag: value}}
+    for looks_like_a_tag in ({tag: value}, nested, [nested], {tag: [nested, (nested,)]}):
+        back = codec.decode("k", codec.encode("k", looks_like_a_tag))
+        assert shape(back) == shape(looks_like_a_tag)
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+@pytest.mark.parametrize(
+    "moment",
+    [REPEATED, SKIPPED, datetime(2024, 7, 1, 12, 0, 0, 1), datetime.min, datetime.max],
+    ids=["repeated", "skipped", "plain", "min", "max"],
+)
+@pytest.mark.parametrize(
+    "zone",
+    [
+        None,
+        UTC,
+        BERLIN,
+        ZoneInfo("America/St_Johns"),
+        timezone(timedelta(hours=-3, minutes=-30)),
+        timezone(timedelta(hours=1, seconds=7)),
+        timezone(timedelta(seconds=-1, microseconds=1)),
+    ],
+    ids=str,
+)
+def test_a_datetime_keeps_fold_zone_and_microseconds(
+    moment: datetime, zone: tzinfo | None, fold: int
+) -> None:
+    """Times that a clock shows twice or never come back like any other, in every zone."""
+    value = moment.replace(tzinfo=zone, fold=fold)
+    back = codec.decode("k", codec.encode("k", value))
+    assert back == value
+    assert shape(back) == shape(value)
+    assert back.utcoffset() == value.utcoffset()
+
+
+class Plus(tzinfo):
+    """A time zone as other libraries make them."""
+
+    def __init__(self, offset: timedelta | None) -> None:
+        self.offset = offset
+
+    def utcoffset(self, moment: datetime | None) -> timedelta | None:
+        return self.offset
+
+    def dst(self, moment: datetime | None) -> timedelta | None:
+        return None
+
+    def tzname(self, moment: datetime | None) -> str | None:
+        return None
+
+
+class Seasonal(Plus):
+    """One that repeats an hour, so that `fold` decides the offset."""
+
+    def utcoffset(self, moment: datetime | None) -> timedelta | None:
+        assert moment is not None
+        return timedelta(hours=1 if moment.fold else 2)
+
+
+def test_a_foreign_time_zone_becomes_its_offset() -> None:
+    """A datetime of another kind of time zone comes back equal, in a fixed offset."""
+    value = datetime(2024, 7, 1, tzinfo=Plus(timedelta(hours=5)))
+    back = codec.decode("k", codec.encode("k", value))
+    assert back == value
+    assert back.tzinfo == timezone(timedelta(hours=5))
+
+
+def zone_from_file(key: str | None) -> ZoneInfo:
+    for folder in zoneinfo.TZPATH:
+        with suppress(OSError):
+            return ZoneInfo.from_file(io.BytesIO(Path(folder, BERLIN.key).read_bytes()), key=key)
+    packaged = importlib.resources.files("tzdata.zoneinfo").joinpath(BERLIN.key)
+    return ZoneInfo.from_file(io.BytesIO(packaged.read_bytes()), key=key)
+
+
+class OwnZoneInfo(ZoneInfo):
+    """A subclass, which an app may have made."""
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+@pytest.mark.parametrize("moment", [REPEATED, SKIPPED, datetime(2024, 7, 1)], ids=str)
+@pytest.mark.parametrize(
+    "zone",
+    [
+        ZoneInfo.no_cache("Europe/Berlin"),
+        OwnZoneInfo("Europe/Berlin"),
+        zone_from_file("Europe/Berlin"),
+        zone_from_file("Asia/Tokyo"),
+        zone_from_file("Made/Up"),
+        zone_from_file(None),
+        Seasonal(None),
+        Plus(None),
+    ],
+    ids=["no-cache", "subclass", "file", "another's-name", "unknown", "nameless", "seasonal", "un"],
+)
+def test_an_odd_time_zone_comes_back_equal_or_is_refused(
+    zone: tzinfo, moment: datetime, fold: int
+) -> None:
+    """A datetime whose zone is not the interpreter's own by that name is equal again or refused."""
+    value = moment.replace(tzinfo=zone, fold=fold)
+    try:
+        encoded = codec.encode("k", value)
+    except UnstorableValue:
+        return
+    back = codec.decode("k", encoded)
+    assert back == value
+    assert back.utcoffset() == value.utcoffset()
+
+
+WRITE_SETS = """
+from datetime import *
+from decimal import Decimal
+from uuid import UUID
+from markupsafe import Markup
+from flask_kvsession.codec import encode
+words = {"alpha", "beta", "gamma", "", "\\u20ac", Markup("alpha<"), b"alpha", b"\\xff"}
+others = {None, False, 1, -1, 2**70, 1.5, Decimal("1.25"), UUID(int=7), date(2024, 1, 1)}
+others |= {datetime(2024, 1, 1), datetime(2024, 1, 1, tzinfo=timezone.utc), timedelta(1)}
+others |= {("a", ("b", b"c")), ("b", 1), ()}
+print(encode("k", [words, others, words | others, {"z": words, "a": others}]).hex())
+"""
+
+
+def test_every_process_writes_the_same_bytes() -> None:
+    """The encoding does not depend on the hash seed, on which the order of a set does."""
+    outputs = set()
+    for seed in ("0", "1", "42", "random"):
+        environment = os.environ | {
+            "PYTHONHASHSEED": seed,
+            "PYTHONPATH": str(Path(kvs.__file__).parents[1]),
+        }
+        outputs.add(
+            subprocess.run(
+                [sys.executable, "-c", WRITE_SETS],
+                env=environment,
+                capture_output=True,
+                check=True,
+            ).stdout
+        )
+    assert len(outputs) == 1
+    assert len(outputs.pop()) > 500
+
+
+# What is refused
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    ONE = 1
+
+
+class Word(enum.StrEnum):
+    A = "a"
+
+
+class OwnStr(str):
+    __slots__ = ()
+
+
+class OwnInt(int):
+    pass
+
+
+class OwnFloat(float):
+    pass
+
+
+class OwnList(list[t.Any]):
+    pass
+
+
+class OwnDict(dict[str, t.Any]):
+    pass
+
+
+class OwnTuple(tuple[t.Any, ...]):
+    __slots__ = ()
+
+
+class OwnSet(set[t.Any]):
+    pass
+
+
+class OwnBytes(bytes):
+    pass
+
+
+class OwnMarkup(Markup):
+    pass
+
+
+class OwnUUID(UUID):
+    pass
+
+
+class OwnDecimal(Decimal):
+    pass
+
+
+class OwnDate(date):
+    pass
+
+
+class OwnDatetime(datetime):
+    pass
+
+
+class OwnTimedelta(timedelta):
+    pass
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("this object has no repr")
+
+
+Point = namedtuple("Point", "x y")
+
+
+def deep(levels: int, wrap: Callable[[t.Any], t.Any] = lambda inner: [inner]) -> t.Any:
+    value: t.Any = 1
+    for _ in range(levels):
+        value = wrap(value)
+    return value
+
+
+def self_referring(kind: type) -> t.Any:
+    if kind is list:
+        many: list[t.Any] = [1]
+        many.append(many)
+        return many
+    if kind is dict:
+        named: dict[str, t.Any] = {}
+        named["self"] = {"again": [named]}
+        return named
+    inner: list[t.Any] = []
+    inner.append((inner, inner))
+    return inner[0]
+
+
+REFUSED: dict[str, t.Any] = {
+    "nan": math.nan,
+    "infinity": math.inf,
+    "minus-infinity": -math.inf,
+    "decimal-nan": Decimal("nan"),
+    "decimal-signalling-nan": Decimal("sNaN"),
+    "decimal-infinity": Decimal("-Infinity"),
+    "lone-surrogate": SURROGATE,
+    "lone-surrogate-markup": Markup(SURROGATE),
+    "lone-surrogate-key": {SURROGATE: 1},
+    "int-key": {1: "a"},
+    "bool-key": {True: "a"},
+    "none-key": {None: "a"},
+    "bytes-key": {b"a": "a"},
+    "tuple-key": {("a",): "a"},
+    "own-str-key": {OwnStr("a"): "a"},
+    "markup-key": {Markup("a"): "a"},
+    "mixed-keys": {"a": 1, 2: "b"},
+    "huge-int-key": {10**5000: 1},
+    "unprintable-key": {Unprintable(): 1},
+    "lazy-string": LocalProxy(lambda: "lazy"),
+    "list-in-itself": self_referring(list),
+    "dict-in-itself": self_referring(dict),
+    "tuple-in-itself": self_referring(tuple),
+    "100,000-lists": deep(100_000),
+    "100,000-dicts": deep(100_000, lambda inner: {"a": inner}),
+    "100,000-tuples": deep(100_000, lambda inner: (inner,)),
+    "101-levels": deep(101),
+    "5,000-digits": 10**4999,
+    "minus-5,000-digits": -(10**4999),
+    "own-str": OwnStr("a"),
+    "own-int": OwnInt(1),
+    "own-float": OwnFloat(1.5),
+    "own-list": OwnList([1]),
+    "own-dict": OwnDict(a=1),
+    "own-tuple": OwnTuple((1,)),
+    "own-set": OwnSet({1}),
+    "own-bytes": OwnBytes(b"a"),
+    "own-markup": OwnMarkup("a"),
+    "own-uuid": OwnUUID(int=1),
+    "own-decimal": OwnDecimal(1),
+    "own-date": OwnDate(2024, 1, 1),
+    "own-datetime": OwnDatetime(2024, 1, 1),
+    "own-timedelta": OwnTimedelta(1),
+    "namedtuple": Point(1, 2),
+    "ordered-dict": OrderedDict(a=1),
+    "enum": Colour.RED,
+    "int-enum": Level.ONE,
+    "str-enum": Word.A,
+    "frozenset": frozenset({1}),
+    "bytearray": bytearray(b"a"),
+    "memoryview": memoryview(b"a"),
+    "time": time(12),
+    "fraction": Fraction(1, 2),
+    "complex": 1j,
+    "range": range(3),
+    "generator": (n for n in [1]),
+    "object": object(),
+    "class": int,
+    "function": len,
+    "ellipsis": ...,
+    "unprintable": Unprintable(),
+}
+refused = pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED.keys())
+
+
+@refused
+def test_what_would_not_come_back_is_refused(value: t.Any) -> None:
+    """A value outside the supported types, alone or nested, is refused by the name of its key."""
+    for holder in (value, [value], ("a", value), {"a": {"b": value}}):
+        with pytest.raises(UnstorableValue, match=r"^session\['cart'\]"):
+            codec.encode("cart", holder)
+
+
+WRAPS: list[tuple[Callable[[t.Any], t.Any], str]] = [
+    (lambda inner: [0, inner], "[1]"),
+    (lambda inner: (inner, 0), "[0]"),
+    (lambda inner: {"a": 0, "b": inner}, "['b']"),
+    (lambda inner: {" t": inner}, "[' t']"),
+]
+
+
+@given(wraps=st.lists(st.sampled_from(WRAPS), max_size=8))
+@pytest.mark.parametrize(
+    "value",
+    [object(), math.nan, Decimal("nan"), {1: 2}, 10**4999, SURROGATE, Markup(SURROGATE)],
+    ids=["object", "nan", "decimal", "key", "int", "surrogate", "markup"],
+)
+@settings(quick, max_examples=15)
+def test_a_refusal_names_the_place(
+    value: t.Any, wraps: list[tuple[Callable[[t.Any], t.Any], str]]
+) -> None:
+    """The message says where inside the value the refused part is, as one would write it."""
+    place = ""
+    for wrap, step in wraps:
+        value, place = wrap(value), step + place
+    with pytest.raises(UnstorableValue) as refusal:
+        codec.encode("cart", value)
+    assert str(refusal.value).startswith(f"session['cart']{place} ")
+
+
+@refused
+def test_a_refusal_is_short(value: t.Any) -> None:
+    """A message stays readable and holds no trace of a long cause, however large the value is."""
+    with pytest.raises(UnstorableValue) as refusal:
+        codec.encode("cart", [value, "x" * 100_000])
+    assert len(str(refusal.value)) < 500
+
+
+@pytest.mark.parametrize("wrap", [lambda x: [x], lambda x: (x,), lambda x: {" t": x}], ids="ltd")
+def test_a_hundred_levels_come_back(wrap: Callable[[t.Any], t.Any]) -> None:
+    """The deepest value that is accepted is also read back, whatever it is nested in."""
+    value = deep(99, wrap)
+    assert shape(codec.decode("k", codec.encode("k", value))) == shape(value)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [1, None, True, 1.5, b"a", ("a",), OwnStr("a"), Markup("a"), Word.A, SURROGATE, 10**5000],
+    ids=lambda key: type(key).__name__,
+)
+def test_a_session_key_must_be_text(app: Flask, key: t.Any) -> None:
+    """A key that would come back as another, or not at all, is refused like such a value."""
+    with app.test_request_context():
+        with pytest.raises(UnstorableValue):
+            kvs.current_session[key] = 1
+        assert len(kvs.current_session) == 0
+        with pytest.raises(UnstorableValue):
+            kvs.login_user("ada", {key: 1})
+
+
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(TAGS), inner, min_size=1, max_size=1)
+    ),
+    max_leaves=6,
+)
+tagged_strings = st.dictionaries(
+    st.sampled_from(TAGS), st.text("0123456789:-+.TZaEurope/ \0", max_size=12), max_size=1
+)
+
+
+@given(any_json.map(json.dumps).map(str.encode) | tagged_strings.map(json.dumps).map(str.encode))
+@settings(quick, max_examples=400)
+def test_what_encode_never_wrote_is_one_kind_of_error(encoded: bytes) -> None:
+    """Bytes that nobody encoded here are decoded or raise `KVSessionError`, nothing else."""
+    with suppress(KVSessionError):
+        codec.decode("k", encoded)
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        b"",
+        b"{",
+        b"nul",
+        b"\x80\x04K\x01.",
+        b'"\xff"',
+        b'{" u": 5}',
+        b'{" u": "x"}',
+        b'{" d": ["2024-01-01", 0, "No/Where"]}',
+        b'{" d": ["2024-01-01", 0, "Europe"]}',
+        b'{" d": ["2024-01-01", 0, "../../etc/passwd"]}',
+        b'{" d": "yesterday"}',
+        b'{" e": [99999999999, 0, 0]}',
+        b'{" s": [[1]]}',
+        b'{" o": []}',
+        b'{" c": "x"}',
+        b"[" * 100_000,
+    ],
+    ids=lambda encoded: encoded[:40],
+)
+def test_unreadable_bytes_name_their_key(encoded: bytes) -> None:
+    """A stored value that cannot be read back raises an error that names the session's key."""
+    with pytest.raises(KVSessionError, match=r"session\['cart'\]"):
+        codec.decode("cart", encoded)
+
+
+# Through a request and the store
+
+
+class Browser:
+    """A browser and its session, which a test changes by functions that run in a view."""
+
+    def __init__(self, app: Flask, client: redis.Redis, keys: Keys) -> None:
+        self.http, self.redis, self.keys = app.test_client(), client, keys
+        self.act: Callable[[], t.Any] = lambda: None
+        app.add_url_rule("/act", "act", self._view, methods=["POST"])
+
+    def _view(self) -> dict[str, t.Any]:
+        self.act()
+        return {}
+
+    def run(self, act: Callable[[], t.Any]) -> None:
+        """Runs `act` in a request of this browser."""
+        self.act = act
+        assert self.http.post("/act").status_code == 200
+
+    def put(self, **data: t.Any) -> None:
+        self.run(lambda: g.session.update(data))
+
+    def data(self) -> dict[str, t.Any]:
+        """All data, as the next request gets them."""
+        found: list[dict[str, t.Any]] = []
+        self.run(lambda: found.append(dict(g.session)))
+        return found[0]
+
+    def records(self) -> dict[str, t.Any]:
+        """What is in Redis under the sessions' keys, to the byte."""
+        return {key: self.redis.get(key) for key in self.keys() if ":s:" in key}
+
+
+@pytest.fixture
+def browser(make_app: MakeApp, redis_client: redis.Redis, keys: Keys) -> Browser:
+    return Browser(make_app(max_session_bytes=10_000), redis_client, keys)
+
+
+@given(data=st.dictionaries(st.text(), values, max_size=3))
+@settings(quick, max_examples=60)
+def test_a_value_survives_the_store(browser: Browser, data: dict[str, t.Any]) -> None:
+    """What one request assigns the next one reads, equal and of the same type; reading it does
+    not write."""
+    try:
+        browser.run(lambda: (g.session.clear(), g.session.update(data)))
+    except SessionTooLarge:
+        return
+    written = browser.records()
+    back = browser.data()
+    assert back == data
+    assert all(shape(back[key]) == shape(value) for key, value in data.items())
+    assert browser.records() == written
+
+
+SAMPLE: dict[str, t.Any] = {
+    "json": {"a": [1, 2.5, None, True, "é\0\u2028"], "b": {" t": []}},
+    "set": {"x", "y", ("z", 1), b"w", Decimal("1.10")},
+    "tuple": ([], {}, (Markup("<b>"),)),
+    "times": [datetime(2024, 10, 27, 2, 30, tzinfo=BERLIN, fold=1), date.min, timedelta(-1)],
+    "ids": [uuid5(UUID(int=0), "a"), 2**80],
+}
+
+
+def read_all(value: t.Any) -> None:
+    """Touches every part of a value."""
+    if isinstance(value, dict | list | tuple | set):
+        for item in value.values() if isinstance(value, dict) else value:
+            read_all(item)
+
+
+@pytest.mark.parametrize("signed_in", [True, False], ids=["user", "visitor"])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda: read_all(dict(g.session)),
+        lambda: [g.session.get(key) for key in ("json", "set", "absent")],
+        lambda: (len(g.session), "json" in g.session, list(g.session), bool(g.session)),
+        lambda: (g.session == {}, list(g.session.items()), repr(g.session), g.session.modified),
+        lambda: (g.session.setdefault("set", 1), g.session.pop("absent", None)),
+        lambda: g.session["json"]["a"].append(g.session["json"]["a"].pop()),
+        lambda: g.session.update({"set": set(SAMPLE["set"])}),
+    ],
+    ids=["all", "some", "keys", "views", "defaults", "there-and-back", "same-again"],
+)
+def test_reading_writes_nothing(
+    browser: Browser, count_commands: CountCommands, read: Callable[[], t.Any], signed_in: bool
+) -> None:
+    """However a request looks at its session, one read is all it costs and the record stays."""
+    browser.run(lambda: kvs.login_user("ada", SAMPLE) if signed_in else g.session.update(SAMPLE))
+    before = browser.records()
+    with count_commands() as commands:
+        browser.run(read)
+    assert commands.names == ["GET"]
+    assert browser.records() == before
+
+
+IN_PLACE: dict[str, tuple[t.Any, Callable[[t.Any], t.Any], t.Any]] = {
+    "list": ([1], lambda held: held.append(2), [1, 2]),
+    "list-item": ([1, 2], lambda held: held.reverse(), [2, 1]),
+    "list-type": ([1], lambda held: held.__setitem__(0, True), [True]),
+    "dict": ({"a": 1}, lambda held: held.update(b=2), {"a": 1, "b": 2}),
+    "dict-order": ({"a": 1, "b": 2}, lambda held: held.update(a=held.pop("a")), {"b": 2, "a": 1}),
+    "dict-pop": ({"a": 1}, lambda held: held.pop("a"), {}),
+    "set": ({1}, lambda held: held.add("x"), {1, "x"}),
+    "deep": ({"a": [{"b": [1]}]}, lambda h: h["a"][0]["b"].append(2), {"a": [{"b": [1, 2]}]}),
+    "in-tuple": (([1], 2), lambda held: held[0].append(2), ([1, 2], 2)),
+    "in-tuple-dict": (({"s": {1}},), lambda held: held[0]["s"].add(2), ({"s": {1, 2}},)),
+}
+in_place = pytest.mark.parametrize(
+    ("value", "change", "expected"), IN_PLACE.values(), ids=IN_PLACE.keys()
+)
+
+
+@in_place
+def test_a_change_in_place_is_saved(
+    browser: Browser,
+    count_commands: CountCommands,
+    value: t.Any,
+    change: Callable[[t.Any], t.Any],
+    expected: t.Any,
+) -> None:
+    """A change inside a stored value is noticed without further ado, and written once."""
+    browser.run(lambda: g.session.update(v=json_copy(value)))
+    with count_commands() as commands:
+        browser.run(lambda: change(g.session["v"]))
+    assert commands.names == ["GET", "EVALSHA"]
+    assert shape(browser.data()) == shape({"v": expected})
+
+
+def json_copy(value: t.Any) -> t.Any:
+    """A copy, so that no test changes the table."""
+    return codec.decode("k", codec.encode("k", value))
+
+
+@in_place
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda: None,
+        lambda: kvs.rotate_token(),
+        lambda: kvs.confirm_login() if g.session.is_authenticated else None,
+        lambda: kvs.login_user("bob") if not g.session.is_authenticated else None,
+    ],
+    ids=["nothing", "rotate", "confirm", "login"],
+)
+@pytest.mark.parametrize("signed_in", [True, False], ids=["user", "visitor"])
+def test_a_reference_taken_before_an_act_is_still_the_session_s(
+    browser: Browser,
+    value: t.Any,
+    change: Callable[[t.Any], t.Any],
+    expected: t.Any,
+    act: Callable[[], t.Any],
+    signed_in: bool,
+) -> None:
+    """What was taken out of the session before a rotation or login still belongs to it after."""
+    data = {"v": json_copy(value)}
+    browser.run(lambda: kvs.login_user("ada", data) if signed_in else g.session.update(data))
+
+    def change_after_the_act() -> None:
+        held = g.session["v"]
+        act()
+        assert g.session["v"] is held
+        change(held)
+        assert g.session.modified
+
+    browser.run(change_after_the_act)
+    assert shape(browser.data()) == shape({"v": expected})
+
+
+def test_the_object_that_was_assigned_is_the_one_in_the_session(browser: Browser) -> None:
+    """Within a request the session holds the very object that it was given, and its later state
+    is what is saved."""
+
+    def assign() -> None:
+        cart: list[int] = [1]
+        g.session["cart"] = cart
+        assert g.session["cart"] is cart
+        cart.append(2)
+
+    browser.run(assign)
+    assert browser.data() == {"cart": [1, 2]}
+
+
+def test_each_key_has_a_copy_of_its_own(browser: Browser) -> None:
+    """One list under two keys comes back as two equal lists."""
+    shared = [1]
+    browser.put(a=shared, b=[shared, shared])
+    browser.run(lambda: g.session["a"].append(2))
+    assert browser.data() == {"a": [1, 2], "b": [[1], [1]]}
+
+
+def test_two_requests_never_share_an_object(browser: Browser) -> None:
+    """A value that was read is the reader's own: changing it after the request changes nothing."""
+    browser.put(cart=[1])
+    taken = browser.data()
+    taken["cart"].append(2)
+    assert browser.data() == {"cart": [1]}
+
+
+# A failed assignment
+
+
+@pytest.fixture
+def with_record(browser: Browser) -> Browser:
+    browser.run(lambda: kvs.login_user("ada", {"cart": [1], "old": "kept"}))
+    return browser
+
+
+@refused
+def test_a_refused_assignment_leaves_the_session_as_it_was(
+    with_record: Browser, value: t.Any
+) -> None:
+    """Neither the request that fails to assign a value nor the record sees a change."""
+    before = with_record.records()
+
+    def assign() -> None:
+        with pytest.raises(UnstorableValue, match=r"^session\['cart'\]"):
+            g.session["cart"] = value
+        with pytest.raises(UnstorableValue, match=r"^session\['new'\]"):
+            g.session.setdefault("new", value)
+        assert dict(g.session) == {"cart": [1], "old": "kept"}
+        assert not g.session.modified
+
+    with_record.run(assign)
+    assert with_record.records() == before
+
+
+@pytest.mark.parametrize("value", [REFUSED["object"], REFUSED["5,000-digits"]], ids=["obj", "int"])
+def test_a_refused_login_leaves_the_session_as_it_was(with_record: Browser, value: t.Any) -> None:
+    """A login whose data cannot be stored ends nothing and begins nothing."""
+    before, cookie = with_record.records(), with_record.http.get_cookie("kvsession")
+
+    def login() -> None:
+        with pytest.raises(UnstorableValue, match=r"^session\['cart'\]"):
+            kvs.login_user("bob", {"fine": 1, "cart": [value]})
+        assert g.session.user_id == "ada"
+
+    with_record.run(login)
+    assert with_record.records() == before
+    assert with_record.http.get_cookie("kvsession") == cookie
+
+
+def test_a_refused_update_of_all_sessions_changes_none(with_record: Browser) -> None:
+    """Changes for all sessions of a user that cannot be stored change no session."""
+    before = with_record.records()
+
+    def update() -> None:
+        with pytest.raises(UnstorableValue, match=r"^session\['cart'\]"):
+            kvs.update_all_sessions("ada", {"old": "lost", "cart": object()})
+
+    with_record.run(update)
+    assert with_record.records() == before
+
+
+def test_an_unstorable_part_put_in_by_place_is_never_written(with_record: Browser) -> None:
+    """A part that cannot be stored, slipped into a list, fails the request, not the record."""
+    before = with_record.records()
+    with pytest.raises(UnstorableValue, match=r"^session\['cart'\]\[1\]"):
+        with_record.run(lambda: g.session["cart"].append(object()))
+    assert with_record.records() == before
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        kvs.logout_user,
+        lambda: kvs.revoke_session(g.session.id),
+        kvs.revoke_all_sessions,
+        lambda: kvs.login_user("bob"),
+    ],
+    ids=["logout", "revoke", "revoke-all", "login"],
+)
+def test_an_unstorable_part_does_not_stop_what_drops_it(
+    with_record: Browser, act: Callable[[], t.Any]
+) -> None:
+    """An act that gives up this session's pending changes is done whole, whatever they hold."""
+
+    def drop() -> None:
+        g.session["cart"].append(object())
+        act()
+        assert "cart" not in g.session
+
+    with_record.run(drop)
+    assert with_record.data() == {}
+
+
+@pytest.mark.parametrize("act", [kvs.rotate_token, kvs.confirm_login], ids=["rotate", "confirm"])
+def test_an_unstorable_part_stops_what_would_write_it(
+    with_record: Browser, act: Callable[[], t.Any]
+) -> None:
+    """A rotation that cannot write the pending changes does not happen, and the cookie is good."""
+    before = with_record.records()
+
+    def rotate() -> None:
+        g.session["cart"].append(object())
+        with pytest.raises(UnstorableValue, match=r"^session\['cart'\]\[1\]"):
+            act()
+        g.session["cart"].pop()
+
+    with_record.run(rotate)
+    assert with_record.records() == before
+    assert with_record.data() == {"cart": [1], "old": "kept"}
+
+
+def test_an_unreadable_value_spoils_only_its_key(
+    with_record: Browser, redis_client: redis.Redis
+) -> None:
+    """A value this process cannot read raises where it is asked for; others, and removing it,
+    work."""
+    ((key, raw),) = with_record.records().items()
+    gone = b'{" d":["2024-01-01T00:00:00",0,"No/Where"]}'
+    redis_client.set(key, raw.replace(b'"cart":[1]', b'"cart":' + gone), ex=60)
+
+    def look() -> None:
+        with pytest.raises(KVSessionError, match=r"session\['cart'\]"):
+            g.session["cart"]
+        assert g.session["old"] == "kept"
+        del g.session["cart"]
+
+    with_record.run(look)
+    assert with_record.data() == {"old": "kept"}
+
+
+# Over the size limit
+
+
+def padded(size: int) -> str:
+    """Text that takes `size` bytes in the store."""
+    return "x" * (size - 2)
+
+
+def test_too_large_a_value_is_refused_where_it_is_assigned(with_record: Browser) -> None:
+    """The assignment that would pass the limit raises, naming key, limit and setting."""
+    before = with_record.records()
+
+    def assign() -> None:
+        with pytest.raises(SessionTooLarge, match=r"session\['cart'\].*MAX_SESSION_BYTES.*10000"):
+            g.session["cart"] = padded(10_001)
+        g.session["half"] = padded(6_000)
+        with pytest.raises(SessionTooLarge, match=r"session\['rest'\]"):
+            g.session["rest"] = padded(6_000)
+        g.session["half"] = padded(6_001)  # in place of the former, not beside it
+        del g.session["half"]
+        g.session["rest"] = padded(6_000)
+        del g.session["rest"]
+        assert g.session["cart"] == [1]
+
+    with_record.run(assign)
+    assert with_record.records() == before
+
+
+@pytest.mark.parametrize("missing", range(0, 900, 60))
+def test_what_an_assignment_lets_through_can_be_committed(browser: Browser, missing: int) -> None:
+    """A value is refused where it is assigned or can be written: no request fails for its size
+    after its view has returned."""
+    refusals: list[SessionTooLarge] = []
+
+    def assign() -> None:
+        try:
+            g.session["v"] = padded(10_000 - missing)
+        except SessionTooLarge as refusal:
+            refusals.append(refusal)
+
+    browser.run(assign)
+    assert bool(browser.data()) != bool(refusals)
+
+
+def test_keys_count_towards_the_size(browser: Browser) -> None:
+    """A long key, and the many keys that a form may bring, are refused like a large value."""
+
+    def assign() -> None:
+        with pytest.raises(SessionTooLarge):
+            g.session["k" * 10_001] = 1
+        with pytest.raises(SessionTooLarge):
+            g.session.update({f"key-{n:03}": 1 for n in range(1_000)})
+        g.session.clear()
+
+    browser.run(assign)
+
+
+def test_growth_in_place_over_the_limit_leaves_the_record(with_record: Browser) -> None:
+    """A list that has grown too large fails the request, and the record stays as it was."""
+    before = with_record.records()
+    with pytest.raises(SessionTooLarge):
+        with_record.run(lambda: g.session["cart"].append(padded(10_000)))
+    assert with_record.records() == before
+    with_record.run(lambda: g.session["cart"].append(2))
+    assert with_record.data()["cart"] == [1, 2]
+
+
+def test_a_login_over_the_limit_leaves_the_session(with_record: Browser) -> None:
+    """A login with too much data, a visitor's included, is refused whole."""
+    before = with_record.records()
+
+    def login() -> None:
+        with pytest.raises(SessionTooLarge):
+            kvs.login_user("ada", {"v": padded(10_001)})
+        assert g.session["cart"] == [1]
+
+    with_record.run(login)
+    assert with_record.records() == before
+
+
+def test_a_login_that_a_visitor_s_data_make_too_large_is_refused(browser: Browser) -> None:
+    """A visitor's data and the login's are counted together, and the visitor keeps theirs."""
+    browser.put(visit=padded(6_000))
+    before = browser.records()
+
+    def login() -> None:
+        with pytest.raises(SessionTooLarge):
+            kvs.login_user("ada", {"v": padded(6_000)})
+        assert not g.session.is_authenticated
+
+    browser.run(login)
+    assert browser.records() == before
+    assert browser.data() == {"visit": padded(6_000)}
+
+
+@pytest.fixture
+def full(make_app: MakeApp, redis_client: redis.Redis, keys: Keys) -> Browser:
+    """A session of ada's that has no byte to spare, beside one that has, of today's limits."""
+    browser = Browser(make_app(max_session_bytes=10_000), redis_client, keys)
+    browser.run(lambda: kvs.login_user("ada", {"role": "admin", "v": padded(8_000)}))
+    (raw,) = browser.records().values()
+    data = json.loads(raw)["data"]
+    size = sum(len(json.dumps(key)) + len(json.dumps(value)) + 2 for key, value in data.items())
+    tight = Browser(make_app(max_session_bytes=size), redis_client, keys)
+    cookie = browser.http.get_cookie("kvsession")
+    assert cookie
+    tight.http.set_cookie("kvsession", cookie.value)
+    return tight
+
+
+LONG_AGENT = {"User-Agent": '"' * 512}
+
+
+def test_a_renewal_that_has_no_room_does_not_fail_the_request(full: Browser, clock: Clock) -> None:
+    """A browser whose new name no longer fits into a full session is let in nevertheless."""
+    clock.advance(minutes=6)
+    assert full.http.get("/me", headers=LONG_AGENT).status_code == 200
+
+
+def test_a_lowered_limit_does_not_lock_out_a_larger_session(
+    full: Browser, make_app: MakeApp, clock: Clock
+) -> None:
+    """A session made before the limit was lowered can still be read, shrunk and signed out."""
+    lowered = make_app(max_session_bytes=2_000)
+    http = lowered.test_client()
+    cookie = full.http.get_cookie("kvsession")
+    assert cookie
+    http.set_cookie("kvsession", cookie.value)
+    clock.advance(minutes=6)
+    assert http.get("/me").status_code == 200
+    assert http.post("/logout").status_code == 200
+
+
+def test_one_full_session_does_not_keep_the_others_from_a_change(
+    full: Browser, clock: Clock
+) -> None:
+    """A role taken away from all sessions is gone from every one that has room, even where one
+    has none and the call says so."""
+    app = full.http.application
+    others = [app.test_client() for _ in range(2)]
+    for http in others:
+        http.post("/login/ada", json={"data": {"role": "admin"}})
+    clock.advance(minutes=6)
+    full.http.get("/me")  # is now the most recently used one
+    with app.app_context(), pytest.raises(SessionTooLarge):
+        kvs.update_all_sessions("ada", {"role": "a reader from now on"})
+    roles = [http.get("/me").get_json()["data"]["role"] for http in others]
+    assert roles == ["a reader from now on"] * 2
+
+
+def test_flask_s_own_session_may_be_a_value_s_neighbour(browser: Browser) -> None:
+    """`flask.session` itself is no value, and refusing it leaves both sessions alone."""
+
+    def assign() -> None:
+        with pytest.raises(UnstorableValue):
+            g.session["copy"] = flask.session
+        with pytest.raises(UnstorableValue):
+            g.session["self"] = kvs.current_session
+        with pytest.raises(UnstorableValue):
+            g.session["request"] = request
+
+    browser.run(assign)
+    assert browser.records() == {}
+
+
+def test_the_store_takes_no_value_that_the_session_refuses(app: Flask) -> None:
+    """Outside a request too a value that would not come back is refused by its key."""
+    with pytest.raises(UnstorableValue, match=r"^session\['role'\]"):
+        store_of(app).update_all("ada", {"role": Colour.RED})
+
+
+def test_a_decode_error_of_one_client_is_not_another_s(client: FlaskClient) -> None:
+    """A request that failed to assign leaves the next request of the same browser in order."""
+    client.post("/data", json={"a": 1})
+    with pytest.raises(UnstorableValue):
+        client.post("/data", data='{"a": NaN}', content_type="application/json")
+    assert client.get("/data").get_json() == {"a": 1}
