@@ -40,7 +40,7 @@ def login_user(
     `StoreUnavailable` if the login could not be done; nobody is signed in then.
     """
     state = request_state()
-    state.login(user_id, data or {}, remember)
+    state.login(user_id, data or {}, bool(remember))
     return state.session
 
 
@@ -104,6 +104,8 @@ def update_all_sessions(
     """Changes data in all of a user's sessions, say because a role was taken away; returns how
     many. Each session's next request sees it, and of the current one too only the next (OWASP
     ASVS 5.0, 8.3.2)."""
+    if isinstance(remove, str | bytes):
+        raise TypeError("remove takes several keys, such as ['role'], not one.")
     return app_state().store.update_all(user_id, changes, remove)
 
 

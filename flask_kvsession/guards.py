@@ -178,10 +178,17 @@ def _is_within_site(url: str) -> bool:
 
 
 def _covers(pattern: str, path: str) -> bool:
-    stem = pattern.removesuffix("/*")
-    return path == stem or (stem != pattern and path.startswith(f"{stem}/"))
+    stem = pattern.removesuffix("/*").rstrip("/")
+    # A route may answer with and without a slash at the end.
+    return path.rstrip("/") == stem or (stem != pattern and path.startswith(f"{stem}/"))
 
 
 def _origin_is_host() -> bool:
     origin = request.headers.get("Origin")
-    return origin is None or urlsplit(origin).netloc == request.host
+    if origin is None:
+        return True
+    try:
+        host = urlsplit(origin).netloc
+    except ValueError:
+        return False
+    return host != "" and host == request.host

@@ -74,9 +74,11 @@ def redis_client(socket_path: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def make_app(socket_path: str, prefix: str) -> MakeApp:
+def make_app(socket_path: str, prefix: str) -> Iterator[MakeApp]:
     """Makes an app with sessions and a few views; keyword arguments are settings without their
     prefix. Two apps of one test share their keys, as two workers do."""
+
+    made: list[Flask] = []
 
     def make(name: str = "app", *, views: bool = True, **settings: t.Any) -> Flask:
         app = Flask(name)
@@ -86,9 +88,12 @@ def make_app(socket_path: str, prefix: str) -> MakeApp:
         kvs.KVSession(app)
         if views:
             add_views(app)
+        made.append(app)
         return app
 
-    return make
+    yield make
+    for app in made:
+        close(app)
 
 
 @pytest.fixture
@@ -132,6 +137,13 @@ def add_views(app: Flask) -> None:
     @app.get("/untouched")
     def untouched() -> t.Any:
         return {}
+
+
+def close(app: Flask) -> None:
+    """Closes an app's connections, if it has made any."""
+    store = vars(state_of(app)).get("_store")
+    if store is not None:
+        store.close()
 
 
 def state_of(app: Flask) -> AppState:

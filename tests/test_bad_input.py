@@ -26,10 +26,7 @@ from werkzeug.wrappers import Response
 import flask_kvsession as kvs
 from flask_kvsession.token import Token, new_session_id, user_hash
 
-from .conftest import Clock, MakeApp, store_of, token_of
-
-Keys = Callable[[], set[str]]
-CountCommands = Callable[[], t.Any]
+from .conftest import Clock, CountCommands, Keys, MakeApp, store_of, token_of
 
 quick = settings(
     max_examples=100,
@@ -388,7 +385,7 @@ def test_a_key_of_another_type_is_no_session(
     cookie, key = plant(good_record)
     redis_client.delete(key)
     arguments = {"HSET": ("field", "x"), "ZADD": ("1", "x")}.get(command, ("x",))
-    redis_client.execute_command(command, key, *arguments)
+    redis_client.execute_command(command, key, *arguments)  # type: ignore[no-untyped-call]
     before = redis_client.dump(key)
     assert attacker.get("/me", Cookie=cookie).status_code == 401
     assert attacker.open("POST", "/logout", Cookie=cookie).status_code == 200
@@ -693,7 +690,6 @@ HOSTS = [
 HOSTS += [
     "localhost\t",
     "\xff",
-    "xn--a",
     "a" * 10_000,
     "127.0.0.1:",
     "localhost:x",
@@ -925,10 +921,13 @@ def test_no_spelling_of_a_path_gets_around_its_protection(
 ) -> None:
     """However a protected view's URL is written, a visitor does not see it."""
     app = make_app(protected_paths=(pattern,))
-    view: Callable[..., str] = lambda **path: "the secret"  # noqa: E731
-    app.add_url_rule("/secret", "secret", view, strict_slashes=False)
+
+    @app.get("/secret", strict_slashes=False)
+    def secret() -> str:
+        return "the secret"
+
     if pattern.endswith("*"):
-        app.add_url_rule("/secret/<path:path>", "deep", view)
+        app.add_url_rule("/secret/<path:path>", "deep", lambda path: "the secret")
     response = Attacker(app).client.get(path, follow_redirects=True)
     assert "the secret" not in response.get_data(as_text=True)
     assert response.status_code in (401, 404)

@@ -17,9 +17,8 @@ from werkzeug.test import TestResponse
 import flask_kvsession as kvs
 from flask_kvsession.token import Token, new_session_id
 
-from .conftest import Clock, MakeApp, token_of
+from .conftest import Clock, CountCommands, Keys, MakeApp, token_of
 
-Keys = Callable[[], set[str]]
 Act = Callable[[], t.Any]
 
 TOKEN = r"[A-Za-z0-9_-]{62}"
@@ -510,7 +509,7 @@ def test_errors_and_redirects_say_it_too(make_app: MakeApp, url: str) -> None:
     ],
 )
 def test_a_page_that_does_not_touch_the_session_has_no_trace_of_it(
-    page: Page, count_commands: t.Any, cookie: str, act: Act
+    page: Page, count_commands: CountCommands, cookie: str, act: Act
 ) -> None:
     """An untouched session costs no Redis call and leaves no header, whatever cookie came."""
     if cookie == "login":

@@ -129,6 +129,7 @@ DURATIONS = [name for name, value in DEFAULTS.items() if isinstance(value, timed
 BOOLEANS = [name for name, value in DEFAULTS.items() if isinstance(value, bool)]
 
 REFUSED: list[tuple[str, t.Any]] = [
+    *((name, value) for name in DEFAULTS for value in (["x"], {"x": 1}, {"x"})),
     *((name, value) for name in DURATIONS for value in BAD_DURATIONS),
     *((name, value) for name in [*BOOLEANS, "cookie_secure"] for value in BAD_BOOLEANS),
     *(

@@ -32,7 +32,7 @@ from flask_kvsession.record import Stored
 from flask_kvsession.request import request_state
 from flask_kvsession.token import Token, is_session_id, new_session_id, user_hash
 
-from .conftest import MakeApp, state_of, store_of, token_of
+from .conftest import Keys, MakeApp, state_of, store_of, token_of
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 SOME_ID = UUID("12345678-1234-5678-1234-567812345678")
@@ -391,7 +391,7 @@ def test_a_repr_names_the_session_only(app: Flask) -> None:
 def test_no_token_is_in_redis(
     all_acts: Callable[[], Tokens],
     redis_client: redis.Redis,
-    keys: Callable[[], set[str]],
+    keys: Keys,
     client: FlaskClient,
 ) -> None:
     """The store holds no part of any secret, in keys, records or indexes."""

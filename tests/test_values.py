@@ -36,10 +36,7 @@ import flask_kvsession as kvs
 from flask_kvsession import codec
 from flask_kvsession.errors import KVSessionError, SessionTooLarge, UnstorableValue
 
-from .conftest import Clock, MakeApp, store_of
-
-Keys = Callable[[], set[str]]
-CountCommands = Callable[[], t.Any]
+from .conftest import Clock, CountCommands, Keys, MakeApp, store_of
 
 quick = settings(
     max_examples=150,
@@ -262,6 +259,7 @@ def test_an_odd_time_zone_comes_back_equal_or_is_refused(
     back = codec.decode("k", encoded)
     assert back == value
     assert back.utcoffset() == value.utcoffset()
+    assert codec.encode("k", back) == encoded
 
 
 WRITE_SETS = """
