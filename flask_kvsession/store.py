@@ -30,6 +30,8 @@ RedisClient = redis.Redis | redis.RedisCluster
 
 ACTS = ("create", "commit", "remove", "revoke", "limit")
 
+_TOLERANCE_MS = 100
+
 _CHUNK = 1000
 """How many sessions one act ends at the most: a script keeps every other client waiting."""
 
@@ -55,7 +57,11 @@ class ServerClock:
         return self._ahead is not None
 
     def learn(self, server_ms: int) -> None:
-        self._ahead = server_ms - _monotonic_ms()
+        """Takes what the server has just said, unless it differs by no more than a reply's way
+        back may take: the time told should not waver, or two logins could change places."""
+        ahead = server_ms - _monotonic_ms()
+        if self._ahead is None or abs(ahead - self._ahead) > _TOLERANCE_MS:
+            self._ahead = ahead
 
     def now(self) -> int:
         assert self._ahead is not None, "the clock was read before it was set"

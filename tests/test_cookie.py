@@ -255,7 +255,7 @@ def test_a_visitor_s_first_write_sets_the_same_cookie(
 
 @pytest.mark.parametrize("mode", ["debug", "testing"])
 def test_debug_and_testing_may_be_set_late(make_app: MakeApp, mode: str) -> None:
-    """On plain http the cookie works in debug and in testing mode, wherever they are switched on."""
+    """In debug and in testing mode the cookie works on plain http, however late they are set."""
     app = make_app()
     app.testing = False
     setattr(app, mode, True)

@@ -104,7 +104,7 @@ def test_the_password_of_another_browser_does_not_count(
 
 class TestConfirmLogin:
     def test_makes_fresh_again(self, app: Flask, sign_in: SignIn, clock: Clock, do: Do) -> None:
-        """After `confirm_login` the session is fresh, in this request and for as long as a login."""
+        """After `confirm_login` the session is as fresh as after a login, at once."""
         browser = sign_in(app)
         clock.advance(hours=1)
         seen: list[bool] = []

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
@@ -50,11 +51,23 @@ def test_the_source_distribution_can_be_tested(built: Path) -> None:
     assert {"README.md", "CHANGELOG.md", "LICENSE", "example/__init__.py"} <= names
 
 
-def test_the_core_needs_five_libraries(wheel: zipfile.ZipFile) -> None:
-    """Installed without extras the package needs five libraries, with lower bounds only."""
+@pytest.fixture(scope="module")
+def metadata(wheel: zipfile.ZipFile) -> Message:
     name = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
-    metadata = Parser().parsestr(wheel.read(name).decode())
+    return Parser().parsestr(wheel.read(name).decode())
+
+
+def test_it_is_described_as_in_the_readme(metadata: Message) -> None:
+    """The metadata name the distribution, the oldest Python, the extras, and carry the README."""
     assert metadata["Name"] == "Flask-KVSession-Redis"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert set(metadata.get_all("Provides-Extra", [])) == {"async", "embedded"}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert str(metadata.get_payload()).strip() == readme.strip()
+
+
+def test_the_core_needs_five_libraries(metadata: Message) -> None:
+    """Installed without extras the package needs five libraries, with lower bounds only."""
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert {line.split(">=")[0] for line in needed} == {
         "blinker",
@@ -103,5 +116,10 @@ def test_no_file_names_a_registry() -> None:
     assert files
     locks = {"uv.lock", "poetry.lock", "pylock.toml", "pdm.lock", "package-lock.json"}
     assert not locks & {path.name for path in files}
-    hosts = (b"files.python" + b"hosted.org", b"registry.npm" + b"js.org", b"deb.deb" + b"ian.org")
+    hosts = (
+        b"files.python" + b"hosted.org",
+        b"pypi" + b".org",
+        b"registry.npm" + b"js.org",
+        b"deb.deb" + b"ian.org",
+    )
     assert [path for path in files for host in hosts if host in path.read_bytes()] == []

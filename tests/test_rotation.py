@@ -136,11 +136,10 @@ def test_a_secret_changed_meanwhile_stays(
     keeps its changes."""
     browser = sign_in(app)
     parallel = browser_with(app, token_of(browser))
-    app.get("/rotate")(lambda: [kvs.rotate_token()])
 
     def act() -> None:
         g.session["x"] = 1
-        parallel.get("/rotate")
+        do(parallel, kvs.rotate_token)
         rotate()
 
     response = do(browser, act)

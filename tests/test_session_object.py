@@ -1,0 +1,425 @@
+"""The session as a view sees it."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Callable, Mapping, MutableMapping
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from flask import Flask, g
+from flask.testing import FlaskClient
+from werkzeug.local import LocalProxy
+
+import flask_kvsession as kvs
+from flask_kvsession.errors import SessionTooLarge, UnstorableValue
+
+from .conftest import Clock, CountCommands, Do, MakeApp, SignIn, token_of
+
+FACTS = [
+    "id", "user_id", "is_authenticated", "is_fresh", "created_at", "last_seen_at",
+    "authenticated_at", "expires_at", "ip_address", "user_agent", "remembered", "new", "modified",
+    "ended",
+]  # fmt: skip
+TIMES = [name for name in FACTS if name.endswith("_at")]
+
+Act = Callable[[t.Any], object]
+
+OPERATIONS: dict[str, Act] = {
+    "set": lambda m: m.__setitem__("new", 1),
+    "set over": lambda m: m.__setitem__("a", 9),
+    "get": lambda m: m["a"],
+    "get nested": lambda m: m["list"][1],
+    "get missing": lambda m: m["missing"],
+    "get a number": lambda m: m[1],
+    "get()": lambda m: (m.get("a"), m.get("missing"), m.get("missing", 7), m.get(None)),
+    "del": lambda m: m.__delitem__("a"),
+    "del missing": lambda m: m.__delitem__("missing"),
+    "in": lambda m: ("a" in m, "missing" in m, 1 in m, None in m, () in m),
+    "len": lambda m: len(m),
+    "bool": lambda m: bool(m),
+    "iter": lambda m: list(m),
+    "keys": lambda m: (list(m.keys()), "a" in m.keys(), m.keys() & {"a", "z"}),  # noqa: SIM118
+    "values": lambda m: list(m.values()),
+    "items": lambda m: list(m.items()),
+    "dict": lambda m: dict(m),
+    "unpack": lambda m: {**m},
+    "==": lambda m: (m == {"a": 1}, m == dict(m), m == 1),
+    "pop": lambda m: m.pop("a"),
+    "pop missing": lambda m: m.pop("missing"),
+    "pop default": lambda m: m.pop("missing", 5),
+    "popitem": lambda m: sorted(key for key, _ in [m.popitem() for _ in list(m)]),
+    "popitem of nothing": lambda m: (m.clear(), m.popitem()),
+    "clear": lambda m: m.clear(),
+    "setdefault": lambda m: (m.setdefault("a", 9), m.setdefault("new", [])),
+    "setdefault in place": lambda m: m.setdefault("new", []).append(1),
+    "update": lambda m: m.update({"a": 2, "b": 3}, c=4),
+    "update from pairs": lambda m: m.update([("a", 2), ("b", 3)]),
+    "in place, a list": lambda m: m["list"].append({"x": []}),
+    "in place, deep": lambda m: m["dict"]["deep"].update(er=[1]),
+    "clear, then set": lambda m: (m.clear(), m.__setitem__("a", 1)),
+    "del, then set": lambda m: (m.__delitem__("a"), m.__setitem__("a", 1)),
+    "del, then get": lambda m: (m.__delitem__("a"), m.get("a")),
+    "a snapshot of keys": lambda m: [m.pop(key) for key in list(m)],
+    "unhashable": lambda m: m.get([]),
+}
+
+
+def outcome(act: Act, mapping: MutableMapping[str, t.Any]) -> tuple[object, dict[str, t.Any]]:
+    """What an operation gave, or the kind of error, and what the mapping was afterwards."""
+    try:
+        result = act(mapping)
+    except (KeyError, TypeError) as error:
+        result = type(error)
+    return result, dict(mapping)
+
+
+@pytest.mark.parametrize("act", OPERATIONS.values(), ids=OPERATIONS)
+@pytest.mark.parametrize("who", ["nobody", "visitor", "user"])
+def test_it_behaves_as_a_dict(app: Flask, client: FlaskClient, do: Do, act: Act, who: str) -> None:
+    """Each operation gives what it gives on a dict, and the next request has what a dict has."""
+    content: dict[str, t.Any] = {"a": 1, "dict": {"deep": {}}, "list": [1, [2]]}
+    if who == "user":
+        client.post("/login/ada", json={"data": content})
+    elif who == "visitor":
+        client.post("/data", json=content)
+    else:
+        content = {}
+    expected = outcome(act, content)
+    seen: list[object] = []
+    do(client, lambda: seen.append(outcome(act, g.session)))
+    assert seen == [expected]
+    assert client.get("/data").get_json() == expected[1]
+
+
+def facts_of(client: FlaskClient, do: Do) -> dict[str, t.Any]:
+    seen: list[dict[str, t.Any]] = []
+    do(client, lambda: seen.append({name: getattr(g.session, name) for name in FACTS}))
+    return seen[0]
+
+
+class TestFacts:
+    def test_of_nobody(self, client: FlaskClient, do: Do) -> None:
+        """Where there is no session, there are no facts but that it would be new."""
+        false = {"is_authenticated": False, "is_fresh": False, "modified": False}
+        assert facts_of(client, do) == dict.fromkeys(FACTS) | false | {"new": True}
+
+    def test_of_a_visitor(self, client: FlaskClient, do: Do) -> None:
+        """A visitor's session has an id, times and a client, but nobody signed in."""
+        client.post("/data", json={"x": 1})
+        facts = facts_of(client, do)
+        times = [facts.pop(name) for name in TIMES]
+        assert times[0] == times[1]
+        assert times[2] is None
+        assert times[3] == times[0] + timedelta(days=1)
+        assert facts == {
+            "id": (token_of(client) or "")[:19],
+            "user_id": None,
+            "is_authenticated": False,
+            "is_fresh": False,
+            "ip_address": "127.0.0.1",
+            "user_agent": client.environ_base["HTTP_USER_AGENT"],
+            "remembered": True,
+            "new": False,
+            "modified": False,
+            "ended": None,
+        }
+
+    def test_of_a_user(self, app: Flask, sign_in: SignIn, do: Do) -> None:
+        """A user's session tells who is signed in, since when, until when and from where."""
+        browser = sign_in(app, remember=False)
+        facts = facts_of(browser, do)
+        created, seen, authenticated, expires = (facts.pop(name) for name in TIMES)
+        assert created == seen == authenticated
+        assert expires == created + timedelta(hours=12)
+        assert abs(created - datetime.now(UTC)) < timedelta(minutes=1)
+        assert facts == {
+            "id": (token_of(browser) or "")[:19],
+            "user_id": "ada",
+            "is_authenticated": True,
+            "is_fresh": True,
+            "ip_address": "127.0.0.1",
+            "user_agent": browser.environ_base["HTTP_USER_AGENT"],
+            "remembered": False,
+            "new": False,
+            "modified": False,
+            "ended": None,
+        }
+
+    def test_of_a_user_who_has_just_signed_in(self, client: FlaskClient, do: Do) -> None:
+        """Right after `login_user`, in the same request, the facts are those of the next one."""
+        seen: list[dict[str, t.Any]] = []
+
+        def act() -> None:
+            kvs.login_user("ada")
+            seen.append({name: getattr(g.session, name) for name in FACTS})
+
+        do(client, act)
+        assert seen[0].pop("new") is True
+        later = facts_of(client, do)
+        assert later.pop("new") is False
+        assert seen[0] == later
+
+    @pytest.mark.parametrize("who", ["visitor", "user"])
+    def test_times_are_aware_and_in_utc(
+        self, app: Flask, client: FlaskClient, do: Do, who: str
+    ) -> None:
+        """All times are aware datetimes in UTC."""
+        client.post("/login/ada" if who == "user" else "/data", json={"x": 1})
+        times = [time for name, time in facts_of(client, do).items() if name in TIMES and time]
+        assert len(times) == (4 if who == "user" else 3)
+        assert all(time.tzinfo is UTC for time in times)
+
+    @pytest.mark.parametrize("setting", ["record_ip", "record_user_agent"])
+    def test_are_recorded_only_if_wanted(self, make_app: MakeApp, setting: str) -> None:
+        """Without `KVSESSION_RECORD_IP` or `_USER_AGENT` that one is None."""
+        app = make_app(**{setting: False})
+        app.test_client().post("/login/ada")
+        with app.app_context():
+            (info,) = kvs.list_sessions("ada")
+        assert (info.ip_address is None) is (setting == "record_ip")
+        assert (info.user_agent is None) is (setting == "record_user_agent")
+
+    def test_a_forwarded_address_is_not_believed(self, client: FlaskClient, do: Do) -> None:
+        """Without ProxyFix, X-Forwarded-For is anybody's word."""
+        client.post("/login/ada", headers={"X-Forwarded-For": "192.0.2.66"})
+        assert facts_of(client, do)["ip_address"] == "127.0.0.1"
+
+    @pytest.mark.parametrize("agent", [None, "", "x" * 1_000_000, "é\x00\x1b[31m", "<b>"])
+    def test_any_user_agent_will_do(self, client: FlaskClient, do: Do, agent: str | None) -> None:
+        """One of any content is kept, its first 512 characters; without one there is None."""
+        client.environ_base.pop("HTTP_USER_AGENT")
+        if agent is not None:
+            client.environ_base["HTTP_USER_AGENT"] = agent
+        client.post("/login/ada")
+        assert facts_of(client, do)["user_agent"] == ((agent or "")[:512] or None)
+
+    def test_no_data_can_overwrite_them(self, app: Flask, sign_in: SignIn, do: Do) -> None:
+        """Data with the names of facts are data, and the facts stay facts."""
+        browser = sign_in(app, "bob")
+        before = facts_of(browser, do)
+        names = [*FACTS, "v", "family", "secret", "user", "created", "data", "_id", "_user_id"]
+
+        def act() -> None:
+            g.session.update(dict.fromkeys(names, "evil"))
+
+        do(browser, act)
+        after = facts_of(browser, do)
+        moved = {"last_seen_at", "expires_at"}  # any write is activity
+        assert {n: after[n] for n in after.keys() - moved} == {
+            n: before[n] for n in before.keys() - moved
+        }
+        assert browser.get("/data").get_json() == dict.fromkeys(names, "evil")
+
+    @pytest.mark.parametrize("name", FACTS)
+    def test_cannot_be_set(self, client: FlaskClient, do: Do, name: str) -> None:
+        """No fact can be assigned."""
+
+        def act() -> None:
+            with pytest.raises(AttributeError):
+                setattr(g.session, name, "evil")
+
+        assert do(client, act).status_code == 200
+
+    def test_are_never_in_the_mapping(self, app: Flask, sign_in: SignIn, do: Do) -> None:
+        """The mapping of a user without data is empty, in each way of looking at it."""
+        seen: list[object] = []
+
+        def act() -> None:
+            s = g.session
+            seen.append((dict(s), len(s), list(s), bool(s), [n for n in FACTS if n in s]))
+
+        do(sign_in(app), act)
+        assert seen == [({}, 0, [], False, [])]
+
+
+def after_a_change(session: kvs.Session, verb: Callable[[], object]) -> None:
+    session["b"] = 1
+    verb()
+
+
+class TestModified:
+    @pytest.mark.parametrize(
+        ("act", "expected"),
+        [
+            (lambda s: s.get("a"), False),
+            (lambda s: s["list"], False),
+            (lambda s: dict(s), False),
+            (lambda s: s.__setitem__("b", 1), True),
+            (lambda s: s.__setitem__("a", 2), True),
+            (lambda s: s.__setitem__("a", True), True),
+            (lambda s: s.__setitem__("a", 1), False),
+            (lambda s: s.__setitem__("list", [1]), False),
+            (lambda s: s["list"].append(2), True),
+            (lambda s: (s["list"].append(2), s["list"].pop()), False),
+            (lambda s: s.__delitem__("a"), True),
+            (lambda s: (s.__setitem__("b", 1), s.__delitem__("b")), False),
+            (lambda s: s.clear(), True),
+            (lambda s: after_a_change(s, kvs.rotate_token), False),
+            (lambda s: after_a_change(s, kvs.confirm_login), False),
+            (lambda s: after_a_change(s, lambda: kvs.login_user("bob")), False),
+            (lambda s: after_a_change(s, kvs.logout_user), False),
+        ],
+    )
+    def test_is_whether_something_is_to_be_written(
+        self, app: Flask, sign_in: SignIn, do: Do, act: Callable[[t.Any], object], expected: bool
+    ) -> None:
+        """`modified` is true exactly if the data now are not those that Redis holds."""
+        browser = sign_in(app, data={"a": 1, "list": [1]})
+        seen: list[bool] = []
+
+        def run() -> None:
+            act(g.session)
+            seen.append(g.session.modified)
+
+        do(browser, run)
+        assert seen == [expected]
+
+    def test_nothing_modified_nothing_written(
+        self, app: Flask, sign_in: SignIn, do: Do, count_commands: CountCommands
+    ) -> None:
+        """A value replaced by an equal one costs no write."""
+        browser = sign_in(app, data={"a": 1, "list": [1]})
+        with count_commands() as commands:
+            do(browser, lambda: g.session.update(a=1, list=[1]))
+        assert commands.names == ["GET"]
+
+
+class TestRefusedValues:
+    @pytest.mark.parametrize(
+        "act",
+        [
+            lambda s: s.update(bad=object()),
+            lambda s: s.update(bad=float("nan")),
+            lambda s: s.update(bad={1: 2}),
+            lambda s: s.update(bad=["\ud800"]),
+            lambda s: s.__setitem__(1, 1),
+            lambda s: s.__setitem__(None, 1),
+            lambda s: s.__setitem__("\ud800", 1),
+            lambda s: s.setdefault("bad", object()),
+            lambda s: s.update(bad="x" * 70_000),
+            lambda s: s.__setitem__("k" * 70_000, 1),
+        ],
+    )
+    def test_raise_where_they_are_assigned(
+        self, app: Flask, sign_in: SignIn, do: Do, act: Callable[[t.Any], object]
+    ) -> None:
+        """A value that cannot be kept raises in the view; what was there stays, and the request
+        goes on."""
+        browser = sign_in(app, data={"a": 1})
+
+        def run() -> None:
+            with pytest.raises((UnstorableValue, SessionTooLarge)):
+                act(g.session)
+            g.session["b"] = 2
+
+        assert do(browser, run).status_code == 200
+        assert browser.get("/data").get_json() == {"a": 1, "b": 2}
+
+    def test_name_the_key(self, client: FlaskClient, do: Do) -> None:
+        """The error names the key and the place in the value."""
+
+        def run() -> None:
+            with pytest.raises(UnstorableValue, match=r"session\['cart'\]\[0\]\['price'\]"):
+                g.session["cart"] = [{"price": object()}]
+
+        assert do(client, run).status_code == 200
+
+    def test_put_in_place_fail_the_request_and_nothing_else(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """Put into a list in place, such a value is found at the end: an error, and nothing of the
+        request's changes is written."""
+        browser = sign_in(app, data={"list": []})
+
+        def run() -> None:
+            g.session["b"] = 2
+            g.session["list"].append(object())
+
+        with pytest.raises(UnstorableValue, match="list"):
+            do(browser, run)
+        assert browser.get("/data").get_json() == {"list": []}
+
+
+class TestRepr:
+    def test_of_an_untouched_session_does_not_touch_it(
+        self, client: FlaskClient, do: Do, count_commands: CountCommands
+    ) -> None:
+        """Showing an untouched session, as debuggers do, costs nothing and leaves no trace."""
+        client.post("/login/ada")
+        seen: list[str] = []
+        with count_commands() as commands:
+            response = do(client, lambda: seen.append(repr(g.session)))
+        assert seen == ["<Session, not loaded>"]
+        assert not commands.names
+        assert "Vary" not in response.headers
+
+    @pytest.mark.parametrize("who", ["nobody", "visitor", "user"])
+    def test_shows_the_id_and_no_data(self, client: FlaskClient, do: Do, who: str) -> None:
+        """A loaded session shows its public id: no token, no data."""
+        if who != "nobody":
+            client.post("/login/ada" if who == "user" else "/data", json={"x": "datum"})
+        client.post("/data", json={"x": "datum"})
+        seen: list[str] = []
+        do(client, lambda: len(g.session) and seen.append(f"{g.session!r} {g.session}"))
+        token = token_of(client) or ""
+        assert token[:19] in seen[0]
+        assert token[19:] not in seen[0]
+        assert "datum" not in seen[0]
+
+
+class TestCurrentSession:
+    def test_is_a_proxy_of_g_session(self, client: FlaskClient, do: Do) -> None:
+        """`current_session` is `g.session` in everything but identity."""
+
+        def act() -> None:
+            proxy = t.cast("LocalProxy[kvs.Session]", kvs.current_session)
+            assert proxy._get_current_object() is g.session
+            assert isinstance(kvs.current_session, kvs.Session)
+            assert isinstance(kvs.current_session, MutableMapping)
+            kvs.current_session["a"] = 1
+            assert g.session == kvs.current_session == {"a": 1}
+            assert "a" in kvs.current_session
+            assert {**kvs.current_session} == {"a": 1}
+            del kvs.current_session["a"]
+            assert not kvs.current_session
+            assert repr(kvs.current_session) == repr(g.session)
+
+        assert do(client, act).status_code == 200
+
+    def test_outside_a_request_says_so(self, app: Flask) -> None:
+        """Without a request there is no current session."""
+        with pytest.raises(RuntimeError, match="outside of"):
+            len(kvs.current_session)
+        with app.app_context(), pytest.raises(RuntimeError, match="outside of request context"):
+            kvs.current_session["x"] = 1
+        assert repr(kvs.current_session) == "<LocalProxy unbound>"
+
+
+def test_it_is_what_its_types_say(client: FlaskClient, do: Do) -> None:
+    """A session is a `Session`, a mapping, and no dict."""
+
+    def act() -> None:
+        assert type(g.session) is kvs.Session
+        assert isinstance(g.session, Mapping)
+        assert not isinstance(g.session, dict)
+
+    assert do(client, act).status_code == 200
+
+
+def test_values_are_made_anew_in_each_request(app: Flask, sign_in: SignIn, do: Do) -> None:
+    """A list kept from one request is not the one of the next."""
+    browser = sign_in(app, data={"list": [1]})
+    kept: list[list[int]] = []
+    do(browser, lambda: kept.append(g.session["list"]))
+    kept[0].append(2)
+    do(browser, lambda: kept.append(g.session["list"]))
+    assert kept == [[1, 2], [1]]
+
+
+def test_it_ends_in_time(app: Flask, sign_in: SignIn, clock: Clock, do: Do) -> None:
+    """A session that is over reads as nobody's, in every fact but the reason, which is None too."""
+    browser = sign_in(app)
+    clock.advance(days=8)
+    facts = facts_of(browser, do)
+    assert {name for name, value in facts.items() if value} == {"new"}

@@ -1,0 +1,337 @@
+"""What an app is told, and when."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+import redis
+from blinker import NamedSignal
+from flask import Flask, g
+from flask.testing import FlaskClient
+
+import flask_kvsession as kvs
+from flask_kvsession import signals
+
+from .conftest import Clock, Do, Keys, MakeApp, SignIn, browser_with, cookies_of, token_of
+
+ALL: dict[str, NamedSignal] = {name: getattr(signals, name) for name in signals.__all__}
+
+
+@dataclass
+class Heard:
+    """What one receiver of all signals was told, and what Redis held by then."""
+
+    names: list[str] = field(default_factory=list)
+    senders: list[object] = field(default_factory=list)
+    infos: list[kvs.SessionInfo] = field(default_factory=list)
+    extras: list[dict[str, t.Any]] = field(default_factory=list)
+    states: list[dict[str, t.Any]] = field(default_factory=list)
+
+    def forget(self) -> None:
+        for heard in vars(self).values():
+            heard.clear()
+
+
+@pytest.fixture
+def state(redis_client: redis.Redis, keys: Keys) -> Callable[[], dict[str, t.Any]]:
+    """What Redis holds of this test's sessions."""
+
+    def state() -> dict[str, t.Any]:
+        return {key: redis_client.get(key) for key in keys() if ":s:" in key}
+
+    return state
+
+
+@pytest.fixture
+def heard(app: Flask, state: Callable[[], dict[str, t.Any]]) -> t.Iterator[Heard]:
+    heard = Heard()
+
+    def receiver_of(name: str) -> Callable[..., None]:
+        def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+            heard.names.append(name)
+            heard.senders.append(sender)
+            heard.infos.append(session)
+            heard.extras.append(extra)
+            heard.states.append(state())
+
+        return receive
+
+    receivers = {name: receiver_of(name) for name in ALL}
+    for name, signal in ALL.items():
+        signal.connect(receivers[name], app)
+    yield heard
+    for name, signal in ALL.items():
+        signal.disconnect(receivers[name], app)
+
+
+@dataclass
+class Stage:
+    """A user with two browsers, and a third browser without a session."""
+
+    app: Flask
+    here: FlaskClient
+    there: FlaskClient
+    visitor: FlaskClient
+    clock: Clock
+    do: Do
+
+
+@pytest.fixture
+def stage(app: Flask, sign_in: SignIn, clock: Clock, do: Do, heard: Heard) -> Stage:
+    stage = Stage(app, sign_in(app), sign_in(app), app.test_client(), clock, do)
+    heard.forget()
+    return stage
+
+
+def id_of(browser: FlaskClient) -> str:
+    return (token_of(browser) or "")[:19]
+
+
+def renew(s: Stage) -> None:
+    s.clock.advance(minutes=6)
+    s.here.get("/me")
+
+
+def renew_from_elsewhere(s: Stage) -> None:
+    s.here.environ_base["REMOTE_ADDR"] = "192.0.2.9"
+    renew(s)
+
+
+def write_from_elsewhere(s: Stage) -> None:
+    s.here.environ_base["HTTP_USER_AGENT"] = "Another"
+    s.here.post("/data", json={"x": 1})
+
+
+def in_app_context(s: Stage, act: Callable[[], object]) -> None:
+    with s.app.app_context():
+        act()
+
+
+THINGS: dict[str, tuple[Callable[[Stage], object], list[str]]] = {
+    "login": (lambda s: s.visitor.post("/login/ada"), ["user_logged_in"]),
+    "login over a session": (
+        lambda s: s.here.post("/login/bob"),
+        ["user_logged_out", "user_logged_in"],
+    ),
+    "logout": (lambda s: s.here.post("/logout"), ["user_logged_out"]),
+    "rotate": (lambda s: s.do(s.here, kvs.rotate_token), ["token_rotated"]),
+    "confirm": (lambda s: s.do(s.here, kvs.confirm_login), ["token_rotated", "login_confirmed"]),
+    "renewal": (renew, ["session_renewed"]),
+    "renewal from elsewhere": (renew_from_elsewhere, ["session_renewed", "client_changed"]),
+    "write from elsewhere": (write_from_elsewhere, ["client_changed"]),
+    "revoke": (
+        lambda s: s.do(s.here, lambda: kvs.revoke_session(id_of(s.there))),
+        ["session_revoked"],
+    ),
+    "revoke the current": (
+        lambda s: s.do(s.here, lambda: kvs.revoke_session(id_of(s.here))),
+        ["session_revoked"],
+    ),
+    "revoke all": (
+        lambda s: s.do(s.here, lambda: kvs.revoke_all_sessions()),
+        ["session_revoked"] * 2,
+    ),
+    "revoke all, outside": (
+        lambda s: in_app_context(s, lambda: kvs.revoke_all_sessions("ada")),
+        ["session_revoked"] * 2,
+    ),
+}
+NOTHINGS: dict[str, Callable[[Stage], object]] = {
+    "read": lambda s: s.here.get("/me"),
+    "write": lambda s: s.here.post("/data", json={"x": 1}),
+    "untouched": lambda s: s.here.get("/untouched"),
+    "refused": lambda s: s.visitor.get("/me"),
+    "a visitor's first write": lambda s: s.visitor.post("/data", json={"x": 1}),
+    "logout of nobody": lambda s: s.visitor.post("/logout"),
+    "rotation of nobody": lambda s: s.do(s.visitor, kvs.rotate_token),
+    "confirmation of nobody": lambda s: s.do(s.visitor, kvs.confirm_login),
+    "revoke of an unknown": lambda s: s.do(s.here, lambda: kvs.revoke_session("A" * 19)),
+    "revoke of another's": lambda s: s.do(s.here, lambda: kvs.revoke_session(id_of(s.here), "b")),
+    "revoke all of nobody": lambda s: s.do(s.here, lambda: kvs.revoke_all_sessions("b")),
+    "update all": lambda s: s.do(s.here, lambda: kvs.update_all_sessions("ada", {"x": 1})),
+    "list": lambda s: s.do(s.here, kvs.list_sessions),
+}
+each_thing = pytest.mark.parametrize(("act", "names"), THINGS.values(), ids=THINGS)
+
+
+@each_thing
+def test_what_is_told(
+    stage: Stage, heard: Heard, act: Callable[[Stage], object], names: list[str]
+) -> None:
+    """Each thing that is done is told once, by the signals named for it."""
+    act(stage)
+    assert heard.names == names
+
+
+@pytest.mark.parametrize("act", NOTHINGS.values(), ids=NOTHINGS)
+def test_what_is_not_told(stage: Stage, heard: Heard, act: Callable[[Stage], object]) -> None:
+    """Where nothing of that kind was done, no signal is sent."""
+    act(stage)
+    assert heard.names == []
+
+
+@each_thing
+def test_it_is_done_by_then(
+    stage: Stage,
+    heard: Heard,
+    state: Callable[[], dict[str, t.Any]],
+    act: Callable[[Stage], object],
+    names: list[str],
+) -> None:
+    """When a signal is sent, Redis has all that is told: nothing more is written afterwards."""
+    before = state()
+    act(stage)
+    after = state()
+    assert before != after
+    assert heard.states == [after] * len(names)
+
+
+@each_thing
+def test_who_tells_what(
+    stage: Stage, heard: Heard, act: Callable[[Stage], object], names: list[str]
+) -> None:
+    """The sender is the app itself, and all it says is `session`, a `SessionInfo`."""
+    act(stage)
+    assert {type(sender) for sender in heard.senders} == {Flask}
+    assert all(sender is stage.app for sender in heard.senders)
+    assert {type(info) for info in heard.infos} == {kvs.SessionInfo}
+    assert heard.extras == [{}] * len(names)
+
+
+@each_thing
+def test_no_token_is_told(
+    stage: Stage, heard: Heard, act: Callable[[Stage], object], names: list[str]
+) -> None:
+    """Nothing that is told holds a token's secret, old or new."""
+    tokens = [token_of(stage.here), token_of(stage.there)]
+    act(stage)
+    tokens += [token_of(browser) for browser in (stage.here, stage.there, stage.visitor)]
+    told = repr(heard.infos) + repr(heard.extras)
+    assert all(token[19:40] not in told and token[40:] not in told for token in tokens if token)
+
+
+def test_whose_session_it_is(stage: Stage, heard: Heard) -> None:
+    """The login over a session tells of the old one and the new one, which alone is current."""
+    old = id_of(stage.here)
+    stage.here.post("/login/bob")
+    new = id_of(stage.here)
+    told = [(info.id, info.user_id, info.is_current) for info in heard.infos]
+    assert told == [(old, "ada", False), (new, "bob", True)]
+
+
+def test_the_limit_is_told_before_the_login(make_app: MakeApp, sign_in: SignIn) -> None:
+    """A login that passes the limit tells of the session it ended, then of itself."""
+    app, told = make_app(max_sessions_per_user=1), []
+
+    def revoked(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+        told.append(("revoked", session.id))
+
+    def logged_in(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+        told.append(("in", session.id))
+
+    first = sign_in(app)
+    ended = signals.session_revoked.connected_to(revoked, app)
+    begun = signals.user_logged_in.connected_to(logged_in, app)
+    with ended, begun:
+        second = sign_in(app)
+    assert told == [("revoked", id_of(first)), ("in", id_of(second))]
+
+
+def test_a_receiver_sees_the_session_as_it_is_then(stage: Stage) -> None:
+    """In a receiver of `user_logged_in` the request's session is the new user's, and what it
+    writes there is kept."""
+
+    def greet(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+        assert g.session.id == session.id
+        g.session["greeted"] = g.session.user_id
+
+    with signals.user_logged_in.connected_to(greet, stage.app):
+        stage.here.post("/login/bob")
+    assert stage.here.get("/data").get_json() == {"greeted": "bob"}
+
+
+def test_a_receiver_of_one_app_hears_nothing_of_another(make_app: MakeApp, sign_in: SignIn) -> None:
+    """Two apps of one process tell their own receivers only."""
+    one, two, told = make_app("one"), make_app("two"), []
+
+    def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+        told.append(sender.name)
+
+    with signals.user_logged_in.connected_to(receive, one):
+        sign_in(one), sign_in(two)
+    assert told == ["one"]
+
+
+def test_an_async_receiver_is_awaited(stage: Stage) -> None:
+    """A receiver may be async."""
+    told = []
+
+    async def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+        told.append(session.user_id)
+
+    with signals.user_logged_out.connected_to(receive, stage.app):
+        stage.here.post("/logout")
+    assert told == ["ada"]
+
+
+class TestReceiverThatRaises:
+    """The error of a receiver is the request's, and takes nothing back."""
+
+    @pytest.fixture(params=list(ALL))
+    def raising(self, stage: Stage, request: pytest.FixtureRequest) -> t.Iterator[str]:
+        """One signal's receiver raises."""
+        stage.app.config["PROPAGATE_EXCEPTIONS"] = False
+
+        def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+            raise RuntimeError("from a receiver")
+
+        with ALL[request.param].connected_to(receive, stage.app):
+            yield request.param
+
+    @each_thing
+    def test_takes_nothing_back(
+        self,
+        stage: Stage,
+        state: Callable[[], dict[str, t.Any]],
+        raising: str,
+        act: Callable[[Stage], object],
+        names: list[str],
+    ) -> None:
+        """The thing is done, the browser has what it needs of it, and goes on."""
+        before = state()
+        tokens = {token_of(stage.here)}
+        try:
+            act(stage)
+        except RuntimeError as error:
+            assert str(error) == "from a receiver"  # noqa: PT017 - outside a request it comes out
+        assert state() != before
+        alive = [b for b in (stage.here, stage.there, stage.visitor) if token_of(b)]
+        records = [raw for raw in state().values() if not raw.startswith(b'{"ended"')]
+        signed_in = [b for b in alive if b.get("/me").status_code != 401]
+        assert len(signed_in) == len(records)
+        tokens -= {token_of(b) for b in signed_in}
+        assert all(browser_with(stage.app, t).get("/me").status_code == 401 for t in tokens)
+
+    def test_of_a_login_still_sends_the_cookie(self, stage: Stage) -> None:
+        """The error page of a login whose receiver failed carries the cookie."""
+        stage.app.config["PROPAGATE_EXCEPTIONS"] = False
+
+        def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+            raise RuntimeError
+
+        with signals.user_logged_in.connected_to(receive, stage.app):
+            response = stage.visitor.post("/login/ada")
+        assert response.status_code == 500
+        assert len(cookies_of(response)) == 1
+        assert stage.visitor.get("/me").status_code == 200
+
+
+def test_each_signal_says_what_it_is() -> None:
+    """Each public signal has a name like its own and a sentence of documentation."""
+    for name, signal in ALL.items():
+        assert isinstance(signal, NamedSignal)
+        assert signal.name == name.replace("_", "-")
+        assert (signal.__doc__ or "").endswith(".")
