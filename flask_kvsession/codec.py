@@ -171,9 +171,8 @@ def _write_datetime(value: datetime, place: _Place, depth: int) -> t.Any:
 
 
 def _datetime_parts(value: datetime) -> str | list[t.Any]:
-    if value.tzinfo is None and not value.fold:
-        return value.isoformat()
-    return [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, _zone_parts(value)]
+    text, zone = value.replace(tzinfo=None, fold=0).isoformat(), _zone_parts(value)
+    return text if zone is None and not value.fold else [text, value.fold, zone]
 
 
 def _zone_parts(value: datetime) -> str | list[int] | None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Callable
 from functools import wraps
+from inspect import iscoroutinefunction
 from urllib.parse import quote, urlsplit
 
-from flask import current_app, redirect, request, url_for
+from flask import redirect, request, url_for
 from werkzeug.exceptions import Forbidden
 from werkzeug.routing import BuildError
 
@@ -94,12 +95,20 @@ def guard_paths() -> None:
 
 
 def _guarded(view: Callable[P, R], check: Callable[[], object]) -> Callable[P, R]:
+    """What other decorators see is a coroutine function again where it was one before."""
+
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         _let_in(check)
-        return t.cast(R, current_app.ensure_sync(view)(*args, **kwargs))
+        return view(*args, **kwargs)
 
-    return guarded
+    @wraps(view)
+    async def guarded_coroutine(*args: P.args, **kwargs: P.kwargs) -> t.Any:
+        _let_in(check)
+        return await t.cast(t.Any, view)(*args, **kwargs)
+
+    is_coroutine = iscoroutinefunction(view)
+    return t.cast("Callable[P, R]", guarded_coroutine) if is_coroutine else guarded
 
 
 def _let_in(check: Callable[[], object]) -> None:
@@ -153,7 +162,7 @@ def _send_to(
 
 def _wants_page() -> bool:
     return any(
-        kind.lower().startswith("text/html") and quality > 0
+        kind.partition(";")[0].strip().lower() == "text/html" and quality > 0
         for kind, quality in request.accept_mimetypes
     )
 
@@ -161,7 +170,7 @@ def _wants_page() -> bool:
 def _this_url() -> str | None:
     """The path and query that were asked for, as a safe `next`; never the Host header's word."""
     path = quote(request.root_path + request.path, safe=_SAFE_IN_PATH)
-    query = quote(request.query_string.decode("latin-1"), safe=_SAFE_IN_PATH + "?%[]")
+    query = quote(request.query_string, safe=_SAFE_IN_PATH + "?%[]")
     url = f"{path}?{query}" if query else path
     return url if _is_within_site(url) else None
 
@@ -180,7 +189,7 @@ def _is_within_site(url: str) -> bool:
 def _covers(pattern: str, path: str) -> bool:
     stem = pattern.removesuffix("/*").rstrip("/")
     # A route may answer with and without a slash at the end.
-    return path.rstrip("/") == stem or (stem != pattern and path.startswith(f"{stem}/"))
+    return path.rstrip("/") == stem or (pattern.endswith("/*") and path.startswith(f"{stem}/"))
 
 
 def _origin_is_host() -> bool:

@@ -81,13 +81,11 @@ def _samesite(value: t.Any) -> str:
 
 
 def _name_in_g(value: t.Any) -> str:
-    # Those of flask.g's own methods would be shadowed.
-    taken = keyword.iskeyword(value) or value in ("get", "pop", "setdefault")
-    if not isinstance(value, str) or not value.isidentifier() or taken or value.startswith("__"):
-        raise _Wrong(
-            f"must be a name that flask.g has no other use for, or None, not {_shown(value)}"
-        )
-    return value
+    is_name = isinstance(value, str) and value.isidentifier() and not keyword.iskeyword(value)
+    # flask.g has methods of these names, which would be shadowed.
+    if not is_name or value in ("get", "pop", "setdefault") or value.startswith("__"):
+        raise _Wrong(f"must be a name that flask.g does not use, or None, not {_shown(value)}")
+    return t.cast(str, value)
 
 
 def _cookie_name(value: t.Any) -> str:
@@ -141,13 +139,16 @@ def _is_readable(url: str) -> bool:
     rest, such as what an unquoted "/" in the password has made a path."""
     try:
         parts = urlsplit(url)
-        user = parts.netloc.rpartition("@")[0]
+        user, _, host = parts.netloc.rpartition("@")
         is_whole = parts.port != 0 and not {"[", "]"} & set(user)
         if parts.query:
             parse_qsl(parts.query, strict_parsing=True)
     except ValueError:
         return False
-    form = r"/.+" if parts.scheme == "unix" else r"(/\d*)?"
+    if parts.scheme == "unix":
+        is_whole, form = not host, r"/.+"
+    else:
+        form = r"(/\d*)?"
     return is_whole and not parts.fragment and re.fullmatch(form, parts.path) is not None
 
 

@@ -364,7 +364,9 @@ class TestTheCurrentOne:
 
 class TestWhose:
     @pytest.mark.parametrize("verb", FOR_ANY_USER.values(), ids=FOR_ANY_USER)
-    @pytest.mark.parametrize("user_id", [None, "", False, 1.0, [], object()], ids=lambda value: type(value).__name__)
+    @pytest.mark.parametrize(
+        "user_id", [None, "", False, 1.0, [], object()], ids=lambda value: type(value).__name__
+    )
     def test_what_is_no_user_id_raises(
         self, app: Flask, sign_in: SignIn, do: Do, verb: Callable[[t.Any], object], user_id: t.Any
     ) -> None:

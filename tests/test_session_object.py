@@ -354,18 +354,31 @@ class TestRepr:
         assert not commands.names
         assert "Vary" not in response.headers
 
-    @pytest.mark.parametrize("who", ["nobody", "visitor", "user"])
-    def test_shows_the_id_and_no_data(self, client: FlaskClient, do: Do, who: str) -> None:
+    @pytest.mark.parametrize("path", ["/data", "/login/ada"])
+    def test_shows_the_id_and_no_data(self, client: FlaskClient, do: Do, path: str) -> None:
         """A loaded session shows its public id: no token, no data."""
-        if who != "nobody":
-            client.post("/login/ada" if who == "user" else "/data", json={"x": "datum"})
+        client.post(path, json={})
         client.post("/data", json={"x": "datum"})
         seen: list[str] = []
-        do(client, lambda: len(g.session) and seen.append(f"{g.session!r} {g.session}"))
+
+        def act() -> None:
+            assert g.session["x"] == "datum"
+            seen.append(f"{g.session!r} {g.session} {kvs.current_session!r}")
+
+        do(client, act)
         token = token_of(client) or ""
-        assert token[:19] in seen[0]
-        assert token[19:] not in seen[0]
-        assert "datum" not in seen[0]
+        assert seen == [" ".join([f"<Session {token[:19]}>"] * 3)]
+
+    def test_of_nobodys_says_so(self, client: FlaskClient, do: Do) -> None:
+        """Where there is no session, that is what is shown."""
+        seen: list[str] = []
+
+        def act() -> None:
+            assert not g.session
+            seen.append(repr(g.session))
+
+        do(client, act)
+        assert seen == ["<Session of a visitor without one>"]
 
 
 class TestCurrentSession:
