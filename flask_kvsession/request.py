@@ -35,7 +35,6 @@ log = logging.getLogger("flask_kvsession")
 EXTENSION = "kvsession"
 
 _ATTRIBUTE = "_kvsession"
-_MISSING: t.Final = object()
 _SPEAKS_OF_THE_BODY = (
     "Accept-Ranges",
     "Content-Disposition",
@@ -122,7 +121,7 @@ class RequestState:
         self._request = request
         self._answer: Callable[[Response], None] | None = None
         self._is_committed = False
-        self._g_before: t.Any = _MISSING
+        self._g_before: t.Any = None
         self.session = Session(self._load, lambda: app.store.now(), app.settings)
 
     # Verbs
@@ -130,6 +129,7 @@ class RequestState:
     def login(self, user_id: UserId, data: Mapping[str, t.Any], remember: bool) -> None:
         """Ends the session there is and begins a user's, in Redis at once."""
         user, given = user_hash(user_id), codec.encode_all(data)
+        self.session.require_open()
         with self._store_calls() as store:
             old = self.session.stored
             token = Token.for_session(new_session_id(user))
@@ -152,10 +152,7 @@ class RequestState:
         with self._store_calls() as store:
             stored = self.session.stored
             _, ended = store.remove(stored) if stored else (True, None)
-        # Asked to sign out, a browser loses its cookie even where the session had gone before.
-        if stored or self._answer or self._app.cookie.is_in(self._request):
-            self._answer = self._app.cookie.clear
-        self.session.adopt(None)
+        self.forget()
         if ended and not ended.record.is_visitors:
             self._app.announce(signals.user_logged_out, store.info(ended))
 
@@ -170,7 +167,6 @@ class RequestState:
 
     def rotate(self) -> None:
         """Gives the session a new secret; does nothing where there is no session."""
-        self.session.require()
         self._rotate(confirm=False)
 
     def require_user(self) -> UserId:
@@ -182,9 +178,11 @@ class RequestState:
         return user_id
 
     def forget(self) -> None:
-        """The current session has been revoked: pending changes are dropped, the cookie goes."""
+        """The current session has ended: pending changes are dropped, and the cookie goes, even one
+        whose session had gone before."""
         self.session.adopt(None)
-        self._answer = self._app.cookie.clear
+        has_cookie = self._app.cookie.is_in(self._request)
+        self._answer = self._app.cookie.clear if has_cookie else None
 
     # The end of the request
 
@@ -199,27 +197,28 @@ class RequestState:
         except StoreUnavailable as failure:
             app = self._app.app
             _rewrite(response, app.make_response(app.handle_user_exception(failure)))
-        if self.session.is_touched:
-            response.vary.add("Cookie")
-        if self._answer:
-            self._answer(response)
+        finally:  # what has been done in Redis has been done, whatever failed after it
+            if self.session.is_touched:
+                response.vary.add("Cookie")
+            if self._answer:
+                self._answer(response)
         return response
 
     def enter_g(self) -> None:
         """Puts the session into `g`, keeping what a request around this one had put there."""
         name = self._app.settings.g_name
-        if name is not None:
-            self._g_before = g.get(name, _MISSING)
+        if name is not None and g.get(name) is not self.session:
+            self._g_before = g.get(name)
             setattr(g, name, self.session)
 
     def leave_g(self) -> None:
+        """Gives a request around this one, still under way, its session back. Otherwise this one
+        stays, since tests look at `g` when a request is over."""
+        before = self._g_before
+        is_over = isinstance(before, Session) and before.is_closed
         name = self._app.settings.g_name
-        if name is None or g.get(name) is not self.session:
-            return
-        if self._g_before is _MISSING:
-            g.pop(name)
-        else:
-            setattr(g, name, self._g_before)
+        if name is not None and g.get(name) is self.session and before is not None and not is_over:
+            setattr(g, name, before)
 
     # How it is done
 
@@ -319,6 +318,7 @@ class RequestState:
     def _rotate(self, *, confirm: bool) -> Stored | None:
         """A new secret, with the pending changes in the same write. A secret that another request
         has changed meanwhile stays, and the browser gets no cookie from here."""
+        self.session.require_open()
         with self._store_calls() as store:
             loaded = self.session.stored
             if loaded is None:

@@ -61,7 +61,7 @@ class Session(MutableMapping[str, t.Any]):
     def __setitem__(self, key: str, value: t.Any) -> None:
         codec.check_key(key)
         encoded = codec.encode(key, value)
-        self._open_for_writing()
+        self.require_open()
         size = size_of(key, encoded)
         self._check_size(key, size)
         self._values[key], self._sizes[key] = value, size
@@ -70,7 +70,7 @@ class Session(MutableMapping[str, t.Any]):
         self._touch()
         if key not in self._values:
             raise KeyError(key)
-        self._open_for_writing()
+        self.require_open()
         del self._values[key], self._sizes[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -87,7 +87,7 @@ class Session(MutableMapping[str, t.Any]):
 
     def clear(self) -> None:
         """Removes all data, also what other requests put there since this one began."""
-        self._open_for_writing()
+        self.require_open()
         self._values, self._sizes = {}, {}
         self._is_cleared = True
 
@@ -204,6 +204,19 @@ class Session(MutableMapping[str, t.Any]):
         if self._failure:
             raise self._failure
 
+    def require_open(self) -> None:
+        """Raises unless what is changed now can still be written, and a cookie still be sent."""
+        self.require()
+        if self._is_closed:
+            raise KVSessionError(
+                "The session was changed after its request was committed, so the change would be"
+                " lost; change it in the view, not in a streamed response."
+            )
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
     def changes(self) -> Changes:
         """What this request has done to the data since the last load or write.
 
@@ -264,14 +277,6 @@ class Session(MutableMapping[str, t.Any]):
     def _record(self) -> Record | None:
         stored = self._touch()
         return stored.record if stored else None
-
-    def _open_for_writing(self) -> None:
-        self.require()
-        if self._is_closed:
-            raise KVSessionError(
-                "The session was changed after its request was committed, so the change would be"
-                " lost; change it in the view, not in a streamed response."
-            )
 
     def _check_size(self, key: str, new_size: int) -> None:
         before = sum(self._sizes.values())

@@ -846,8 +846,9 @@ def test_an_unstorable_part_put_in_by_place_is_never_written(with_record: Browse
         lambda: kvs.revoke_session(g.session.id),
         kvs.revoke_all_sessions,
         lambda: kvs.login_user("bob"),
+        lambda: kvs.login_user("bob", {"cart": [2]}),
     ],
-    ids=["logout", "revoke", "revoke-all", "login"],
+    ids=["logout", "revoke", "revoke-all", "login", "login-with-another"],
 )
 def test_an_unstorable_part_does_not_stop_what_drops_it(
     with_record: Browser, act: Callable[[], t.Any]
@@ -857,10 +858,10 @@ def test_an_unstorable_part_does_not_stop_what_drops_it(
     def drop() -> None:
         g.session["cart"].append(object())
         act()
-        assert "cart" not in g.session
+        assert g.session.get("cart") in (None, [2])
 
     with_record.run(drop)
-    assert with_record.data() == {}
+    assert with_record.data() in ({}, {"cart": [2]})
 
 
 @pytest.mark.parametrize("act", [kvs.rotate_token, kvs.confirm_login], ids=["rotate", "confirm"])

@@ -1,0 +1,317 @@
+"""What is logged, and that the secret is nowhere but in the cookie."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import traceback
+import typing as t
+from collections.abc import Callable
+
+import pytest
+import redis
+from flask import Flask, g
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+import flask_kvsession as kvs
+from flask_kvsession import signals
+from flask_kvsession.errors import KVSessionError, StoreUnavailable
+
+from .conftest import Clock, CountCommands, Do, Keys, MakeApp, SignIn, store_of, token_of
+
+LOGGER = "flask_kvsession"
+NOWHERE = "unix:///nonexistent/kvsession.sock"
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[int, str]]]:
+    """The package's lines so far, each with its level; the next call begins anew."""
+    caplog.set_level(logging.DEBUG)
+
+    def logged() -> list[tuple[int, str]]:
+        lines = [
+            (record.levelno, record.getMessage())
+            for record in caplog.records
+            if record.name == LOGGER
+        ]
+        caplog.clear()
+        return lines
+
+    return logged
+
+
+Logged = Callable[[], list[tuple[int, str]]]
+
+
+def id_of(browser: FlaskClient) -> str:
+    return (token_of(browser) or "")[:19]
+
+
+class TestEvents:
+    def test_each_is_one_line(
+        self, app: Flask, sign_in: SignIn, do: Do, clock: Clock, logged: Logged
+    ) -> None:
+        """Each event is one line with the public id and the user: INFO, and DEBUG for a renewal
+        (OWASP ASVS 5.0, 16.3.1)."""
+        browser = sign_in(app)
+        sid = id_of(browser)
+        assert logged() == [(logging.INFO, f"user-logged-in: session {sid} of user 'ada'")]
+        clock.advance(minutes=6)
+        browser.get("/me")
+        assert logged() == [(logging.DEBUG, f"session-renewed: session {sid} of user 'ada'")]
+        do(browser, kvs.confirm_login)
+        assert logged() == [
+            (logging.INFO, f"token-rotated: session {sid} of user 'ada'"),
+            (logging.INFO, f"login-confirmed: session {sid} of user 'ada'"),
+        ]
+        with app.app_context():
+            kvs.revoke_all_sessions("ada")
+        assert logged() == [(logging.INFO, f"session-revoked: session {sid} of user 'ada'")]
+        browser.post("/login/bob")
+        logged()
+        sid = id_of(browser)
+        browser.post("/logout")
+        assert logged() == [(logging.INFO, f"user-logged-out: session {sid} of user 'bob'")]
+
+    def test_ordinary_requests_log_nothing(
+        self, app: Flask, sign_in: SignIn, logged: Logged
+    ) -> None:
+        """Reading, writing, being refused, and junk cookies leave no line."""
+        browser, visitor = sign_in(app), app.test_client()
+        logged()
+        browser.get("/me")
+        browser.post("/data", json={"x": 1})
+        visitor.get("/me")
+        visitor.set_cookie("kvsession", "junk\n")
+        visitor.get("/me")
+        visitor.set_cookie("kvsession", "A" * 62)
+        visitor.post("/data", json={"x": 1})
+        assert logged() == []
+
+    @pytest.mark.parametrize(
+        "user_id", ["a\nb", "a\r\nERROR root: forged", "\x1b[31m", "\u2028", "é" * 10_000, "'"]
+    )
+    def test_a_user_id_stays_on_its_line(
+        self, client: FlaskClient, do: Do, logged: Logged, user_id: str
+    ) -> None:
+        """No user id, whatever it holds, makes a second line or a very long one."""
+        do(client, lambda: kvs.login_user(user_id))
+        ((_, line),) = logged()
+        assert line.isprintable()
+        assert len(line) < 200
+
+    def test_a_user_agent_is_not_logged(
+        self, client: FlaskClient, clock: Clock, logged: Logged
+    ) -> None:
+        """What a browser says of itself is in no line, so it cannot forge one."""
+        client.environ_base["HTTP_USER_AGENT"] = "one\nERROR forged"
+        client.post("/login/ada")
+        clock.advance(minutes=6)
+        client.environ_base["HTTP_USER_AGENT"] = "two\nERROR forged"
+        client.get("/me")
+        lines = logged()
+        assert len(lines) == 3
+        assert not any("forged" in line or "\n" in line for _, line in lines)
+
+
+class TestTrouble:
+    def test_a_failing_store_is_an_error(self, make_app: MakeApp, logged: Logged) -> None:
+        """A store that fails is logged once for the request, with the cause."""
+        app = make_app(redis_url=NOWHERE)
+        browser = app.test_client()
+        browser.set_cookie("kvsession", "A" * 62)
+        assert browser.get("/me").status_code == 503
+        ((level, line),) = logged()
+        assert level == logging.ERROR
+        assert "unavailable" in line
+        assert "nonexistent" in line
+
+    def test_a_password_is_not_logged(self, make_app: MakeApp, logged: Logged) -> None:
+        """The password of the URL is in no line, no error and no repr of the app's state."""
+        url = "redis://user:hunter2@127.0.0.1:1/0"
+        app = make_app(redis_url=url)
+        browser = app.test_client()
+        browser.set_cookie("kvsession", "A" * 62)
+        response = browser.get("/me")
+        assert response.status_code == 503
+        state = app.extensions["kvsession"]
+        shown = repr((logged(), response.text, state, state.settings, state.store))
+        assert "hunter2" not in shown
+
+    @pytest.mark.parametrize(
+        "raw",
+        [b"", b"{", b'{"v":99}', b"\xff\xfe", b'{"v":1,"created":"x"}', b"\x80\x04N."],
+        ids=repr,
+    )
+    def test_an_unreadable_record_is_told_once(
+        self,
+        app: Flask,
+        sign_in: SignIn,
+        redis_client: redis.Redis,
+        keys: Keys,
+        logged: Logged,
+        raw: bytes,
+    ) -> None:
+        """A record that cannot be read is one error line, not one for each request."""
+        browser = sign_in(app)
+        (key,) = [key for key in keys() if ":s:" in key]
+        redis_client.set(key, raw)
+        logged()
+        for _ in range(3):
+            assert browser.get("/me").status_code == 401
+        ((level, line),) = logged()
+        assert level == logging.ERROR
+        assert id_of(browser) in line
+        assert redis_client.get(key) == raw
+
+    def test_a_secure_cookie_on_plain_http_is_told_once(
+        self, make_app: MakeApp, sign_in: SignIn, logged: Logged
+    ) -> None:
+        """Where browsers would not send the cookie back, the first login says so, with remedies."""
+        app = make_app(cookie_secure=True)
+        for _ in range(3):
+            sign_in(app)
+        ((level, line),) = [found for found in logged() if found[0] > logging.INFO]
+        assert level == logging.WARNING
+        assert "KVSESSION_COOKIE_SECURE" in line
+        assert "ProxyFix" in line
+
+
+class Spy:
+    """Everything that anybody but the browser gets to see, as text, and the tokens it may not
+    hold."""
+
+    def __init__(self, app: Flask) -> None:
+        self.seen: list[str] = []
+        self.tokens: set[str] = set()
+        for name in signals.__all__:
+            getattr(signals, name).connect(self.hear, app)
+
+    def hear(self, sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+        self.see(session, dataclasses.asdict(session), extra)
+        self.see(g.session, kvs.current_session)
+
+    def see(self, *things: object) -> None:
+        self.seen += [repr(thing) + str(thing) for thing in things]
+
+    def send(self, browser: FlaskClient, method: str, url: str, **kwargs: t.Any) -> TestResponse:
+        response = browser.open(url, method=method, **kwargs)
+        headers = [item for item in response.headers if item[0] != "Set-Cookie"]
+        self.see(response.status, headers, response.text)
+        self.tokens |= {token for token in [token_of(browser)] if token}
+        return response
+
+    def leaks(self) -> list[str]:
+        """What holds a token, or one of the two halves of its secret."""
+        secrets = [part for token in self.tokens for part in (token[19:40], token[40:])]
+        return [text for text in self.seen if any(secret in text for secret in secrets)]
+
+
+class TestLawOne:
+    """The secret is only in the cookie."""
+
+    def test_a_whole_life_of_sessions_leaks_no_secret(
+        self,
+        make_app: MakeApp,
+        redis_client: redis.Redis,
+        keys: Keys,
+        clock: Clock,
+        count_commands: CountCommands,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Neither Redis, nor what is sent to it, nor logs, signals, pages, headers, JSON or reprs
+        hold a token, or half of its secret."""
+        caplog.set_level(logging.DEBUG)
+        app = make_app(max_sessions_per_user=2)
+        spy = Spy(app)
+        app.config["PROPAGATE_EXCEPTIONS"] = False
+
+        @app.post("/act/<name>")
+        def act(name: str) -> t.Any:
+            spy.see(g.session, kvs.current_session)
+            getattr(kvs, name)()
+            spy.see(g.session, dict(g.session), g.session.__dict__)
+            return [dataclasses.asdict(info) for info in kvs.list_sessions()]
+
+        @app.post("/fail")
+        def fail() -> t.Any:
+            g.session["x"] = object()
+
+        with count_commands() as commands:
+            browsers = [app.test_client() for _ in range(3)]
+            for browser in browsers:
+                spy.send(browser, "POST", "/data", json={"cart": [1]})
+                spy.send(browser, "POST", "/login/ada", json={"data": {"role": "admin"}})
+                spy.send(browser, "POST", "/act/rotate_token")
+                spy.send(browser, "POST", "/act/confirm_login")
+                spy.send(browser, "GET", "/me")
+                spy.send(browser, "POST", "/fail")
+                clock.advance(minutes=6)
+                spy.send(browser, "GET", "/me", headers={"Accept": "text/html"})
+            spy.see(*[(key, dump(redis_client, key)) for key in keys()])
+            for stored in store_of(app).sessions_of("ada"):
+                spy.see(stored, stored.record, stored.raw)
+            spy.send(browsers[2], "POST", "/login/bob", json={})
+            spy.send(browsers[1], "POST", "/act/revoke_all_sessions")
+            spy.send(browsers[2], "POST", "/logout")
+            spy.see(*[(key, dump(redis_client, key)) for key in keys()])
+        spy.see(*commands.sent, *app.extensions.values(), vars(app.extensions["kvsession"]))
+        spy.see(*[(r.getMessage(), r.args, r.exc_text) for r in caplog.records])
+        assert len(spy.tokens) >= 10
+        assert len(caplog.records) >= 10
+        assert len(commands) >= 20
+        assert spy.leaks() == []
+
+    @pytest.mark.parametrize("how", ["receiver", "store", "value"])
+    def test_tracebacks_with_locals_hold_no_secret(
+        self, make_app: MakeApp, sign_in: SignIn, socket_path: str, how: str
+    ) -> None:
+        """A report of an error that shows the local variables of this package's functions, as
+        error trackers do, shows no secret."""
+        app = make_app()
+        spy = Spy(app)
+
+        def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+            raise RuntimeError("from a receiver")
+
+        @app.post("/rotate")
+        def rotate() -> t.Any:
+            g.session["list"] = []
+            g.session["list"].append(object() if how == "value" else 1)
+            kvs.rotate_token()
+            return {}
+
+        browser = sign_in(app)
+        spy.tokens |= {token_of(browser) or ""}
+        if how == "store":
+            app.extensions["kvsession"].store._client.connection_pool.connection_kwargs["path"] = (
+                "/nonexistent"
+            )
+            app.extensions["kvsession"].store._client.connection_pool.disconnect()
+        app.config["TRAP_HTTP_EXCEPTIONS"] = True
+        with signals.token_rotated.connected_to(receive, app):
+            expected = {"receiver": RuntimeError, "store": StoreUnavailable}
+            with pytest.raises(expected.get(how, KVSessionError)) as caught:
+                browser.post("/rotate")
+        report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        frames = [frame for frame in report.stack if "flask_kvsession" in frame.filename]
+        spy.see(*[frame.locals for frame in frames])
+        assert len(frames) >= 3
+        assert spy.leaks() == []
+
+    def test_no_url_holds_a_secret(self, make_app: MakeApp, sign_in: SignIn) -> None:
+        """Redirects carry neither the token nor the id of a session (OWASP ASVS 5.0, 14.2.1)."""
+        app = make_app(login_view="data")
+        browser = sign_in(app)
+        token = token_of(browser) or ""
+        browser.set_cookie("kvsession", token[:-1] + ("A" if token[-1] != "A" else "B"))
+        location = browser.get("/me", headers={"Accept": "text/html"}).location
+        assert location == "/data?next=/me"
+
+
+def dump(client: redis.Redis, key: str) -> object:
+    """What is under a key of either kind."""
+    if ":s:" in key:
+        return client.get(key)
+    return client.zrange(key, 0, -1, withscores=True)

@@ -1,0 +1,37 @@
+"""The API is typed for its users."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def mypy(request: pytest.FixtureRequest) -> list[str]:
+    """Mypy in its strictest, without this project's settings."""
+    cache = request.config.cache
+    folder = str(cache.mkdir("mypy_typing_api")) if cache else "/dev/null"
+    return [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", folder]
+
+
+def test_the_api_is_typed_as_users_use_it(mypy: list[str]) -> None:
+    """`typing_api.py` uses every public name, rightly and wrongly, and mypy agrees on each line."""
+    pytest.importorskip("mypy")
+    command = [*mypy, str(HERE / "typing_api.py")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_public_name_is_used() -> None:
+    """No public name is missing from `typing_api.py`."""
+    import flask_kvsession
+
+    text = (HERE / "typing_api.py").read_text()
+    imports, uses = text.split("app = Flask(__name__)", 1)
+    assert [name for name in flask_kvsession.__all__ if name not in imports] == []
+    assert [name for name in flask_kvsession.__all__ if name not in uses] == []
