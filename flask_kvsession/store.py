@@ -12,6 +12,7 @@ import time
 import typing as t
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from hashlib import sha1
 from importlib import resources
 
@@ -34,6 +35,14 @@ _TOLERANCE_MS = 100
 
 _CHUNK = 1000
 """How many sessions one act ends at the most: a script keeps every other client waiting."""
+
+
+class Commit(IntEnum):
+    """What came of a commit. REPEATED: the very record was there already."""
+
+    REFUSED = 0
+    WRITTEN = 1
+    REPEATED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,16 +140,16 @@ class SessionStore:
             raise StoreUnavailable("The session was ended while it was being made.")
         return _texts(over_limit)
 
-    def commit(self, loaded: Stored, new: Record) -> tuple[bool, Stored | None]:
-        """Writes `new` if the session is still as loaded. Returns whether `new` stands, and what
-        the store holds now; None for that if the session is gone."""
+    def commit(self, loaded: Stored, new: Record) -> tuple[Commit, Stored | None]:
+        """Writes `new` if the session is still as loaded. Returns what came of it, and what the
+        store holds now; None for that if the session is gone."""
         raw = record.encode(new)
         self._check_size(new, loaded.record)
         lifetime = self._settings.expires(new) - self.now()
         if lifetime <= 0:
-            return False, None
-        stands, held = self._act("commit", self._keys(loaded), loaded.raw, raw, lifetime, loaded.id)
-        return bool(stands), self._living(loaded.id, held)
+            return Commit.REFUSED, None
+        done, held = self._act("commit", self._keys(loaded), loaded.raw, raw, lifetime, loaded.id)
+        return Commit(done), self._living(loaded.id, held)
 
     def remove(self, stored: Stored, *, if_unchanged: bool = False) -> tuple[bool, Stored | None]:
         """Ends a session for its own browser. Returns whether it is gone, and the session as it
@@ -176,9 +185,9 @@ class SessionStore:
             new = change(stored.record)
             if new is None:
                 return Outcome(stored, written=False)
-            written, held = self.commit(stored, new)
-            if written or held is None:
-                return Outcome(held, written)
+            done, held = self.commit(stored, new)
+            if done or held is None:
+                return Outcome(held, written=done is Commit.WRITTEN)
             stored = held
         raise AssertionError("the loop above only returns or raises")
 

@@ -226,7 +226,7 @@ class TestShortenedSettings:
     def test_a_request_over_the_limit_brings_nothing_back(
         self, make_app: MakeApp, sign_in: SignIn, clock: Clock, keys: Keys
     ) -> None:
-        """A write with a session that is over makes a new visitor's, and leaves the old one alone."""
+        """A write with a session that is over makes a new one and leaves the old one alone."""
         old, new = make_app("old"), make_app("new", absolute_timeout=DAY)
         browser = sign_in(old)
         newer = new.test_client()

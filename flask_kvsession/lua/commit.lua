@@ -8,7 +8,7 @@
 -- ARGV[3]  its lifetime, ms
 -- ARGV[4]  the session's id
 --
--- Returns {server time in ms, 1 if the new record stands, else 0,
+-- Returns {server time in ms, 0 if it is not written, 1 if it is, 2 if it had been before,
 --          the record held now, or false if it is gone}
 
 local time = redis.call('TIME')
@@ -18,8 +18,11 @@ local held = redis.pcall('GET', KEYS[1])
 if type(held) ~= 'string' then
   return {now, 0, false}
 end
--- Holding the new record already means that this is a repeat whose first reply was lost.
-if held ~= ARGV[1] and held ~= ARGV[2] then
+-- A repeat whose first reply was lost, or another request did the very same in the same ms.
+if held == ARGV[2] then
+  return {now, 2, held}
+end
+if held ~= ARGV[1] then
   return {now, 0, held}
 end
 

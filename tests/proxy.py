@@ -1,0 +1,86 @@
+"""A real proxy in front of the server's unix socket that a test can make misbehave."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+
+class Proxy:
+    """Forwards whatever clients send. `on_request` and `on_reply` see each chunk first and say what
+    to do with it: pass it on (True) or hang up instead (False)."""
+
+    def __init__(self, server_path: str) -> None:
+        self._server_path = server_path
+        self._folder = tempfile.mkdtemp(prefix="kvs-", dir="/tmp")
+        self.path = str(Path(self._folder, "s"))
+        self.on_request: Callable[[bytes], bool] = lambda chunk: True
+        self.on_reply: Callable[[bytes], bool] = lambda chunk: True
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self.path)
+        self._listener.listen(100)
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def lose_reply_to(self, name: bytes, *, before_hanging_up: Callable[[], object]) -> None:
+        """The next command of this name is carried out, but its reply never arrives."""
+        is_wanted = threading.Event()
+        done = threading.Event()
+
+        def on_request(chunk: bytes) -> bool:
+            if name in chunk and not done.is_set():
+                is_wanted.set()
+            return True
+
+        def on_reply(chunk: bytes) -> bool:
+            if not is_wanted.is_set() or done.is_set() or chunk.startswith(b"-NOSCRIPT"):
+                return True
+            done.set()
+            before_hanging_up()
+            return False
+
+        self.on_request, self.on_reply = on_request, on_reply
+
+    def close(self) -> None:
+        for end in [self._listener, *self._open]:
+            _hang_up(end)
+        Path(self.path).unlink(missing_ok=True)
+        Path(self._folder).rmdir()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._server_path)
+            self._open += [client, server]
+            self._pump(client, server, lambda chunk: self.on_request(chunk))
+            self._pump(server, client, lambda chunk: self.on_reply(chunk))
+
+    def _pump(
+        self, source: socket.socket, target: socket.socket, passes: Callable[[bytes], bool]
+    ) -> None:
+        def run() -> None:
+            try:
+                while chunk := source.recv(1 << 20):
+                    if not passes(chunk):
+                        break
+                    target.sendall(chunk)
+            except OSError:
+                pass
+            _hang_up(source)
+            _hang_up(target)
+
+        threading.Thread(target=run, daemon=True).start()
+
+
+def _hang_up(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()

@@ -1,0 +1,183 @@
+"""Law 2: how often a request waits for Redis, counted on the server."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import pytest
+import redis
+from flask import Flask, g
+from flask.testing import FlaskClient
+
+import flask_kvsession as kvs
+from flask_kvsession.record import Client, Stored, new_record
+from flask_kvsession.token import Token, new_session_id, user_hash
+
+from .conftest import Clock, Commands, MakeApp, store_of
+
+Count = Callable[[], AbstractContextManager[Commands]]
+Act = Callable[[], object]
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    app = make_app()
+    app.config["act"] = lambda: None
+
+    @app.post("/act")
+    def act() -> t.Any:
+        app.config["act"]()
+        return {}
+
+    store_of(app).now()  # the server's time is asked for once in a worker's life
+    return app
+
+
+def names_of(app: Flask, client: FlaskClient, count: Count, act: Act) -> list[str]:
+    app.config["act"] = act
+    with count() as commands:
+        assert client.post("/act").status_code == 200
+    return commands.names
+
+
+def test_an_untouched_session_costs_nothing(client: FlaskClient, count_commands: Count) -> None:
+    """A page that does not touch the session sends no command, signed in or not."""
+    client.post("/login/ada")
+    with count_commands() as commands:
+        client.get("/untouched")
+    assert commands.names == []
+
+
+VISITOR: dict[str, tuple[Act, list[str]]] = {
+    "read": (lambda: g.session.get("x"), []),
+    "first write": (lambda: g.session.update(x=1), ["EVALSHA"]),
+    "login": (lambda: kvs.login_user("ada"), ["EVALSHA"]),
+    "logout": (kvs.logout_user, []),
+}
+
+USER: dict[str, tuple[Act, list[str]]] = {
+    "read": (lambda: (g.session.get("x"), g.session.user_id, len(g.session)), ["GET"]),
+    "write": (lambda: g.session.update(x=2, y=3), ["GET", "EVALSHA"]),
+    "the same value": (lambda: g.session.update(x=1), ["GET"]),
+    "login over a session": (lambda: kvs.login_user("ada"), ["GET", "EVALSHA", "EVALSHA"]),
+    "logout": (kvs.logout_user, ["GET", "EVALSHA"]),
+    "rotation": (kvs.rotate_token, ["GET", "EVALSHA"]),
+    "rotation and write": (
+        lambda: (g.session.update(x=2), kvs.rotate_token()),
+        ["GET", "EVALSHA"],
+    ),
+    "confirmation": (kvs.confirm_login, ["GET", "EVALSHA"]),
+    "list": (kvs.list_sessions, ["GET", "ZRANGEBYSCORE", "MGET"]),
+    "revoke all": (kvs.revoke_all_sessions, ["GET", "ZRANGE", "EVALSHA"]),
+    "revoke one": (lambda: kvs.revoke_session(g.session.id or ""), ["GET", "MGET", "EVALSHA"]),
+}
+
+
+@pytest.mark.parametrize(("act", "expected"), VISITOR.values(), ids=VISITOR)
+def test_a_visitor_costs(
+    app: Flask, client: FlaskClient, count_commands: Count, act: Act, expected: list[str]
+) -> None:
+    """For a browser without a cookie nothing is read, and an act is one round trip."""
+    assert names_of(app, client, count_commands, act) == expected
+
+
+@pytest.mark.parametrize(("act", "expected"), USER.values(), ids=USER)
+def test_a_user_costs(
+    app: Flask, client: FlaskClient, count_commands: Count, act: Act, expected: list[str]
+) -> None:
+    """For a signed-in browser each act is as many round trips beyond the read as law 2 says."""
+    client.post("/login/ada", json={"data": {"x": 1}})
+    assert names_of(app, client, count_commands, act) == expected
+
+
+def test_a_due_renewal_costs_one_write(
+    app: Flask, client: FlaskClient, count_commands: Count, clock: Clock
+) -> None:
+    """Once in a renewal interval reading costs a write, and not again."""
+    client.post("/login/ada")
+    clock.advance(minutes=6)
+    look = lambda: g.session.get("x")  # noqa: E731
+    assert names_of(app, client, count_commands, look) == ["GET", "EVALSHA"]
+    assert names_of(app, client, count_commands, look) == ["GET"]
+
+
+def test_a_conflict_costs_one_more(app: Flask, client: FlaskClient, count_commands: Count) -> None:
+    """A write that another request was faster than is one more round trip."""
+    client.post("/login/ada")
+
+    def change_twice() -> None:
+        g.session["mine"] = 1
+        store = store_of(app)
+        stored = kvs.current_session.stored
+        assert stored
+        store.commit(stored, stored.record.with_data({"theirs": b"1"}))
+
+    expected = ["GET", "EVALSHA", "EVALSHA", "EVALSHA"]
+    assert names_of(app, client, count_commands, change_twice) == expected
+    assert client.get("/data").get_json() == {"mine": 1, "theirs": 1}
+
+
+def test_a_login_past_the_limit_costs_one_more(make_app: MakeApp, count_commands: Count) -> None:
+    """The login that passes the limit is one round trip more than those that do not."""
+    app = make_app(max_sessions_per_user=2)
+    sent = []
+    for _ in range(3):
+        with count_commands() as commands:
+            app.test_client().post("/login/ada")
+        sent.append(commands.names.count("EVALSHA"))
+    assert sent == [1, 1, 2]
+
+
+def test_a_login_in_place_of_ones_own_passes_no_limit(
+    make_app: MakeApp, count_commands: Count
+) -> None:
+    """The session that a login replaces makes room for it, so nothing more is asked or ended."""
+    app = make_app(max_sessions_per_user=2)
+    here, there = app.test_client(), app.test_client()
+    there.post("/login/ada")
+    here.post("/login/ada")
+    with count_commands() as commands:
+        here.post("/login/ada")
+    assert commands.names == ["GET", "EVALSHA", "EVALSHA"]
+    assert there.get("/me").status_code == 200
+
+
+def add_sessions(store: kvs.SessionStore, user_id: str, count: int) -> None:
+    for _ in range(count):
+        token = Token.for_session(new_session_id(user_hash(user_id)))
+        record = new_record(token, now=store.now(), client=Client(), user_id=user_id, data={})
+        store.create(Stored.of(token.session_id, record))
+
+
+@pytest.mark.parametrize(("sessions", "round_trips"), [(1000, 2), (1001, 3)])
+def test_revoke_all_costs_two_for_a_thousand(
+    app: Flask, count_commands: Count, sessions: int, round_trips: int
+) -> None:
+    """A thousand sessions are ended in two round trips, and each further thousand in one more."""
+    add_sessions(store_of(app), "ada", sessions)
+    with count_commands() as commands, app.app_context():
+        assert kvs.revoke_all_sessions("ada") == sessions
+    assert len(commands) == round_trips
+
+
+def test_time_is_asked_for_once(make_app: MakeApp, count_commands: Count) -> None:
+    """A worker asks for the server's time at its first use only."""
+    app = make_app()
+    with count_commands() as commands:
+        for _ in range(3):
+            app.test_client().post("/login/ada")
+    assert commands.names == ["TIME", "EVALSHA", "EVALSHA", "EVALSHA"]
+
+
+def test_forgotten_scripts_are_sent_again(
+    app: Flask, client: FlaskClient, count_commands: Count, redis_client: redis.Redis
+) -> None:
+    """A server that has forgotten its scripts is told them anew, and nobody notices."""
+    redis_client.script_flush()
+    with count_commands() as commands:
+        assert client.post("/login/ada").status_code == 200
+        client.delete_cookie("kvsession")
+        assert client.post("/login/ada").status_code == 200
+    assert commands.names == ["EVALSHA", "EVAL", "EVALSHA"]
