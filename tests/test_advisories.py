@@ -564,8 +564,9 @@ class TestRepliesCrossing:
         done = threading.Event()
 
         def stall() -> None:
-            while not done.wait(0.04):
-                redis_client.client_pause(30)
+            while not done.wait(0.03):
+                redis_client.client_pause(20)
+                redis_client.ping()  # answered when the pause is over
 
         with ThreadPoolExecutor(1) as pool:
             stalled = pool.submit(stall)
@@ -574,14 +575,15 @@ class TestRepliesCrossing:
         stalled.result()
         redis_client.client_unpause()
 
-    def test_requests_under_timeouts_never_cross(
-        self, make_app: MakeApp, sign_in: SignIn, redis_client: redis.Redis, stalling: None
-    ) -> None:
+    def test_requests_under_timeouts_never_cross(self, make_app: MakeApp, stalling: None) -> None:
         """Hundreds of requests of two users on one pool of connections, many of which time out,
         each get their own user's answer or 503, never another's and never a 401."""
         app = make_app(store_timeout=0.01)
         users = ["ada", "bob"]
-        tokens = {user: token_of(signed_in(app, user)) for user in users}
+        browsers = {user: app.test_client() for user in users}
+        for user, browser in browsers.items():
+            steady(browser, "POST", f"/login/{user}")
+        tokens = {user: token_of(browser) for user, browser in browsers.items()}
 
         def visit(n: int) -> tuple[str, int, object]:
             user = users[n % 2]
@@ -600,21 +602,14 @@ class TestRepliesCrossing:
         assert statuses[503] >= 20
         assert all(user == found for user, status, found in answers if status == 200)
         for user in users:
-            browser = browser_with(app, tokens[user])
-            data = steady(lambda: browser.get("/data")).get_json()  # noqa: B023
+            data = steady(browser_with(app, tokens[user]), "GET", "/data").get_json()
             assert set(data.values()) == {user}
 
 
-def signed_in(app: Flask, user: str) -> FlaskClient:
-    """A browser that has signed in, though the store stalls now and then."""
-    browser = app.test_client()
-    steady(lambda: browser.post(f"/login/{user}", json={}))
-    return browser
-
-
-def steady(send: Callable[[], TestResponse]) -> TestResponse:
+def steady(browser: FlaskClient, method: str, path: str) -> TestResponse:
     """The first answer that is no 503."""
-    return next(response for _ in range(100) if (response := send()).status_code != 503)
+    tries = (browser.open(path, method=method) for _ in range(100))
+    return next(response for response in tries if response.status_code != 503)
 
 
 class TestOpenRedirect:

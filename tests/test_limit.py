@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -15,8 +16,25 @@ from flask_kvsession.errors import ConfigurationError, LoginRequired
 from .conftest import Clock, CountCommands, Do, Keys, MakeApp, SignIn, store_of, token_of
 
 
+PushedOut = Callable[[], FlaskClient]
+
+
 def may_enter(*browsers: FlaskClient) -> list[bool]:
     return [browser.get("/me").status_code == 200 for browser in browsers]
+
+
+@pytest.fixture
+def pushed_out(app: Flask, sign_in: SignIn, clock: Clock) -> PushedOut:
+    """Makes a browser whose session two later logins of its user have ended."""
+
+    def pushed_out() -> FlaskClient:
+        browsers = []
+        for _ in range(3):
+            browsers.append(sign_in(app))
+            clock.advance(seconds=1)
+        return browsers[0]
+
+    return pushed_out
 
 
 @pytest.fixture
@@ -116,33 +134,29 @@ def test_a_lowered_limit_holds_from_the_next_login(
 class TestReason:
     """A browser whose session was ended by the limit is told why."""
 
-    def test_login_required_tells(self, app: Flask, sign_in: SignIn) -> None:
+    def test_login_required_tells(self, app: Flask, pushed_out: PushedOut) -> None:
         """`LoginRequired.ended` is "limit", for the app's own error page."""
 
         @app.errorhandler(LoginRequired)
         def tell(error: LoginRequired) -> t.Any:
             return {"ended": error.ended}, 401
 
-        first = sign_in(app)
-        sign_in(app), sign_in(app)
-        assert first.get("/me").get_json() == {"ended": "limit"}
+        assert pushed_out().get("/me").get_json() == {"ended": "limit"}
         assert app.test_client().get("/me").get_json() == {"ended": None}
 
-    def test_the_session_tells(self, app: Flask, sign_in: SignIn, do: Do) -> None:
+    def test_the_session_tells(self, pushed_out: PushedOut, do: Do) -> None:
         """`current_session.ended` is "limit" until the browser has signed in again."""
-        first = sign_in(app)
-        sign_in(app), sign_in(app)
+        first = pushed_out()
         seen: list[str | None] = []
         do(first, lambda: seen.append(g.session.ended))
         first.post("/login/ada")
         do(first, lambda: seen.append(g.session.ended))
         assert seen == ["limit", None]
 
-    def test_the_default_answer_tells_nobody(self, app: Flask, sign_in: SignIn) -> None:
+    def test_the_default_answer_tells_nobody(self, pushed_out: PushedOut) -> None:
         """Without a handler, the answer is that to anybody."""
-        first = sign_in(app)
-        sign_in(app), sign_in(app)
-        assert first.get("/me").get_json() == {"error": "Unauthorized"}
+        response = pushed_out().get("/me")
+        assert (response.status_code, response.get_json()) == (401, {"error": "Unauthorized"})
 
     def test_each_ended_session_is_announced(self, app: Flask, sign_in: SignIn) -> None:
         """`session_revoked` is sent for a session ended by the limit."""

@@ -599,8 +599,9 @@ class TestContexts:
 
         @app.url_value_preprocessor
         def look(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
-            if g.get("session") not in (None, current()):
-                strange.append(g.session)
+            found = g.get("session")
+            if found is not None and found is not current():
+                strange.append(found)
 
         with app.app_context():
             ada, bob = sign_in(app, "ada"), sign_in(app, "bob")

@@ -1,0 +1,296 @@
+"""The store by itself: without Flask, with every kind of client, one slot for one user (law 7)."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import subprocess
+import sys
+import typing as t
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from datetime import timedelta
+
+import pytest
+import redis
+from flask import Flask
+from flask.testing import FlaskClient
+from redis.crc import key_slot
+
+import flask_kvsession as kvs
+from flask_kvsession.embedded import find_binary
+from flask_kvsession.record import Client, Stored, new_record
+from flask_kvsession.store import ACTS, load_script
+from flask_kvsession.token import Token, new_session_id, user_hash
+
+from .conftest import Clock, Commands, MakeApp, add_views, store_of
+
+CLIENTS: dict[str, dict[str, t.Any]] = {
+    "plain": {},
+    "decoding": {"decode_responses": True},
+    "RESP2": {"protocol": 2},
+    "RESP2, decoding": {"protocol": 2, "decode_responses": True},
+    "RESP3": {"protocol": 3},
+    "RESP3, decoding": {"protocol": 3, "decode_responses": True},
+}
+
+
+def sign_in(store: kvs.SessionStore, user_id: t.Any, data: dict[str, bytes] | None = None) -> Token:
+    """A new session, as a login makes it."""
+    token = Token.for_session(new_session_id(user_hash(user_id)))
+    client = Client("127.0.0.1", "Ünïcode-☃")
+    record = new_record(token, now=store.now(), client=client, user_id=user_id, data=data or {})
+    ids = store.create(Stored.of(token.session_id, record))
+    store.enforce_limit(user_id, ids, token.session_id)
+    while store.now() <= record.seen:
+        pass  # of two logins in one ms neither is the earlier
+    return token
+
+
+def exercise(store: kvs.SessionStore) -> None:
+    """Everything that a store can do, with what must be seen."""
+    first, second, third = (sign_in(store, "ä{b}", {"x": b'"\xe2\x98\x83"'}) for _ in range(3))
+    loaded = store.load(second)
+    assert isinstance(loaded, Stored)
+    assert loaded.record.encoded_data() == {"x": b'"\xe2\x98\x83"'}
+    assert {stored.id for stored in store.sessions_of("ä{b}")} == {
+        second.session_id,
+        third.session_id,
+    }
+    assert store.update_all("ä{b}", {"role": "r"}, ["x"]) == 2
+    outcome = store.update(
+        loaded, lambda record: record.with_data(record.encoded_data() | {"y": b"1"})
+    )
+    assert outcome.stored and outcome.written
+    assert outcome.stored.record.encoded_data() == {"role": b'"r"', "y": b"1"}
+    assert store.revoke_one("ä{b}", first.session_id) is None
+    revoked = store.revoke_one("ä{b}", third.session_id)
+    assert revoked and revoked.user_agent == "Ünïcode-☃"
+    assert store.remove(outcome.stored)[0]
+    sign_in(store, "ä{b}")
+    assert len(store.revoke_all("ä{b}")) == 1
+    assert store.sessions_of("ä{b}") == []
+    assert store.load(second) is None
+
+
+@pytest.mark.parametrize("options", CLIENTS.values(), ids=CLIENTS)
+def test_any_client_will_do(socket_path: str, prefix: str, options: dict[str, t.Any]) -> None:
+    """The store works with a client of either protocol, decoding or not."""
+    with redis.Redis(unix_socket_path=socket_path, **options) as client:
+        exercise(kvs.SessionStore(client, kvs.Settings(key_prefix=prefix, max_sessions_per_user=2)))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.RedisCluster]:
+    """A cluster of one node, which has all slots and refuses what crosses two."""
+    folder = tmp_path_factory.mktemp("cluster")
+    port = secrets.choice(range(20_000, 30_000))
+    command = [find_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    command += ["--cluster-enabled", "yes", "--daemonize", "no"]
+    node = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    with redis.Redis(port=port) as direct:
+        direct.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383) if wait_for(direct) else None
+        while b"cluster_state:ok" not in t.cast(bytes, raw(direct, "CLUSTER", "INFO")):
+            pass
+    client = redis.RedisCluster(host="127.0.0.1", port=port)
+    yield client
+    client.close()
+    node.kill()
+    node.wait()
+
+
+def wait_for(client: redis.Redis) -> bool:
+    for _ in range(500):
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            subprocess.run(["sleep", "0.02"], check=True)
+    return False
+
+
+def raw(client: redis.Redis, *command: str) -> t.Any:
+    return client.execute_command(*command, NEVER_DECODE=True)  # type: ignore[no-untyped-call]
+
+
+def test_a_cluster_will_do(cluster: redis.RedisCluster, prefix: str) -> None:
+    """The same code runs on Redis Cluster."""
+    exercise(kvs.SessionStore(cluster, kvs.Settings(key_prefix=prefix, max_sessions_per_user=2)))
+
+
+def test_an_app_on_a_cluster(cluster: redis.RedisCluster, prefix: str) -> None:
+    """An app that is given a cluster client signs in, replaces, lists and revokes."""
+    app = Flask("clustered")
+    app.config.update(TESTING=True, KVSESSION_KEY_PREFIX=prefix)
+    kvs.KVSession(app, redis=cluster)
+    add_views(app)
+    client = app.test_client()
+    client.post("/data", json={"cart": 1})
+    client.post("/login/ada")
+    assert client.get("/me").get_json()["data"] == {"cart": 1}
+    with app.app_context():
+        assert len(kvs.list_sessions("ada")) == 1
+        assert kvs.revoke_all_sessions("ada") == 1
+    assert client.get("/me").status_code == 401
+
+
+def test_all_keys_of_an_act_share_a_slot(
+    make_app: MakeApp, count_commands: Callable[[], AbstractContextManager[Commands]]
+) -> None:
+    """Every command names its keys, and those of one command lie in one slot."""
+    store = store_of(make_app(max_sessions_per_user=2))
+    with count_commands() as commands:
+        exercise(store)
+    checked = 0
+    for line in commands.sent:
+        words = line.split()
+        keys = words[1:] if words[0] == "MGET" else words[1:2]
+        if words[0] in ("EVALSHA", "EVAL"):
+            keys = words[3 : 3 + int(words[2])]
+        if words[0] != "TIME":
+            assert len({key_slot(key.encode()) for key in keys}) == 1
+            checked += 1
+    assert checked > 10
+
+
+WITHOUT_FLASK = """
+import sys, redis, flask
+from flask_kvsession import SessionStore, Settings
+flask.Flask = None
+store = SessionStore(redis.Redis(unix_socket_path=sys.argv[1]), Settings(key_prefix=sys.argv[2]))
+print(len(store.sessions_of("ada")), len(store.revoke_all("ada")))
+"""
+
+
+def test_a_worker_without_an_app_can_revoke(
+    client: FlaskClient, socket_path: str, prefix: str
+) -> None:
+    """A script that has no Flask app lists and ends the sessions of one."""
+    client.post("/login/ada")
+    command = [sys.executable, "-c", WITHOUT_FLASK, socket_path, prefix]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
+    assert client.get("/me").status_code == 401
+
+
+# One .lua file, one act, one method
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_each_act_is_a_method_of_the_store(name: str) -> None:
+    """An act's script has the name of the method that runs it."""
+    assert callable(getattr(kvs.SessionStore, name))
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_a_script_s_header_says_what_is_passed(
+    make_app: MakeApp,
+    count_commands: Callable[[], AbstractContextManager[Commands]],
+    name: str,
+) -> None:
+    """The header of each script names as many KEYS and ARGV as are passed, and those it uses."""
+    store = store_of(make_app(max_sessions_per_user=2))
+    with count_commands() as commands:
+        exercise(store)
+    header, _, body = load_script(name).source.partition("\n\n")
+    digest = load_script(name).digest
+    calls = [line.split() for line in commands.sent if digest in line]
+    assert calls
+    for kind, offset in (("KEYS", 3), ("ARGV", None)):
+        named = [int(n) for n in re.findall(rf"^-- {kind}\[(\d+)", header, re.M)]
+        is_open = re.search(rf"^-- {kind}\[{named[-1]}\.\.\.\]", header, re.M)
+        assert named == list(range(1, len(named) + 1))
+        for words in calls:
+            keys = int(words[2])
+            passed = keys if offset else len(words) - 3 - keys
+            assert passed >= len(named) - 1 if is_open else passed <= len(named)
+        used = {int(n) for n in re.findall(rf"{kind}\[(\d+)\]", body)}
+        assert used <= set(named)
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_scripts_make_no_keys_and_no_json(name: str) -> None:
+    """A script touches only keys it is passed, and never writes JSON: cjson turns [] into {}."""
+    body = load_script(name).source.partition("\n\n")[2]
+    code = re.sub(r"--.*", "", body)
+    calls = re.findall(r"redis\.p?call\(\s*'(\w+)'\s*(?:,\s*([^,)]+))?", code)
+    assert calls
+    assert {key for command, key in calls if command != "TIME"} <= {
+        "KEYS[1]",
+        "KEYS[2]",
+        "KEYS[i]",
+        "key",
+    }
+    assert "cjson.encode" not in code
+
+
+# Times in the store (law 6)
+
+
+def test_keys_expire_with_what_is_left(
+    make_app: MakeApp, redis_client: redis.Redis, keys: Callable[[], set[str]]
+) -> None:
+    """A record lives as long as its idle timeout, the index as long as its last session, and a
+    rest of an ended one no longer."""
+    app = make_app(idle_timeout=timedelta(hours=2), absolute_timeout=timedelta(hours=5))
+    app.test_client().post("/login/ada")
+    store = store_of(app)
+    for step in range(2):
+        lives = {key: redis_client.pttl(key) for key in keys()}
+        assert len(lives) == 2 - step
+        assert all(7_190_000 < ms <= 7_200_000 for ms in lives.values())
+        store.revoke_all("ada")
+
+
+def test_no_key_outlives_its_session(
+    make_app: MakeApp, redis_client: redis.Redis, keys: Callable[[], set[str]], clock: Clock
+) -> None:
+    """After all that can happen to sessions no key is left without an expiry."""
+    app = make_app(max_sessions_per_user=2)
+    exercise(store_of(app))
+    browsers = [app.test_client() for _ in range(4)]
+    for browser in browsers:
+        browser.post("/data", json={"x": 1})
+        browser.post("/login/ada")
+        clock.advance(minutes=6)
+        browser.get("/me")
+    assert keys()
+    assert all(redis_client.pttl(key) > 0 for key in keys())
+
+
+def test_an_evicted_index_heals(
+    app: Flask, redis_client: redis.Redis, keys: Callable[[], set[str]], clock: Clock
+) -> None:
+    """A session that an evicted index no longer lists is listed again after its next renewal."""
+    client = app.test_client()
+    client.post("/login/ada")
+    (index,) = [key for key in keys() if ":u:" in key]
+    redis_client.delete(index)
+    assert store_of(app).sessions_of("ada") == []
+    clock.advance(minutes=6)
+    client.get("/me")
+    assert len(store_of(app).sessions_of("ada")) == 1
+
+
+def test_expired_entries_are_cleaned_by_the_next_write(
+    app: Flask, redis_client: redis.Redis, keys: Callable[[], set[str]]
+) -> None:
+    """An entry of the index whose time is over is listed no more, and goes with the next write."""
+    app.test_client().post("/login/ada")
+    (index,) = [key for key in keys() if ":u:" in key]
+    redis_client.zadd(index, {"AbC0123456789abcdef": 1})
+    assert len(store_of(app).sessions_of("ada")) == 1
+    app.test_client().post("/login/ada")
+    assert redis_client.zcard(index) == 2
+
+
+def test_a_worker_whose_clock_is_wrong_harms_nobody(
+    make_app: MakeApp, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker an hour off signs nobody out early, and makes sessions that others accept."""
+    client.post("/login/ada")
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    wrong = make_app("wrong", idle_timeout=timedelta(minutes=30))
+    other = wrong.test_client()
+    other.post("/login/ada")
+    assert other.get("/me").status_code == 200
+    assert len(store_of(wrong).sessions_of("ada")) == 2
