@@ -45,14 +45,15 @@ class KVSession:
         app.extensions[EXTENSION] = AppState(app, settings, redis)
         # The first hook before and the last one after, whatever was registered already: all the
         # app's hooks have the session, and what they change in it is committed.
-        app.before_request_funcs.setdefault(None, []).insert(0, _begin)
+        app.url_value_preprocessors.setdefault(None, []).insert(0, _enter)
+        app.before_request_funcs.setdefault(None, []).insert(0, guard_paths)
         app.after_request_funcs.setdefault(None, []).insert(0, _finish)
         app.teardown_request_funcs.setdefault(None, []).insert(0, _leave)
 
 
-def _begin() -> None:
+def _enter(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
+    """Of all functions that Flask calls for a request, one of this kind is the first."""
     request_state().enter_g()
-    guard_paths()
 
 
 def _finish(response: Response) -> Response:

@@ -15,7 +15,6 @@ from flask_kvsession.errors import ConfigurationError, LoginRequired
 
 from .conftest import Clock, CountCommands, Do, Keys, MakeApp, SignIn, store_of, token_of
 
-
 PushedOut = Callable[[], FlaskClient]
 
 

@@ -158,7 +158,12 @@ def test_clear_removes_what_came_meanwhile(stage: Stage, token: str) -> None:
 
 def test_a_rotation_keeps_what_others_changed(stage: Stage, token: str) -> None:
     """A rotation with changes of its own goes on top of what others wrote since its load."""
-    release = stage.park(token, lambda: (g.session.update(a=1), kvs.rotate_token()))
+
+    def change_and_rotate() -> None:
+        g.session["a"] = 1
+        kvs.rotate_token()
+
+    release = stage.park(token, change_and_rotate)
     stage.park(token, lambda: g.session.update(b=1))()
     response = release()
     new = response.headers["Set-Cookie"].split("=", 1)[1].split(";")[0]
