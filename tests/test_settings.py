@@ -576,6 +576,11 @@ def test_no_repr_shows_the_password() -> None:
     kvs.KVSession(app)
     state = state_of(app)
     assert "s3cr3t" not in f"{state!r} {state.settings!r} {app.extensions} {state.store!r}"
+    other = Flask("other")
+    with redis.Redis.from_url("redis://ada:s3cr3t@127.0.0.1:1/0") as ready:
+        kvs.KVSession(other, redis=ready)
+        state = state_of(other)
+        assert "s3cr3t" not in f"{state!r} {state.settings!r} {other.extensions} {state.store!r}"
 
 
 def test_a_password_never_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
