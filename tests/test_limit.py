@@ -79,10 +79,14 @@ def test_the_newest_stays_whatever_the_times(app: Flask, sign_in: SignIn) -> Non
     assert len(store_of(app).sessions_of("ada")) == 2
 
 
-def test_a_login_over_ones_own_session_ends_no_other(app: Flask, sign_in: SignIn) -> None:
-    """The session that a login replaces does not count."""
+def test_a_login_over_ones_own_session_ends_no_other(
+    app: Flask, sign_in: SignIn, count_commands: CountCommands
+) -> None:
+    """The session that a login replaces does not count, so there is nothing to enforce."""
     one, two = sign_in(app), sign_in(app)
-    two.post("/login/ada")
+    with count_commands() as commands:
+        two.post("/login/ada")
+    assert commands.names == ["GET", "EVALSHA", "EVALSHA"]
     assert may_enter(one, two) == [True, True]
 
 

@@ -265,6 +265,20 @@ class TestOverASession:
         assert do(browser, act).status_code == 200
         assert browser.get("/me").get_json()["data"] == {"new": 1}
 
+    def test_drops_what_could_not_be_stored(self, app: Flask, sign_in: SignIn, do: Do) -> None:
+        """A pending change of the former user's data, storable or not, is no obstacle, and a list
+        of theirs is not the new session's, though it has the same name."""
+        browser = sign_in(app, "bob", data={"list": []})
+
+        def act() -> None:
+            theirs = g.session["list"]
+            theirs.append(object())
+            kvs.login_user("ada", {"list": [1]})
+            assert g.session["list"] is not theirs
+
+        assert do(browser, act).status_code == 200
+        assert browser.get("/me").get_json()["data"] == {"list": [1]}
+
     def test_is_one_of_a_kind_in_the_list(self, app: Flask, sign_in: SignIn) -> None:
         """However often one browser signs in, it has one session."""
         browser = sign_in(app)
