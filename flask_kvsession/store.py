@@ -245,7 +245,7 @@ class SessionStore:
 
     def enforce_limit(self, user_id: UserId, ids: list[str], newest: str) -> list[SessionInfo]:
         """Ends this user's least recently used sessions beyond the limit; returns those."""
-        most = self._settings.session_limit(user_id)
+        most = self._settings.session_limit(user_id) if ids else None
         for _ in self._until_deadline():
             if most is None or len(ids) <= most:
                 break
