@@ -57,5 +57,5 @@ $(INSTALLED): pyproject.toml requirements/dev.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[async,embedded]" -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[async,devices,embedded,geo]" -r requirements/dev.txt
 	@touch $@

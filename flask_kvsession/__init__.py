@@ -14,6 +14,7 @@ from .api import (
     rotate_token,
     update_all_sessions,
 )
+from .devices import sessions_blueprint
 from .extension import KVSession
 from .guards import (
     cross_origin_guard,
@@ -47,6 +48,7 @@ __all__ = [
     "revoke_session",
     "roles_required",
     "rotate_token",
+    "sessions_blueprint",
     "signals",
     "update_all_sessions",
 ]

@@ -34,7 +34,7 @@ def login_required(view: Callable[P, R]) -> Callable[P, R]:
     A browser asking for a page is sent to `KVSESSION_LOGIN_VIEW`; anything else gets 401. For a
     whole blueprint, put it over a `@bp.before_request` function.
     """
-    return _guarded(view, _require_login)
+    return _guarded(view, require_login)
 
 
 def fresh_login_required(view: Callable[P, R]) -> Callable[P, R]:
@@ -43,7 +43,7 @@ def fresh_login_required(view: Callable[P, R]) -> Callable[P, R]:
     Others are sent to `KVSESSION_CONFIRM_VIEW`, or get 401; see `confirm_login`
     (OWASP ASVS 5.0, 7.5.1).
     """
-    return _guarded(view, _require_fresh_login)
+    return _guarded(view, require_fresh_login)
 
 
 def roles_required(*roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -73,7 +73,8 @@ def cross_origin_guard() -> None:
     """Refuses posts from other sites' pages with 403: `app.before_request(cross_origin_guard)`.
 
     Browsers say where a request comes from; requests that say nothing are not from a browser and
-    pass. The algorithm is that of Go's `http.CrossOriginProtection` (OWASP ASVS 5.0, 3.5.1).
+    pass, and so do `KVSESSION_TRUSTED_ORIGINS`. The algorithm is that of Go's
+    `http.CrossOriginProtection` (OWASP ASVS 5.0, 3.5.1).
     """
     if request.method in ("GET", "HEAD", "OPTIONS"):
         return
@@ -81,6 +82,8 @@ def cross_origin_guard() -> None:
     if site in ("same-origin", "none"):
         return
     if not site and _origin_is_host():
+        return
+    if request.headers.get("Origin") in app_state().settings.trusted_origins:
         return
     raise Forbidden("This request was sent by another site.")
 
@@ -91,7 +94,47 @@ def guard_paths() -> None:
     if request.endpoint is not None and request.endpoint == settings.login_view:
         return  # or nobody could ever sign in
     if any(_covers(pattern, request.path) for pattern in settings.protected_paths):
-        _let_in(_require_login)
+        _let_in(require_login)
+
+
+def require_login(back_to: str | None = None) -> None:
+    """Raises `LoginRequired` for a visitor. A browser comes back to `back_to` afterwards, or to
+    the page it asked for: a post cannot be repeated, so one names the page that its form is on."""
+    try:
+        request_state().require_user()
+    except LoginRequired as refusal:
+        _send_to("login_view", refusal, back_to)
+        raise
+
+
+def require_fresh_login(back_to: str | None = None) -> None:
+    """Raises `FreshLoginRequired` too, where the user proved who they are too long ago."""
+    require_login(back_to)
+    if not current_session.is_fresh:
+        refusal = FreshLoginRequired()
+        _send_to("confirm_view", refusal, back_to)
+        raise refusal
+
+
+def wants_page() -> bool:
+    """Whether a browser asks for a page, rather than a program for JSON."""
+    return any(
+        kind.partition(";")[0].strip().lower() == "text/html" and quality > 0
+        for kind, quality in request.accept_mimetypes
+    )
+
+
+def url_of_view(setting: str, **query: t.Any) -> str | None:
+    """The URL of the app's view that this setting names; None where it names none."""
+    endpoint = getattr(app_state().settings, setting)
+    if endpoint is None:
+        return None
+    try:
+        return url_for(endpoint, **query)
+    except BuildError:
+        raise ConfigurationError(
+            f"{key_of(setting)} is {endpoint!r}, and the app has no such endpoint."
+        ) from None
 
 
 def _guarded(view: Callable[P, R], check: Callable[[], object]) -> Callable[P, R]:
@@ -117,24 +160,8 @@ def _let_in(check: Callable[[], object]) -> None:
         check()
 
 
-def _require_login() -> None:
-    try:
-        request_state().require_user()
-    except LoginRequired as refusal:
-        _send_to(app_state().settings.login_view, "login_view", refusal)
-        raise
-
-
-def _require_fresh_login() -> None:
-    _require_login()
-    if not current_session.is_fresh:
-        refusal = FreshLoginRequired()
-        _send_to(app_state().settings.confirm_view, "confirm_view", refusal)
-        raise refusal
-
-
 def _require_role(roles: frozenset[str]) -> None:
-    _require_login()
+    require_login()
     several = current_session.get("roles")
     held = [current_session.get("role")]
     held += several if isinstance(several, list | tuple | set) else []
@@ -143,28 +170,18 @@ def _require_role(roles: frozenset[str]) -> None:
 
 
 def _send_to(
-    endpoint: str | None, setting: str, refusal: LoginRequired | FreshLoginRequired
+    setting: str, refusal: LoginRequired | FreshLoginRequired, back_to: str | None
 ) -> None:
     """Makes the refusal a redirect, for a browser that asks for a page."""
-    if endpoint is None or not _wants_page():
+    if not wants_page():
         return
-    here = _this_url() if request.method == "GET" else None
-    try:
-        target = url_for(endpoint, next=here)
-    except BuildError:
-        raise ConfigurationError(
-            f"{key_of(setting)} is {endpoint!r}, and the app has no such endpoint."
-        ) from None
+    here = back_to or (_this_url() if request.method == "GET" else None)
+    target = url_of_view(setting, next=here)
+    if target is None:
+        return
     refusal.response = redirect(target)
     refusal.response.vary.update(("Accept", "Cookie"))
     refusal.response.headers["Cache-Control"] = "no-store"
-
-
-def _wants_page() -> bool:
-    return any(
-        kind.partition(";")[0].strip().lower() == "text/html" and quality > 0
-        for kind, quality in request.accept_mimetypes
-    )
 
 
 def _this_url() -> str | None:

@@ -26,6 +26,8 @@ PREFIX = "KVSESSION_"
 _LATER_SCHEMES = {"redis+sentinel": "Redis Sentinel", "redis+cluster": "Redis Cluster"}
 _HOST_NAME = r"(?=.{1,254}\Z)\.?[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*"
 _SCHEMES = ("redis", "rediss", "unix", "embedded")
+_ORIGIN = r"[a-z][a-z0-9+.-]*://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9]\d{0,4})?"
+_DEFAULT_PORT = r"http://.*:80|https://.*:443"
 
 
 class _Wrong(Exception):
@@ -109,6 +111,27 @@ def _paths(value: t.Any) -> tuple[str, ...]:
                 ' it, as in "/dashboard/*"'
             )
     return tuple(value)
+
+
+def _origins(value: t.Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, tuple | list):
+        example = '("https://admin.example.com",)'
+        raise _Wrong(f"must be a tuple of origins such as {example}, not {_shown(value)}")
+    for origin in value:
+        is_one = isinstance(origin, str) and re.fullmatch(_ORIGIN, origin, re.ASCII)
+        # One that no browser sends would never match, and look as if it did.
+        if not is_one or re.fullmatch(_DEFAULT_PORT, origin):
+            raise _Wrong(
+                f"has {_shown(origin)}; an origin is written as browsers send it: scheme://host or"
+                " scheme://host:port in lower case, with nothing after it and no default port"
+            )
+    return tuple(value)
+
+
+def _function(value: t.Any) -> t.Any:
+    if not callable(value):
+        raise _Wrong(f"must be a function that is given an IP address, not {_shown(value)}")
+    return value
 
 
 def _url(value: t.Any) -> str:
@@ -204,6 +227,13 @@ class Settings:
     login_view: str | None = _setting(_optional(_text(r".+", "must be an endpoint")), None)
     confirm_view: str | None = _setting(_optional(_text(r".+", "must be an endpoint")), None)
     protected_paths: tuple[str, ...] = _setting(_paths, ())
+    trusted_origins: tuple[str, ...] = _setting(_origins, ())
+    """Other sites whose pages may post here, besides the app's own."""
+
+    fresh_to_revoke: bool = _setting(_boolean, False)
+    """Whether the devices pages ask for the password before they end a session."""
+    locate: Callable[[str], str | None] | None = _setting(_optional(_function), None)
+    """Names the place of an IP address for the devices pages; None for an unknown one."""
 
     store_timeout: timedelta = _setting(_duration, timedelta(seconds=1))
     max_session_bytes: int = _setting(_positive, 64 * 1024)

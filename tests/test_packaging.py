@@ -41,6 +41,8 @@ def test_the_wheel_has_the_whole_package_and_nothing_else(wheel: zipfile.ZipFile
     assert names == package_files()
     assert "flask_kvsession/lua/commit.lua" in names
     assert "flask_kvsession/py.typed" in names
+    assert "flask_kvsession/devices/templates/kvsession/sessions.html" in names
+    assert "flask_kvsession/devices/static/devices.css" in names
 
 
 def test_the_source_distribution_can_be_tested(built: Path) -> None:
@@ -61,7 +63,7 @@ def test_it_is_described_as_in_the_readme(metadata: Message) -> None:
     """The metadata name the distribution, the oldest Python, the extras, and carry the README."""
     assert metadata["Name"] == "Flask-KVSession-Redis"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"async", "embedded"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"async", "devices", "embedded", "geo"}
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert str(metadata.get_payload()).strip() == readme.strip()
 

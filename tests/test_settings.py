@@ -45,6 +45,10 @@ def at_most_two(user_id: object) -> int:
     return 2
 
 
+def nowhere(ip_address: str) -> None:
+    return None
+
+
 DEFAULTS: dict[str, t.Any] = {
     "redis_url": None,
     "key_prefix": "kvs",
@@ -65,6 +69,9 @@ DEFAULTS: dict[str, t.Any] = {
     "login_view": None,
     "confirm_view": None,
     "protected_paths": (),
+    "trusted_origins": (),
+    "fresh_to_revoke": False,
+    "locate": None,
     "store_timeout": SECOND,
     "max_session_bytes": 65_536,
     "record_ip": True,
@@ -116,6 +123,11 @@ ACCEPTED: list[tuple[str, t.Any, t.Any]] = [
     ("protected_paths", ["/a/*", "/"], ("/a/*", "/")),
     ("protected_paths", ["/*"], ("/*",)),
     ("protected_paths", [], ()),
+    ("trusted_origins", ["https://a.example"], ("https://a.example",)),
+    ("trusted_origins", ("http://localhost:5000",), ("http://localhost:5000",)),
+    ("trusted_origins", ("https://[::1]:8443", "app://a"), ("https://[::1]:8443", "app://a")),
+    ("fresh_to_revoke", True, True),
+    ("locate", nowhere, nowhere),
     ("store_timeout", 0.25, SECOND / 4),
     ("max_session_bytes", 1, 1),
     ("record_ip", False, False),
@@ -166,6 +178,24 @@ REFUSED: list[tuple[str, t.Any]] = [
     *(("protected_paths", value) for value in ["/a", "/a/*", {"/a"}, None, 5, {"/a": 1}]),
     *(("protected_paths", [value]) for value in ["a", "", "*", "/a*", "/*/a", "/a/*/*", b"/a"]),
     *(("protected_paths", [value]) for value in ["/a/**", "https://a/b", None, 5]),
+    *(("trusted_origins", value) for value in ["https://a.example", None, True, 5]),
+    *(
+        ("trusted_origins", [value])
+        for value in [
+            "a.example",
+            "https://",
+            "https://a/",
+            "https://a/b",
+            "https://*.a",
+            "null",
+            5,
+        ]
+    ),
+    *(
+        ("trusted_origins", [value])
+        for value in ["https://A.example", "https://a:443", "http://a:80", "https://u@a", "//a"]
+    ),
+    *(("locate", value) for value in ["GeoLite2-City.mmdb", True, 5]),
     *(("max_session_bytes", value) for value in [0, -1, 1.0, "65536", None, True, INF]),
 ]
 
@@ -284,8 +314,6 @@ def test_settings_need_no_app() -> None:
 LATER = [
     "ROTATION_INTERVAL",
     "ROTATION_GRACE",
-    "FRESH_TO_REVOKE",
-    "TRUSTED_ORIGINS",
     "CLEAR_SITE_DATA",
     "NO_RENEWAL_PATHS",
     "AS_FLASK_SESSION",

@@ -39,6 +39,7 @@ from flask_kvsession import (
     revoke_session,
     roles_required,
     rotate_token,
+    sessions_blueprint,
     signals,
     update_all_sessions,
 )
@@ -203,6 +204,8 @@ def check() -> None:
 
 
 blueprint.before_request(cross_origin_guard)
+blueprint.register_blueprint(sessions_blueprint, url_prefix="/sessions")
+app.register_blueprint(sessions_blueprint, url_prefix="/account/sessions")
 app.before_request(cross_origin_guard)
 
 
@@ -249,6 +252,8 @@ signal: NamedSignal = signals.session_revoked
 
 settings = Settings(idle_timeout=timedelta(hours=1), max_sessions_per_user=3)
 Settings(max_sessions_per_user=lambda user_id: 3 if user_id == "ada" else None)
+Settings(locate={"127.0.0.1": "here"}.get, trusted_origins=("https://a.example",))
+Settings(locate=lambda ip_address: 5)  # type: ignore[arg-type, return-value]
 Settings.from_config(app.config)
 Settings(idle_timout=timedelta(hours=1))  # type: ignore[call-arg]
 settings.idle_timeout = timedelta(hours=1)  # type: ignore[misc]

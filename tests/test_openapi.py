@@ -1,0 +1,112 @@
+"""The description that ships with the devices pages, held against them by Schemathesis."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from importlib import resources
+
+import pytest
+import schemathesis
+from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+
+import flask_kvsession as kvs
+
+from .conftest import MakeApp, SignIn, token_of
+
+PREFIX = "/account/sessions"
+DESCRIPTION = PREFIX + "/static/openapi.json"
+OPERATIONS = {
+    ("GET", "/"),
+    ("DELETE", "/{session_id}"),
+    ("POST", "/{session_id}/revoke"),
+    ("POST", "/revoke-others"),
+    ("POST", "/revoke-all"),
+    ("POST", "/sign-out"),
+}
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    app = make_app()
+    app.register_blueprint(kvs.sessions_blueprint, url_prefix=PREFIX)
+    return app
+
+
+def description() -> dict[str, t.Any]:
+    text = resources.files("flask_kvsession.devices").joinpath("static/openapi.json").read_text()
+    return t.cast(dict[str, t.Any], json.loads(text))
+
+
+def test_it_is_there_for_programs_to_read(app: Flask) -> None:
+    """The app serves the description below the pages it describes, to anybody."""
+    response = app.test_client().get(DESCRIPTION)
+    assert response.content_type == "application/json"
+    assert response.get_json() == description()
+    response.close()
+
+
+def test_it_describes_every_url_of_the_blueprint(app: Flask) -> None:
+    """No view of the blueprint is left out, and none described that is not there."""
+    described = {
+        (method.upper(), path)
+        for path, item in description()["paths"].items()
+        for method in item
+        if method != "parameters"
+    }
+    built = {
+        (method, rule.rule.removeprefix(PREFIX).replace("<", "{").replace(">", "}"))
+        for rule in app.url_map.iter_rules()
+        if rule.endpoint.startswith("kvsession.") and not rule.endpoint.endswith(".static")
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert described == built == OPERATIONS
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(OPERATIONS), ids=str)
+def test_the_app_answers_as_described(app: Flask, sign_in: SignIn, method: str, path: str) -> None:
+    """What comes back is one of the described answers, with what it should hold."""
+    answers = try_out(app, sign_in, method, path, GenerationMode.POSITIVE)
+    assert answers == ({200, 404} if "session_id" in path else {200})
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), sorted(pair for pair in OPERATIONS if "session_id" in pair[1]), ids=str
+)
+def test_an_id_that_is_none_is_refused(app: Flask, sign_in: SignIn, method: str, path: str) -> None:
+    """Whatever stands in the place of an id, the answer is a described refusal."""
+    assert 200 not in try_out(app, sign_in, method, path, GenerationMode.NEGATIVE)
+
+
+def try_out(app: Flask, sign_in: SignIn, method: str, path: str, mode: GenerationMode) -> set[int]:
+    """Sends what Schemathesis makes up, each time from a browser that has just signed in; every
+    second id is one of that user's. Returns the status codes that were seen."""
+    described = description()
+    described["components"]["securitySchemes"]["session"]["name"] = "kvsession"  # while testing
+    schema = schemathesis.openapi.from_dict(described)
+    schema.app = app
+    schema.config.update(base_url=f"http://localhost{PREFIX}")
+    seen: set[int] = set()
+
+    @schema.auth(refresh_interval=None)
+    class SignedIn:
+        def get(self, case: t.Any, context: t.Any) -> str | None:
+            return token_of(sign_in(app))
+
+        def set(self, case: t.Any, data: str, context: t.Any) -> None:
+            case.cookies = {"kvsession": data}
+
+    @given(case=schema[path][method].as_strategy(generation_mode=mode), own=st.booleans())
+    @settings(
+        max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    def check(case: t.Any, own: bool) -> None:
+        if own and mode is GenerationMode.POSITIVE and case.path_parameters:
+            case.path_parameters["session_id"] = (token_of(sign_in(app)) or "")[:19]
+        seen.add(case.call_and_validate().status_code)
+
+    check()
+    return seen
