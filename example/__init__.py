@@ -33,6 +33,7 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
         KVSESSION_LOGIN_VIEW="auth.sign_in",
         KVSESSION_CONFIRM_VIEW="auth.confirm",
         KVSESSION_FRESH_FOR=timedelta(minutes=5),
+        KVSESSION_FRESH_TO_REVOKE=True,
     )
     # FLASK_KVSESSION_REDIS_URL=redis://localhost:6379/0 becomes KVSESSION_REDIS_URL. Without
     # it, and with --debug, the extension runs a Redis of its own in the instance folder.

@@ -1,4 +1,4 @@
-"""One's own account: email address, password, and the sessions one is signed in with."""
+"""One's own account: email address, password, and the devices one is signed in on."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from flask.typing import ResponseReturnValue
 from flask_kvsession import (
     confirm_login,
     fresh_login_required,
-    list_sessions,
     login_required,
     revoke_all_sessions,
-    revoke_session,
+    sessions_blueprint,
     update_all_sessions,
 )
 
-from . import auth, users
+from . import users
 from .pages import redirect_with
 
 MIN_PASSWORD_CHARS = 12
@@ -25,16 +24,18 @@ MIN_PASSWORD_CHARS = 12
 blueprint = Blueprint("account", __name__, url_prefix="/account")
 
 
+blueprint.register_blueprint(sessions_blueprint, url_prefix="/devices")
+
+
 @blueprint.before_request
 @login_required
 def signed_in_only() -> None:
-    """Guards every page of this blueprint."""
+    """Guards every page of this blueprint, and of the one in it."""
 
 
 @blueprint.get("/")
 def overview() -> ResponseReturnValue:
-    current_first = sorted(list_sessions(), key=lambda session: not session.is_current)
-    return render_template("account.html", sessions=current_first)
+    return render_template("account.html")
 
 
 @blueprint.route("/email", methods=["GET", "POST"])
@@ -69,20 +70,6 @@ def change_password() -> ResponseReturnValue:
     users.set_password(g.session.user_id, request.form["new"])
     ended = revoke_all_sessions(except_current=True)
     return _back_with(f"Your password is changed. {_others_ended(ended)}")
-
-
-@blueprint.post("/sessions/<session_id>/end")
-def end_session(session_id: str) -> ResponseReturnValue:
-    if session_id == g.session.id:
-        return auth.sign_out()
-    if revoke_session(session_id):  # only one's own: for others' it is False, as for unknown ones
-        return _back_with("That device is signed out.")
-    return _back_with("That device was signed out already.")
-
-
-@blueprint.post("/sessions/end-others")
-def end_other_sessions() -> ResponseReturnValue:
-    return _back_with(_others_ended(revoke_all_sessions(except_current=True)))
 
 
 @blueprint.app_template_filter()

@@ -54,8 +54,9 @@ def is_signed_in(client: FlaskClient) -> bool:
 
 
 def other_session_ids(client: FlaskClient) -> list[str]:
-    """The sessions that the account page offers to end."""
-    return re.findall(r"/account/sessions/([\w-]{19})/end", client.get("/account/").text)
+    """The sessions that the devices page offers to end."""
+    page = client.get("/account/devices/", headers=AS_PAGE).text
+    return re.findall(r"/account/devices/([\w-]{19})/revoke", page)
 
 
 def token_of(client: FlaskClient) -> str:
@@ -188,53 +189,46 @@ class TestPages:
 
 
 class TestAccount:
-    def test_lists_ones_sessions(self, app: Flask) -> None:
-        """The account page lists one's own sessions, this device first."""
-        laptop = sign_in(app, ADA, agent="Ada's <laptop>")
+    def test_shows_ones_devices(self, app: Flask) -> None:
+        """The devices pages are in the app's layout, and list one's own sessions."""
+        laptop = sign_in(app, ADA, agent="Ada's laptop")
         sign_in(app, ADA, agent="Ada's phone")
         sign_in(app, BOB, agent="Bob's tablet")
-        page = laptop.get("/account/").text
-        positions = [
-            page.index(text)
-            for text in ("Ada&#39;s &lt;laptop&gt;", "This device", "Ada&#39;s phone")
-        ]
-        assert positions == sorted(positions)
+        page = laptop.get("/account/devices/", headers=AS_PAGE).text
+        assert "Your devices · Keyring" in page
+        assert "Ada&#39;s phone" in page
         assert "Bob&#39;s tablet" not in page
 
-    def test_ends_another_session(self, app: Flask) -> None:
-        """Ending another session signs that browser out, and only that one; it is said once."""
+    def test_signs_a_device_out(self, app: Flask) -> None:
+        """Signing a device out ends its session and no other, and the page says so."""
         laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
         [phones_id] = other_session_ids(laptop)
-        end = f"/account/sessions/{phones_id}/end"
-        page = laptop.post(end, follow_redirects=True).text
-        assert "That device is signed out." in page
-        assert "That device" not in laptop.get("/account/").text
+        revoke = f"/account/devices/{phones_id}/revoke"
+        page = laptop.post(revoke, headers=AS_PAGE, follow_redirects=True).text
+        assert "1 device was signed out." in page
         assert (is_signed_in(laptop), is_signed_in(phone)) == (True, False)
-        assert "was signed out already" in laptop.post(end, follow_redirects=True).text
+        gone = laptop.post(revoke, headers=AS_PAGE)
+        assert gone.status_code == 404
+        assert "Keyring" in gone.text
 
-    def test_ends_no_session_of_others(self, app: Flask) -> None:
-        """Naming somebody else's session is like naming an unknown one."""
-        ada, bob = sign_in(app, ADA), sign_in(app, BOB)
-        adas_id = token_of(ada)[:19]
-        response = bob.post(f"/account/sessions/{adas_id}/end", follow_redirects=True)
-        assert "was signed out already" in response.text
-        assert is_signed_in(ada)
+    def test_signs_out_everywhere(self, app: Flask) -> None:
+        """After signing out everywhere the sign-in page says that one is signed out."""
+        laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
+        everywhere = "/account/devices/revoke-all"
+        page = laptop.post(everywhere, headers=AS_PAGE, follow_redirects=True).text
+        assert "You are signed out." in page
+        assert not is_signed_in(phone)
 
-    def test_ending_the_current_one_is_signing_out(self, app: Flask) -> None:
-        """Ending this very session signs out."""
-        client = sign_in(app, ADA)
-        response = client.post(f"/account/sessions/{token_of(client)[:19]}/end")
-        assert response.location == "/sign-in?signed_out=yes"
-        assert not is_signed_in(client)
-
-    def test_signs_out_everywhere_else(self, app: Flask) -> None:
-        """All other sessions end, and their number is told."""
-        laptop, phone, tablet = (sign_in(app, ADA) for _ in range(3))
-        page = laptop.post("/account/sessions/end-others", follow_redirects=True).text
-        assert "2 other sessions were ended." in page
-        assert [is_signed_in(client) for client in (laptop, phone, tablet)] == [True, False, False]
-        page = laptop.post("/account/sessions/end-others", follow_redirects=True).text
-        assert "You were signed in nowhere else." in page
+    def test_asks_for_the_password_before_it_signs_out(self, make_app: AppFactory) -> None:
+        """Some while after signing in, signing a device out takes the password, and leads back."""
+        app = make_app(KVSESSION_FRESH_FOR=timedelta(milliseconds=1))
+        laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
+        others = "/account/devices/revoke-others"
+        confirm = laptop.post(others, headers=AS_PAGE).location
+        assert confirm == "/confirm?next=/account/devices/"
+        assert is_signed_in(phone)
+        confirmed = laptop.post(confirm, data={"password": PASSWORDS[ADA]})
+        assert confirmed.location == "/account/devices/"
 
     def test_a_new_password_ends_the_other_sessions(self, app: Flask) -> None:
         """A new password rotates this session's token and ends the user's other sessions."""

@@ -1,0 +1,227 @@
+"""The devices pages in a real browser, without a script: two profiles, the keyboard, a narrow
+window, the dark. The app is the smallest one, so that the pages stand in our own base page."""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask, redirect
+from werkzeug.serving import make_server
+
+import flask_kvsession as kvs
+
+from ..conftest import MakeApp
+
+if t.TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+LINUX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+IPHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15"
+    " (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1"
+)
+NARROWEST, WIDE = 320, 1000
+STRANGE = "<b>Unbreakable" + "x" * 400 + "</b>"
+
+Screenshot = Callable[["Page", str], None]
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    app = make_app(login_view="sign_in", views=False, locate={"127.0.0.1": "Lyon, France"}.get)
+    app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
+
+    @app.get("/sign-in/<user>")
+    def sign_in_as(user: str) -> t.Any:
+        kvs.login_user(user)
+        return redirect("/devices/")
+
+    app.add_url_rule("/favicon.ico", "icon", lambda: ("", 204))
+    app.add_url_rule("/sign-in", "sign_in", lambda: "<title>Sign in</title>")
+    return app
+
+
+@pytest.fixture
+def url(app: Flask) -> Iterator[str]:
+    """The app, served."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class Profiles:
+    """Opens the list in browser profiles of their own, each signed in by itself."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.browser = browser
+        self.url = url
+        self.contexts: list[BrowserContext] = []
+        self.complaints: list[str] = []
+
+    def __call__(
+        self, agent: str, *, width: int = WIDE, dark: bool = False, scripts: bool = False
+    ) -> Page:
+        context = self.browser.new_context(
+            base_url=self.url,
+            user_agent=agent,
+            viewport={"width": width, "height": 800},
+            color_scheme="dark" if dark else "light",
+            java_script_enabled=scripts,
+        )
+        self.contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.goto("/sign-in/ada")
+        return page
+
+
+@pytest.fixture
+def open_list(browser: Browser, url: str) -> Iterator[Profiles]:
+    profiles = Profiles(browser, url)
+    yield profiles
+    for context in profiles.contexts:
+        context.close()
+    assert profiles.complaints == []
+
+
+def row(page: Page, device: str) -> t.Any:
+    return page.get_by_role("listitem").filter(has=page.get_by_role("heading", name=device))
+
+
+def confirm(page: Page, opener: str, button: str) -> None:
+    """Opens the question, and answers yes."""
+    page.locator("summary:visible", has_text=opener).click()
+    page.get_by_role("button", name=button).click()
+
+
+def is_signed_in(page: Page) -> bool:
+    page.goto("/devices/")
+    return page.title() == "Your devices"
+
+
+def test_look_and_revoke_one(open_list: Profiles) -> None:
+    """With scripts off one sees both devices, and signs the other one out after a question."""
+    phone, laptop = open_list(IPHONE, width=NARROWEST), open_list(LINUX)
+    assert "This device" in row(laptop, "Firefox on Linux").inner_text()
+    other = row(laptop, "Safari on iPhone")
+    assert "Lyon, France 127.0.0.1" in other.inner_text()
+    assert "Active a minute ago" in other.inner_text()
+    question = other.get_by_text("Safari on iPhone is signed out at once.")
+    assert not question.is_visible()
+    other.locator("summary", has_text="Sign out").click()
+    assert question.is_visible()
+    assert is_signed_in(phone)
+    other.locator("summary", has_text="Cancel").click()
+    assert not question.is_visible()
+    other.locator("summary", has_text="Sign out").click()
+    other.get_by_role("button", name="Yes, sign it out").click()
+    assert laptop.get_by_role("status").inner_text() == "1 device was signed out."
+    assert laptop.get_by_text("You are signed in nowhere else.").is_visible()
+    assert not is_signed_in(phone)
+    assert is_signed_in(laptop)
+
+
+def test_revoke_others_and_all(open_list: Profiles) -> None:
+    """All others are signed out from one device, then everything from there, and one is led to
+    sign in."""
+    phone, laptop = open_list(IPHONE), open_list(LINUX)
+    confirm(laptop, "Sign out all other devices", "Yes, sign out all others")
+    assert laptop.get_by_role("status").inner_text() == "1 device was signed out."
+    assert not is_signed_in(phone)
+    phone.goto("/sign-in/ada")
+    laptop.reload()
+    confirm(laptop, "Sign out everywhere", "Yes, sign out everywhere")
+    assert laptop.title() == "Sign in"
+    assert not is_signed_in(laptop)
+    assert not is_signed_in(phone)
+
+
+def test_sign_out_here(open_list: Profiles) -> None:
+    """ "Sign out" on the current row leads to the sign-in page, and signs out nobody else."""
+    phone, laptop = open_list(IPHONE), open_list(LINUX)
+    row(laptop, "Firefox on Linux").get_by_role("button", name="Sign out").click()
+    assert laptop.title() == "Sign in"
+    assert is_signed_in(phone)
+
+
+def test_details_are_folded(open_list: Profiles) -> None:
+    """The whole user agent is shown on demand only."""
+    laptop = open_list(LINUX)
+    agent = laptop.get_by_text(LINUX)
+    assert not agent.is_visible()
+    laptop.get_by_text("Details").click()
+    assert agent.is_visible()
+
+
+def test_with_the_keyboard_alone(open_list: Profiles) -> None:
+    """Tab goes from top to bottom, Enter asks the question, Tab and Enter answer it; what has the
+    focus is to be seen."""
+    phone, laptop = open_list(IPHONE), open_list(LINUX, scripts=True)
+    where = "() => document.activeElement.innerText.split(':')[0].trim()"
+    reached = []
+    for _ in range(4):
+        laptop.keyboard.press("Tab")
+        reached.append(laptop.evaluate(where))
+        outline = "getComputedStyle(document.activeElement).outlineStyle"
+        assert laptop.evaluate(outline) == "solid"
+    assert reached == ["Details", "Sign out", "Details", "Sign out"]
+    laptop.keyboard.press("Enter")
+    laptop.keyboard.press("Tab")
+    assert laptop.evaluate(where) == "Yes, sign it out"
+    laptop.keyboard.press("Enter")
+    laptop.wait_for_url("**/devices/?ended=1")
+    assert not is_signed_in(phone)
+
+
+@pytest.mark.parametrize("width", [NARROWEST, 600, WIDE])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_it_fits_and_all_can_use_it(
+    open_list: Profiles, screenshot: Screenshot, width: int, dark: bool
+) -> None:
+    """In each width, light and dark, folded and unfolded, nothing is wider than the window and axe
+    finds nothing wrong: contrast, names, landmarks, headings."""
+    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+
+    open_list(IPHONE)
+    open_list(STRANGE)
+    page = open_list(LINUX, width=width, dark=dark, scripts=True)
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, paper[4:-1].split(","))) < 200) is dark
+    for step in ("folded", "unfolded"):
+        screenshot(page, f"devices-{step}-{width}{'-dark' if dark else ''}")
+        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(overflow) == 0
+        found = Axe().run(page, options={"resultTypes": ["violations"]})
+        assert found.violations_count == 0, found.generate_report()
+        for opener in page.locator("summary:visible").all():
+            opener.click()
+    page.goto("/devices/?ended=3")
+    assert Axe().run(page).violations_count == 0
+
+
+def test_axe_would_find_something(open_list: Profiles) -> None:
+    """The check above is one that can fail."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_list(LINUX, scripts=True)
+    page.evaluate("document.querySelector('h1').style.color = '#ddd'")
+    assert Axe().run(page).violations_count > 0
+
+
+def test_no_other_site_can_post(open_list: Profiles, browser: Browser, url: str) -> None:
+    """A page of another site that posts to the list is refused by what the browser says."""
+    laptop = open_list(LINUX)
+    page = laptop.context.new_page()
+    action = f"{url}/devices/revoke-all"
+    page.set_content(f'<form method="post" action="{action}"><button>Win a prize</button></form>')
+    page.get_by_role("button").click()
+    assert "403" in page.title()
+    page.close()
+    assert is_signed_in(laptop)
