@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from . import errors, signals
+import typing as t
+
+from . import errors, formerly, signals
 from .api import (
     confirm_login,
     current_session,
@@ -52,3 +54,12 @@ __all__ = [
     "signals",
     "update_all_sessions",
 ]
+
+if not t.TYPE_CHECKING:  # which would take any name then
+
+    def __getattr__(name):
+        """Says of a name of old what it is called now; as an ImportError, which alone keeps its
+        message in a `from … import`."""
+        if name in formerly.EXPORTS:
+            raise ImportError(formerly.complain(name, formerly.EXPORTS[name]))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

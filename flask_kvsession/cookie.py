@@ -9,6 +9,7 @@ from .settings import Settings
 from .token import Token
 
 if t.TYPE_CHECKING:
+    from flask import Flask
     from werkzeug.wrappers import Request, Response
 
 
@@ -20,7 +21,7 @@ class SessionCookie:
     domain: str | None
     path: str
     secure: bool
-    samesite: str
+    samesite: str | None
     partitioned: bool
 
     @classmethod
@@ -42,6 +43,19 @@ class SessionCookie:
             secure=secure,
             samesite=settings.cookie_samesite,
             partitioned=settings.cookie_partitioned,
+        )
+
+    @classmethod
+    def of_flask(cls, app: Flask) -> SessionCookie:
+        """The cookie of `flask.session`, as the app's session interface gives it today."""
+        interface = app.session_interface
+        return cls(
+            name=interface.get_cookie_name(app),
+            domain=interface.get_cookie_domain(app),
+            path=interface.get_cookie_path(app),
+            secure=interface.get_cookie_secure(app),
+            samesite=interface.get_cookie_samesite(app),
+            partitioned=interface.get_cookie_partitioned(app),
         )
 
     def is_in(self, request: Request) -> bool:

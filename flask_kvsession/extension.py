@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
+from . import formerly, interface
 from .connect import check_url
 from .errors import ConfigurationError
 from .guards import guard_paths
@@ -40,15 +41,26 @@ class KVSession:
         if EXTENSION in app.extensions:
             raise ConfigurationError("This app has its sessions already; call init_app once.")
         settings = Settings.from_config(app.config)
+        settings.with_flasks_lifetime(app.permanent_session_lifetime)
         if redis is None and settings.redis_url is not None:
             check_url(settings.redis_url)
-        app.extensions[EXTENSION] = AppState(app, settings, redis)
         # The first hook before and the last one after, whatever was registered already: all the
-        # app's hooks have the session, and what they change in it is committed.
+        # app's hooks have the session, and what they change in it is committed. A session
+        # interface is asked after them all.
+        if settings.as_flask_session:
+            interface.install(app)
+        else:
+            app.after_request_funcs.setdefault(None, []).insert(0, _finish)
+        app.extensions[EXTENSION] = AppState(app, settings, redis)
         app.url_value_preprocessors.setdefault(None, []).insert(0, _enter)
         app.before_request_funcs.setdefault(None, []).insert(0, guard_paths)
-        app.after_request_funcs.setdefault(None, []).insert(0, _finish)
         app.teardown_request_funcs.setdefault(None, []).insert(0, _leave)
+
+    if not t.TYPE_CHECKING:  # which would take any name then
+
+        def __getattr__(self, name):
+            """Says of a name of old what it is called now."""
+            formerly.complain_of_attribute(self, name)
 
 
 def _enter(endpoint: str | None, values: dict[str, t.Any] | None) -> None:

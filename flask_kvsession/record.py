@@ -78,6 +78,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             self, seen=max(self.seen, now), ip=client.ip, agent=client.agent
         )
 
+    def remembered_as(self, remembered: bool) -> Record:
+        return msgspec.structs.replace(self, remembered=remembered)
+
     def authenticated_now(self, now: int) -> Record:
         return msgspec.structs.replace(
             self, seen=max(self.seen, now), authenticated=max(self.authenticated or 0, now)
@@ -157,16 +160,18 @@ def new_record(
     client: Client,
     user_id: UserId | None = None,
     remembered: bool = True,
+    is_proved: bool = True,
     data: Mapping[str, bytes],
 ) -> Record:
-    """A session that begins now: a user's when there is a user id, else a visitor's."""
+    """A session that begins now: a user's when there is a user id, else a visitor's. It is fresh
+    if the user has just proved who they are."""
     return Record(
         family=token.family_hash,
         secret=token.secret_hash,
         user=msgspec.Raw(codec.encode("user_id", user_id)),
         created=now,
         seen=now,
-        authenticated=None if user_id is None else now,
+        authenticated=now if is_proved and user_id is not None else None,
         ip=client.ip,
         agent=client.agent,
         remembered=remembered,

@@ -15,13 +15,13 @@ from functools import cached_property, partial
 
 from flask import current_app, g, request
 
-from . import codec, signals
+from . import codec, signals, signed_cookie
 from .connect import connect
 from .cookie import SessionCookie
 from .errors import ConfigurationError, LoginRequired, StoreUnavailable
 from .record import Client, Ended, Record, SessionInfo, Stored, new_record
 from .session import Session
-from .settings import Settings, in_ms
+from .settings import Settings, in_ms, key_of
 from .store import RedisClient, SessionStore
 from .token import Token, UserId, new_session_id, user_hash
 
@@ -33,6 +33,9 @@ if t.TYPE_CHECKING:
 log = logging.getLogger("flask_kvsession")
 
 EXTENSION = "kvsession"
+
+Data = dict[str, bytes]
+"""A session's data: each value encoded, under its key."""
 
 _ATTRIBUTE = "_kvsession"
 _SPEAKS_OF_THE_BODY = (
@@ -57,10 +60,16 @@ class AppState:
     """What the requests of one app share. It is `app.extensions["kvsession"]`."""
 
     app: Flask
-    settings: Settings
+    given: Settings
     client: RedisClient | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _has_warned: bool = False
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, with Flask's own lifetime where that rules; it is often set after
+        `init_app`, so this is settled at first use."""
+        return self.given.with_flasks_lifetime(self.app.permanent_session_lifetime)
 
     @property
     def store(self) -> SessionStore:
@@ -69,8 +78,12 @@ class AppState:
         with self._lock:
             return self._store
 
-    @cached_property
+    @property
     def cookie(self) -> SessionCookie:
+        return SessionCookie.of_flask(self.app) if self.given.as_flask_session else self._cookie
+
+    @cached_property
+    def _cookie(self) -> SessionCookie:
         return SessionCookie.settled(self.settings, development=self.app.debug or self.app.testing)
 
     def announce(self, signal: NamedSignal, info: SessionInfo) -> None:
@@ -122,33 +135,25 @@ class RequestState:
         self._answer: Callable[[Response], None] | None = None
         self._is_committed = False
         self._g_before: t.Any = None
-        self.session = Session(self._load, lambda: app.store.now(), app.settings)
+        self.session = Session(self._load, lambda: app.store.now(), app.settings, self._signed_data)
 
     # Verbs
 
     def login(self, user_id: UserId, data: Mapping[str, t.Any], remember: bool) -> None:
-        """Ends the session there is and begins a user's, in Redis at once."""
-        user, given = user_hash(user_id), codec.encode_all(data)
-        self.session.require_open()
-        with self._store_calls() as store:
-            old = self.session.stored
-            token = Token.for_session(new_session_id(user))
-            record = self._new_record(token, self._login_data(old, given), user_id, remember)
-            over_limit = store.create(new := Stored.of(token.session_id, record))
-            with self._undone_on_failure(new):
-                new, replaced = self._replace(old, new, given)
-                rest = [session_id for session_id in over_limit if not old or session_id != old.id]
-                revoked = store.enforce_limit(user_id, rest, new.id)
-        self._become(new, token)
-        self._warn_of_plain_http()
-        if replaced:
-            self._app.announce(signals.user_logged_out, store.info(replaced))
-        for info in revoked:
-            self._app.announce(signals.session_revoked, info)
-        self._app.announce(signals.user_logged_in, store.info(new, is_current=True))
+        """Ends the session there is and begins a user's, in Redis at once. A visitor's data goes
+        into it, pending changes too; another user's never does."""
+        self._require_own_verbs("login_user")
+        user_hash(user_id)
+        given = codec.encode_all(data)
+
+        def carry(old: Record | None) -> Data:
+            return dict(given) if old and not old.is_visitors else self._changed(old) | given
+
+        self._begin(user_id, carry, remember=remember)
 
     def logout(self) -> None:
         """Ends this browser's session in Redis at once; leaves a visitor's, empty."""
+        self._require_own_verbs("logout_user")
         with self._store_calls() as store:
             stored = self.session.stored
             _, ended = store.remove(stored) if stored else (True, None)
@@ -159,6 +164,7 @@ class RequestState:
     def confirm(self) -> None:
         """Makes the session fresh, with a new secret; raises `LoginRequired` for a visitor."""
         self.require_user()
+        self._follow_user_id_key()
         stored = self._rotate(confirm=True)
         if stored is None:
             raise LoginRequired(ended=self.session.ended)
@@ -167,7 +173,8 @@ class RequestState:
 
     def rotate(self) -> None:
         """Gives the session a new secret; does nothing where there is no session."""
-        self._rotate(confirm=False)
+        self._follow_user_id_key()
+        self._rotate()
 
     def require_user(self) -> UserId:
         """The id of who is signed in; raises `LoginRequired` for a visitor."""
@@ -198,7 +205,7 @@ class RequestState:
             app = self._app.app
             _rewrite(response, app.make_response(app.handle_user_exception(failure)))
         finally:  # what has been done in Redis has been done, whatever failed after it
-            if self.session.is_touched:
+            if self.session.accessed:
                 response.vary.add("Cookie")
             if self._answer:
                 self._answer(response)
@@ -220,7 +227,89 @@ class RequestState:
         if name is not None and g.get(name) is self.session and before is not None and not is_over:
             setattr(g, name, before)
 
+    # Apps that sign users in by themselves, with `KVSESSION_USER_ID_KEY`
+
+    def _require_own_verbs(self, verb: str) -> None:
+        """Two ways to say who is signed in would contradict each other."""
+        key = self._app.settings.user_id_key
+        if key is not None:
+            raise ConfigurationError(
+                f"{verb} is not for this app, since {key_of('user_id_key')} is {key!r}: assign"
+                f" session[{key!r}] to log in, and delete it to log out."
+            )
+
+    def _follow_user_id_key(self) -> bool:
+        """Carries out the login or logout that the app's change of the key is; returns whether it
+        was one, and all changes are written then."""
+        session = self.session
+        if not session.is_login_pending:
+            return False
+        user_id = session.user_id
+        if user_id is None:
+            self._log_out_by_key()
+        else:
+            self._log_in_by_key(user_id)
+        return True
+
+    def _log_in_by_key(self, user_id: UserId) -> None:
+        session, user = self.session, user_hash(user_id)
+        # What was only carried over, or restored by Flask-Login's remember cookie, proves nothing.
+        assigned, key = session.assigned, self._app.settings.user_id_key
+        is_proved = key in assigned and session.get("_fresh") is not False
+
+        def carry(old: Record | None) -> Data:
+            data = self._changed(old)
+            if old is None or old.user_hash in (None, user):
+                return data
+            return {key: value for key, value in data.items() if key in assigned}
+
+        self._begin(user_id, carry, remember=session.permanent, is_proved=is_proved)
+
+    def _log_out_by_key(self) -> None:
+        """Ends the user's session. What data remain go on in a visitor's, unless there is a newer
+        one or the session was ended from outside: then only what this request has set."""
+        changes, permanent = self.session.changes(), self.session.permanent
+        with self._store_calls() as store:
+            stored = self.session.stored
+            assert stored is not None, "nobody is logged out who was not logged in"
+            _, ended = store.remove(stored)
+        self.forget()
+        if ended:
+            self._app.announce(signals.user_logged_out, store.info(ended))
+        remaining = changes.applied_to(ended.record.encoded_data() if ended else {})
+        if remaining:
+            self._begin_visit(remaining, permanent)
+
     # How it is done
+
+    def _begin(
+        self,
+        user_id: UserId,
+        carry: Callable[[Record | None], Data],
+        *,
+        remember: bool,
+        is_proved: bool = True,
+    ) -> None:
+        """Makes a user's session in place of the one there is, whose data `carry` chooses from."""
+        self.session.require_open()
+        with self._store_calls() as store:
+            old, replaced = self.session.stored, None
+            token = Token.for_session(new_session_id(user_hash(user_id)))
+            data = carry(old.record if old else None)
+            record = self._new_record(token, data, user_id, remember, is_proved)
+            over_limit = store.create(new := Stored.of(token.session_id, record))
+            with self._undone_on_failure(new):
+                if old:
+                    new, replaced = store.replace(old, new, carry)
+                rest = [session_id for session_id in over_limit if not old or session_id != old.id]
+                revoked = store.enforce_limit(user_id, rest, new.id)
+        self._become(new, token)
+        self._warn_of_plain_http()
+        if replaced and not replaced.record.is_visitors:
+            self._app.announce(signals.user_logged_out, store.info(replaced))
+        for info in revoked:
+            self._app.announce(signals.session_revoked, info)
+        self._app.announce(signals.user_logged_in, store.info(new, is_current=True))
 
     def _load(self) -> Stored | Ended | None:
         token = self._app.cookie.read(self._request)
@@ -270,34 +359,27 @@ class RequestState:
         data: Mapping[str, bytes],
         user_id: UserId | None = None,
         remember: bool = True,
+        is_proved: bool = True,
     ) -> Record:
-        now = self._app.store.now()
         return new_record(
-            token, now=now, client=self._client, user_id=user_id, remembered=remember, data=data
+            token,
+            now=self._app.store.now(),
+            client=self._client,
+            user_id=user_id,
+            remembered=remember,
+            is_proved=is_proved,
+            data=data,
         )
 
-    def _login_data(self, old: Stored | None, given: Mapping[str, bytes]) -> dict[str, bytes]:
-        """A visitor's data goes into the login, pending changes too; another user's never does."""
-        if old is None:
-            return self.session.changes().applied_to({}) | dict(given)
-        if old.record.is_visitors:
-            return self._carried(old.record, given)
-        return dict(given)
+    def _changed(self, record: Record | None) -> Data:
+        """The data of this record, with the pending changes on top."""
+        return self.session.changes().applied_to(record.encoded_data() if record else {})
 
-    def _carried(self, visitor: Record, given: Mapping[str, bytes]) -> dict[str, bytes]:
-        return self.session.changes().applied_to(visitor.encoded_data()) | dict(given)
-
-    def _replace(
-        self, old: Stored | None, new: Stored, given: Mapping[str, bytes]
-    ) -> tuple[Stored, Stored | None]:
-        """Ends the session that a login takes the place of; returns the new one, and the old one
-        if it was a user's."""
-        store = self._app.store
-        if old is None:
-            return new, None
-        if old.record.is_visitors:
-            return store.replace(old, new, lambda visitor: self._carried(visitor, given)), None
-        return new, store.remove(old)[1]
+    def _signed_data(self) -> Mapping[str, t.Any]:
+        """What a visitor brings along from the time before this package."""
+        if not self._app.settings.migrate_cookie_session:
+            return {}
+        return signed_cookie.read(self._app.app, self._request)
 
     @contextmanager
     def _undone_on_failure(self, new: Stored) -> Iterator[None]:
@@ -315,7 +397,7 @@ class RequestState:
         if self._app.cookie.secure and not self._request.is_secure:
             self._app.warn_of_plain_http()
 
-    def _rotate(self, *, confirm: bool) -> Stored | None:
+    def _rotate(self, *, confirm: bool = False) -> Stored | None:
         """A new secret, with the pending changes in the same write. A secret that another request
         has changed meanwhile stays, and the browser gets no cookie from here."""
         self.session.require_open()
@@ -324,11 +406,11 @@ class RequestState:
             if loaded is None:
                 return None
             now, client, changes = store.now(), self._client, self.session.changes()
-            token = Token.for_session(loaded.id)
+            token, permanent = Token.for_session(loaded.id), self.session.permanent
 
             def change(current: Record) -> Record:
                 new = current.with_data(changes.applied_to(current.encoded_data()))
-                new = new.seen_at(now, client)
+                new = new.seen_at(now, client).remembered_as(permanent)
                 new = new.authenticated_now(now) if confirm else new
                 return new if current.secret != loaded.record.secret else new.with_secret_of(token)
 
@@ -344,17 +426,28 @@ class RequestState:
         if self._is_committed:
             return
         self._is_committed = True
+        modified = self.session.modified
         try:
             if self.session.is_touched and not self.session.has_failed:
                 self._write_changes()
         finally:
+            self.session.modified = modified  # tests look at it when a request is over
             self.session.close()
 
     def _write_changes(self) -> None:
         changes, stored = self.session.changes(), self.session.stored
+        if self._follow_user_id_key():
+            return
         if stored is None:
             if changes.set:
-                self._begin_visit(changes.set)
+                self._begin_visit(changes.set, self.session.permanent)
+            return
+        if stored.record.is_visitors and changes and not self._changed(stored.record):
+            stored = self._end_visit(stored)
+            if stored is None:
+                return
+        if self.session.permanent != stored.record.remembered:
+            self._rotate()  # the browser needs another cookie, and its secret is not known here
             return
         now, client = self._app.store.now(), self._client
         interval = in_ms(self._app.settings.renewal_interval)
@@ -379,6 +472,18 @@ class RequestState:
             self.session.adopt(outcome.stored)
             self._announce_activity(stored.record, outcome.stored, interval)
 
+    def _end_visit(self, stored: Stored) -> Stored | None:
+        """A visitor's session without data is none. Returns it after all where another request has
+        put something there meanwhile. One that has gone already leaves the browser's cookie, which
+        may be that of a login."""
+        with self._store_calls() as store:
+            gone, held = store.remove(stored, if_unchanged=True)
+        if not gone:
+            return held
+        if held:
+            self.forget()
+        return None
+
     def _announce_activity(self, before: Record, after: Stored, interval: int) -> None:
         info = self._app.store.info(after, is_current=True)
         if after.record.seen - before.seen >= interval:
@@ -386,18 +491,19 @@ class RequestState:
         if (before.ip, before.agent) != (after.record.ip, after.record.agent):
             self._app.announce(signals.client_changed, info)
 
-    def _begin_visit(self, data: Mapping[str, bytes]) -> None:
+    def _begin_visit(self, data: Mapping[str, bytes], permanent: bool) -> None:
         """The first write of a visitor makes a record."""
         with self._store_calls() as store:
             token = Token.for_session(new_session_id(None))
-            store.create(new := Stored.of(token.session_id, self._new_record(token, data)))
+            record = self._new_record(token, data, remember=permanent)
+            store.create(new := Stored.of(token.session_id, record))
         self._become(new, token)
 
 
-def app_state() -> AppState:
-    """The state of the current app; raises `ConfigurationError` where the extension is missing."""
+def app_state(app: Flask = current_app) -> AppState:
+    """What the app's requests share; raises `ConfigurationError` where the extension is missing."""
     try:
-        return t.cast(AppState, current_app.extensions[EXTENSION])
+        return t.cast(AppState, app.extensions[EXTENSION])
     except KeyError:
         raise ConfigurationError(
             "This app has no sessions; call KVSession(app), or kv.init_app(app)."
@@ -405,12 +511,16 @@ def app_state() -> AppState:
 
 
 def request_state() -> RequestState:
-    """The current request's hold on its session, made when first asked for."""
-    current = request._get_current_object()  # type: ignore[attr-defined]
-    state = getattr(current, _ATTRIBUTE, None)
+    """The current request's hold on its session."""
+    return state_of(current_app, request._get_current_object())  # type: ignore[attr-defined]
+
+
+def state_of(app: Flask, request: Request) -> RequestState:
+    """The hold of this request of the app on its session, made when first asked for."""
+    state = getattr(request, _ATTRIBUTE, None)
     if state is None:
-        state = RequestState(app_state(), current)
-        setattr(current, _ATTRIBUTE, state)
+        state = RequestState(app_state(app), request)
+        setattr(request, _ATTRIBUTE, state)
     return t.cast(RequestState, state)
 
 

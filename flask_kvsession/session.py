@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from datetime import datetime
 
-from . import codec
+from . import codec, formerly, plain
 from .errors import KVSessionError, SessionTooLarge, StoreUnavailable, UnstorableValue
 from .record import Changes, Ended, Record, Stored, from_ms, size_of
-from .settings import Settings, in_ms
-from .token import UserId
+from .settings import Settings, in_ms, key_of
+from .token import UserId, user_hash
 
 _ON_DEMAND: t.Final = object()
 """Stands for a value that nobody has asked for yet, so that it is still encoded."""
@@ -34,8 +34,13 @@ class Session(MutableMapping[str, t.Any]):
         load: Callable[[], Stored | Ended | None],
         now: Callable[[], int],
         settings: Settings,
+        legacy: Callable[[], Mapping[str, t.Any]] = dict,
     ) -> None:
+        """`legacy` gives what a visitor without a record brings along."""
+        self.accessed = False
+        """Whether this response may depend on who asks for it, and so needs `Vary: Cookie`."""
         self._load = load
+        self._legacy = legacy
         self._now = now
         self._settings = settings
         self._is_loaded = False
@@ -47,7 +52,10 @@ class Session(MutableMapping[str, t.Any]):
         self._base: dict[str, bytes] = {}
         self._values: dict[str, t.Any] = {}
         self._sizes: dict[str, int] = {}
+        self._assigned: set[str] = set()
         self._is_cleared = False
+        self._is_modified: bool | None = None
+        self._is_permanent: bool | None = None
 
     # The mapping
 
@@ -60,11 +68,15 @@ class Session(MutableMapping[str, t.Any]):
 
     def __setitem__(self, key: str, value: t.Any) -> None:
         codec.check_key(key)
-        encoded = codec.encode(key, value)
+        value, encoded = self._encode(key, value)
+        if key == self._settings.user_id_key:
+            _check_user_id(key, value)
         self.require_open()
         size = size_of(key, encoded)
         self._check_size(key, size)
         self._values[key], self._sizes[key] = value, size
+        self._assigned.add(key)
+        self._note_change()
 
     def __delitem__(self, key: str) -> None:
         self._touch()
@@ -72,6 +84,13 @@ class Session(MutableMapping[str, t.Any]):
             raise KeyError(key)
         self.require_open()
         del self._values[key], self._sizes[key]
+        self._note_change()
+
+    def setdefault(self, key: str, default: t.Any = None) -> t.Any:
+        """The value in the session, so that changes inside it are noticed."""
+        if key not in self:
+            self[key] = default
+        return self[key]
 
     def __iter__(self) -> Iterator[str]:
         self._touch()
@@ -90,6 +109,15 @@ class Session(MutableMapping[str, t.Any]):
         self.require_open()
         self._values, self._sizes = {}, {}
         self._is_cleared = True
+        if self._settings.as_flask_session:
+            self._is_permanent = False
+        self._note_change()
+
+    if not t.TYPE_CHECKING:  # which would take any name then
+
+        def __getattr__(self, name):
+            """Says of a name of old what it is called now."""
+            formerly.complain_of_attribute(self, name)
 
     def __repr__(self) -> str:
         if not self._is_loaded:
@@ -106,9 +134,13 @@ class Session(MutableMapping[str, t.Any]):
 
     @property
     def user_id(self) -> UserId | None:
-        """The id given to `login_user`, in its type; None for a visitor."""
-        record = self._record()
-        return record.user_id if record else None
+        """The id given to `login_user`, in its type; None for a visitor. With
+        `KVSESSION_USER_ID_KEY` it is that key's value, at once; the login is at the commit."""
+        record, key = self._record(), self._settings.user_id_key
+        if key is None:
+            return record.user_id if record else None
+        value = self.get(key)
+        return value if _is_user_id(value) else None
 
     @property
     def is_authenticated(self) -> bool:
@@ -119,7 +151,7 @@ class Session(MutableMapping[str, t.Any]):
     def is_fresh(self) -> bool:
         """Whether the user proved who they are within `KVSESSION_FRESH_FOR`."""
         record = self._record()
-        if record is None or record.authenticated is None:
+        if record is None or record.authenticated is None or self.is_login_pending:
             return False
         return self._now() - record.authenticated < in_ms(self._settings.fresh_for)
 
@@ -176,16 +208,55 @@ class Session(MutableMapping[str, t.Any]):
 
     @property
     def modified(self) -> bool:
-        """Whether this request has changed data that are not written yet."""
-        self._touch()
-        return bool(self.changes())
+        """Whether this request has changed the data; changes inside a list or dict count. Nothing
+        need be set: what has changed is written. Set to False, it keeps what has been changed so
+        far from being written, as in Flask."""
+        if self._is_modified is not None:
+            return self._is_modified
+        return self._is_loaded and bool(self.changes())
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        self._is_modified = bool(value)
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the cookie outlives the browser. With `KVSESSION_AS_FLASK_SESSION` it is False
+        until it is set, as in Flask, and the idle timeout of such a session is
+        `PERMANENT_SESSION_LIFETIME`."""
+        record = self._record()
+        if self._is_permanent is not None:
+            return self._is_permanent
+        return record.remembered if record else not self._settings.as_flask_session
+
+    @permanent.setter
+    def permanent(self, value: bool) -> None:
+        self.require_open()
+        self._is_permanent = bool(value)
 
     # For the request that owns it
 
     @property
     def is_touched(self) -> bool:
-        """Whether this response may depend on who asks for it."""
+        """Whether anybody has looked, so that there may be something to write."""
         return self._is_loaded
+
+    @property
+    def is_login_pending(self) -> bool:
+        """Whether the app has signed somebody in or out by `KVSESSION_USER_ID_KEY`."""
+        key, record = self._settings.user_id_key, self._record()
+        if key is None or self._is_modified is False:
+            return False
+        user_id = self.user_id
+        if user_id is not None and key in self._assigned:
+            return True  # the same user again is a login too
+        before = record.user_hash if record else None
+        return (None if user_id is None else user_hash(user_id)) != before
+
+    @property
+    def assigned(self) -> frozenset[str]:
+        """The keys that this request has given a value, be it the one they had."""
+        return frozenset(self._assigned & self._values.keys())
 
     @property
     def has_failed(self) -> bool:
@@ -222,9 +293,11 @@ class Session(MutableMapping[str, t.Any]):
 
         Raises `UnstorableValue` for something unstorable put into a list or dict in place.
         """
+        if self._is_modified is False:
+            return Changes(set={})
         base: Mapping[str, bytes] = {} if self._is_cleared else self._base
         encoded = (
-            (key, codec.encode(key, value))
+            (key, self._encode(key, value)[1])
             for key, value in self._values.items()
             if value is not _ON_DEMAND
         )
@@ -241,13 +314,15 @@ class Session(MutableMapping[str, t.Any]):
         asked_for = {k: value for k, value in self._values.items() if value is not _ON_DEMAND}
         self._is_loaded = True
         self._is_cleared = False
+        self._is_permanent = None
+        self._assigned = set()
         self._stored = stored
         self._base = stored.record.encoded_data() if stored else {}
         self._sizes = {key: size_of(key, encoded) for key, encoded in self._base.items()}
         self._values = dict.fromkeys(self._base, _ON_DEMAND)
         for key in asked_for.keys() & self._base.keys():
             with suppress(UnstorableValue):
-                if codec.encode(key, asked_for[key]) == self._base[key]:
+                if self._encode(key, asked_for[key])[1] == self._base[key]:
                     self._values[key] = asked_for[key]
 
     def fail(self, failure: StoreUnavailable) -> None:
@@ -256,6 +331,7 @@ class Session(MutableMapping[str, t.Any]):
         self._failure = failure
         self._stored = None
         self._base, self._values, self._sizes = {}, {}, {}
+        self._assigned = set()
         self._is_cleared = False
 
     def close(self) -> None:
@@ -263,6 +339,8 @@ class Session(MutableMapping[str, t.Any]):
         self._is_closed = True
 
     def _touch(self) -> Stored | None:
+        if not self._is_closed:
+            self.accessed = True
         if not self._is_loaded:
             try:
                 held = self._load()
@@ -272,14 +350,56 @@ class Session(MutableMapping[str, t.Any]):
             self._ended = held.ended if isinstance(held, Ended) else None
             self.adopt(held if isinstance(held, Stored) else None)
             self._loaded_id = self._stored.id if self._stored else None
+            if held is None:
+                self._take_over(self._legacy())
         return self._stored
+
+    def _take_over(self, legacy: Mapping[str, t.Any]) -> None:
+        """What is carried over is written like any change, but signs nobody in anew."""
+        for key, value in legacy.items():
+            if key == "_permanent":  # where Flask's own session keeps it
+                self._is_permanent = bool(value)
+                continue
+            with suppress(UnstorableValue):
+                codec.check_key(key)
+                self._values[key], encoded = self._encode(key, value)
+                self._sizes[key] = size_of(key, encoded)
 
     def _record(self) -> Record | None:
         stored = self._touch()
         return stored.record if stored else None
+
+    def _encode(self, key: str, value: t.Any) -> tuple[t.Any, bytes]:
+        """The value as the session holds it, and its bytes."""
+        if self._settings.as_flask_session:
+            return plain.encode(key, value)
+        return value, codec.encode(key, value)
+
+    def _note_change(self) -> None:
+        """A change after `modified = False` counts again."""
+        if self._is_modified is False:
+            self._is_modified = None
 
     def _check_size(self, key: str, new_size: int) -> None:
         before = sum(self._sizes.values())
         size, most = before - self._sizes.get(key, 0) + new_size, self._settings.max_session_bytes
         if size > max(before, most):
             raise SessionTooLarge.by(f"session[{key!r:.100}]", size, most)
+
+
+def _is_user_id(value: t.Any) -> bool:
+    try:
+        user_hash(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_user_id(key: str, value: t.Any) -> None:
+    """Refuses what names nobody, unless it says so."""
+    if value is None or value == "" or _is_user_id(value):
+        return
+    raise ValueError(
+        f"session[{key!r}] is {key_of('user_id_key')}, so it must be a str, an int or a UUID, such"
+        f" as user.id, or None; a value of type {type(value).__name__} was given."
+    )

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from urllib.parse import parse_qsl, urlsplit
 
+from . import formerly
 from .errors import ConfigurationError
 from .record import Record
 from .token import UserId
@@ -27,6 +28,17 @@ _LATER_SCHEMES = {"redis+sentinel": "Redis Sentinel", "redis+cluster": "Redis Cl
 _HOST_NAME = r"(?=.{1,254}\Z)\.?[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*"
 _SCHEMES = ("redis", "rediss", "unix", "embedded")
 _ORIGIN = r"[a-z][a-z0-9+.-]*://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9]\d{0,4})?"
+_FLASKS_OWN = {
+    "cookie_name": "SESSION_COOKIE_NAME",
+    "cookie_domain": "SESSION_COOKIE_DOMAIN",
+    "cookie_path": "SESSION_COOKIE_PATH",
+    "cookie_samesite": "SESSION_COOKIE_SAMESITE",
+    "cookie_partitioned": "SESSION_COOKIE_PARTITIONED",
+    "cookie_secure": "SESSION_COOKIE_SECURE",
+    "idle_timeout": "PERMANENT_SESSION_LIFETIME",
+}
+"""What an app that has `flask.session` says by Flask's own settings."""
+
 _DEFAULT_PORT = r"http://.*:80|https://.*:443"
 
 
@@ -235,17 +247,29 @@ class Settings:
     locate: Callable[[str], str | None] | None = _setting(_optional(_function), None)
     """Names the place of an IP address for the devices pages; None for an unknown one."""
 
+    as_flask_session: bool = _setting(_boolean, False)
+    """Whether `flask.session` is this session too."""
+    user_id_key: str | None = _setting(
+        _optional(_text(r"(?s).+", 'must be a key of the session, such as "user_id"')), None
+    )
+    """The key whose value says who is signed in, in an app that signs users in by itself."""
+    migrate_cookie_session: bool = _setting(_boolean, False)
+    """Whether what is in Flask's own signed cookie is carried into a new session, once."""
+
     store_timeout: timedelta = _setting(_duration, timedelta(seconds=1))
     max_session_bytes: int = _setting(_positive, 64 * 1024)
     record_ip: bool = _setting(_boolean, True)
     record_user_agent: bool = _setting(_boolean, True)
 
     def __post_init__(self) -> None:
+        given = {setting.name: getattr(self, setting.name) for setting in dataclasses.fields(self)}
+        object.__setattr__(self, "_given", given)
         for setting in dataclasses.fields(self):
             self._check(setting)
         self._fill_in_timeouts()
         self._check_timeouts()
         self._check_cookie()
+        self._check_flask_session()
 
     @classmethod
     def from_config(cls, config: Mapping[str, t.Any]) -> Settings:
@@ -256,11 +280,31 @@ class Settings:
             if key not in known:
                 hint = _did_you_mean(key, known) or "; remove it"
                 raise ConfigurationError(_sentence(f"{key} is not a setting{hint}"))
+        for key in formerly.CONFIG.keys() & config.keys():
+            raise ConfigurationError(formerly.complain(key, formerly.CONFIG[key]))
+        if given.get(key_of("as_flask_session")) is True:
+            for name in _FLASKS_OWN.keys() & {known[key] for key in given}:
+                raise ConfigurationError(
+                    f"{key_of(name)} has no effect with {key_of('as_flask_session')}; set"
+                    f" {_FLASKS_OWN[name]} instead."
+                )
         return cls(**{known[key]: value for key, value in given.items()})
+
+    def with_flasks_lifetime(self, lifetime: timedelta) -> Settings:
+        """The same with Flask's `PERMANENT_SESSION_LIFETIME` as idle timeout, if `flask.session` is
+        ours; it is no more than the absolute timeout then."""
+        if not self.as_flask_session:
+            return self
+        try:
+            _duration(lifetime)
+        except _Wrong as wrong:
+            raise ConfigurationError(f"PERMANENT_SESSION_LIFETIME {wrong}.") from None
+        given = t.cast("dict[str, t.Any]", vars(self)["_given"])
+        return Settings(**given | {"idle_timeout": min(lifetime, self.absolute_timeout)})
 
     def idle_timeout_of(self, record: Record) -> timedelta:
         """How long this kind of session lives without activity."""
-        if record.is_visitors:
+        if record.is_visitors and not (self.as_flask_session and record.remembered):
             return self.anonymous_timeout
         return self.idle_timeout if record.remembered else self.unremembered_timeout
 
@@ -338,6 +382,13 @@ class Settings:
             raise ConfigurationError(
                 f"{key_of('cookie_partitioned')} needs {key_of('cookie_secure')} True:"
                 " browsers refuse the cookie otherwise."
+            )
+
+    def _check_flask_session(self) -> None:
+        if self.migrate_cookie_session and not self.as_flask_session:
+            raise ConfigurationError(
+                f"{key_of('migrate_cookie_session')} needs {key_of('as_flask_session')} True:"
+                " otherwise flask.session goes on being the signed cookie."
             )
 
 

@@ -193,13 +193,14 @@ class SessionStore:
 
     def replace(
         self, old: Stored, new: Stored, merge: Callable[[Record], Mapping[str, bytes]]
-    ) -> Stored:
-        """Removes `old`, whose place `new` has taken, and returns `new`. Where another request has
-        changed `old` meanwhile, `new` first gets the data that `merge` makes of it."""
+    ) -> tuple[Stored, Stored | None]:
+        """Removes `old`, whose place `new` has taken. Returns `new`, and `old` as it was when it
+        ended; None for that if it had gone before. Where another request has changed `old`
+        meanwhile, `new` first gets the data that `merge` makes of it."""
         for _ in self._until_deadline():
             gone, held = self.remove(old, if_unchanged=True)
             if gone or held is None:
-                return new
+                return new, held
             with_merged = functools.partial(Record.with_data, data=merge(held.record))
             outcome = self.update(new, with_merged)
             if outcome.stored is None:
@@ -213,6 +214,9 @@ class SessionStore:
         """Changes data in all of a user's sessions; returns how many have it now. Sessions that
         begin meanwhile are included. After `StoreUnavailable` some may have it: call again."""
         edit = Changes(set=codec.encode_all(changes), removed=frozenset(remove))
+        key = self._settings.user_id_key
+        if key is not None and key in {*edit.set, *edit.removed}:
+            raise ValueError(f"{key!r} says whose the sessions are; it cannot be changed in all.")
         changed, visited, refusal = 0, set[str](), None
         while fresh := [s for s in self.sessions_of(user_id) if s.id not in visited]:
             visited.update(stored.id for stored in fresh)

@@ -77,7 +77,6 @@ class TestCaching:
         "is_fresh": lambda: kvs.current_session.is_fresh,
         "id": lambda: kvs.current_session.id,
         "new": lambda: kvs.current_session.new,
-        "modified": lambda: kvs.current_session.modified,
         "ended": lambda: kvs.current_session.ended,
         "list_sessions": lambda: kvs.list_sessions("ada"),
         "rotate_token": lambda: kvs.rotate_token(),

@@ -428,7 +428,6 @@ def test_a_cookie_of_the_app_s_own_stays(page: Page) -> None:
         lambda: kvs.current_session.is_fresh,
         lambda: kvs.current_session.id,
         lambda: kvs.current_session.new,
-        lambda: kvs.current_session.modified,
         lambda: kvs.current_session.ended,
         lambda: kvs.current_session.expires_at,
         lambda: kvs.list_sessions("ada"),

@@ -16,12 +16,12 @@ PACKAGE = Path(flask_kvsession.__file__).parent
 
 ROWS = [
     ["extension"],
-    ["devices", "cli", "testing", "guards"],
+    ["devices", "cli", "testing", "remember", "guards"],
     ["api", "interface"],
-    ["request"],
+    ["request", "signed_cookie"],
     ["store", "nearcache", "connect", "embedded", "cookie"],
     ["session", "settings"],
-    ["record", "codec", "token", "signals", "errors"],
+    ["record", "plain", "codec", "token", "signals", "formerly", "errors"],
 ]
 """From top to bottom: a module may import what is below it, or to its right in its row."""
 

@@ -72,6 +72,9 @@ DEFAULTS: dict[str, t.Any] = {
     "trusted_origins": (),
     "fresh_to_revoke": False,
     "locate": None,
+    "as_flask_session": False,
+    "user_id_key": None,
+    "migrate_cookie_session": False,
     "store_timeout": SECOND,
     "max_session_bytes": 65_536,
     "record_ip": True,
@@ -128,6 +131,8 @@ ACCEPTED: list[tuple[str, t.Any, t.Any]] = [
     ("trusted_origins", ("https://[::1]:8443", "app://a"), ("https://[::1]:8443", "app://a")),
     ("fresh_to_revoke", True, True),
     ("locate", nowhere, nowhere),
+    ("as_flask_session", True, True),
+    ("user_id_key", "_user_id", "_user_id"),
     ("store_timeout", 0.25, SECOND / 4),
     ("max_session_bytes", 1, 1),
     ("record_ip", False, False),
@@ -195,6 +200,7 @@ REFUSED: list[tuple[str, t.Any]] = [
         ("trusted_origins", [value])
         for value in ["https://A.example", "https://a:443", "http://a:80", "https://u@a", "//a"]
     ),
+    *(("user_id_key", value) for value in ["", 5, True, b"a"]),
     *(("locate", value) for value in ["GeoLite2-City.mmdb", True, 5]),
     *(("max_session_bytes", value) for value in [0, -1, 1.0, "65536", None, True, INF]),
 ]
@@ -316,8 +322,6 @@ LATER = [
     "ROTATION_GRACE",
     "CLEAR_SITE_DATA",
     "NO_RENEWAL_PATHS",
-    "AS_FLASK_SESSION",
-    "USER_ID_KEY",
     "ON_STORE_FAILURE",
     "NEAR_CACHE",
     "NEAR_CACHE_SIZE",

@@ -13,7 +13,17 @@ from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
 
-from .conftest import Clock, Do, Keys, MakeApp, browser_with, cookies_of, store_of, token_of
+from .conftest import (
+    Clock,
+    Do,
+    Keys,
+    MakeApp,
+    browser_with,
+    cookies_of,
+    is_clearing,
+    store_of,
+    token_of,
+)
 
 READS: dict[str, Callable[[], object]] = {
     "get": lambda: g.session.get("x"),
@@ -59,12 +69,12 @@ def test_later_writes_send_no_cookie(client: FlaskClient) -> None:
     assert client.get("/data").get_json() == {"a": 1, "b": 2}
 
 
-def test_emptied_it_stays(client: FlaskClient, do: Do, keys: Keys) -> None:
-    """A visitor's session that is emptied again goes on, empty."""
+def test_emptied_it_ends(client: FlaskClient, do: Do, keys: Keys) -> None:
+    """A visitor's session that is emptied again is gone, and its cookie too."""
     client.post("/data", json={"a": 1})
-    before = keys()
-    do(client, lambda: g.session.clear())
-    assert keys() == before
+    [cookie] = cookies_of(do(client, lambda: g.session.clear()))
+    assert is_clearing(cookie)
+    assert keys() == set()
     assert client.get("/data").get_json() == {}
 
 
