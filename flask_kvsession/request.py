@@ -134,6 +134,7 @@ class RequestState:
         self._request = request
         self._answer: Callable[[Response], None] | None = None
         self._is_committed = False
+        self._has_signed_data = False
         self._g_before: t.Any = None
         self.session = Session(self._load, lambda: app.store.now(), app.settings, self._signed_data)
 
@@ -379,7 +380,9 @@ class RequestState:
         """What a visitor brings along from the time before this package."""
         if not self._app.settings.migrate_cookie_session:
             return {}
-        return signed_cookie.read(self._app.app, self._request)
+        data = signed_cookie.read(self._app.app, self._request)
+        self._has_signed_data = bool(data)
+        return data
 
     @contextmanager
     def _undone_on_failure(self, new: Stored) -> Iterator[None]:
@@ -441,6 +444,8 @@ class RequestState:
         if stored is None:
             if changes.set:
                 self._begin_visit(changes.set, self.session.permanent)
+            elif self._has_signed_data and not self.session:
+                self.forget()  # or the signed cookie would bring back what was just cleared
             return
         if stored.record.is_visitors and changes and not self._changed(stored.record):
             stored = self._end_visit(stored)

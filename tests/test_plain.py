@@ -1,0 +1,238 @@
+"""What apps and extensions put into `flask.session` becomes its base type, at once."""
+
+from __future__ import annotations
+
+import enum
+import math
+import typing as t
+from collections import Counter, OrderedDict, defaultdict, namedtuple
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import hypothesis
+import pytest
+from flask import Flask, flash, get_flashed_messages, request, session
+from flask.testing import FlaskClient
+from flask_babel import LazyString  # type: ignore[import-untyped]
+from markupsafe import Markup
+from werkzeug.datastructures import MultiDict
+
+from flask_kvsession import codec, current_session, plain
+from flask_kvsession.errors import UnstorableValue
+
+from .conftest import Do, MakeApp
+from .test_values import shape, values
+
+
+class Text(str):
+    pass
+
+
+class Whole(int):
+    pass
+
+
+class Real(float):
+    pass
+
+
+class Items(list[t.Any]):
+    pass
+
+
+class Moment(datetime):
+    pass
+
+
+class Day(date):
+    pass
+
+
+class Span(timedelta):
+    pass
+
+
+class Id(UUID):
+    pass
+
+
+class Money(Decimal):
+    pass
+
+
+class Octets(bytes):
+    pass
+
+
+class Snippet(Markup):
+    pass
+
+
+class Group(set[t.Any]):
+    pass
+
+
+class Colour(str, enum.Enum):  # noqa: UP042 - its str() is not its value
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Html:
+    def __html__(self) -> str:
+        return "<b>x</b>"
+
+
+Point = namedtuple("Point", "x y")
+UTC_MOMENT = datetime(2026, 11, 23, 9, 30, 1, 5, UTC)
+MOMENT = Moment(2026, 11, 23, 9, 30, 1, 5, UTC)
+
+PAIRS: list[tuple[t.Any, t.Any]] = [
+    (Text("a"), "a"),
+    (Colour.RED, "red"),
+    (Whole(7), 7),
+    (Level.HIGH, 3),
+    (Real(1.5), 1.5),
+    (Items([1, Text("a")]), [1, "a"]),
+    (Point(1, Whole(2)), (1, 2)),
+    (Group({1}), {1}),
+    (OrderedDict(b=1, a=2), {"b": 1, "a": 2}),
+    (defaultdict(list, a=[Whole(1)]), {"a": [1]}),
+    (Counter("aab"), {"a": 2, "b": 1}),
+    ({Text("key"): {"deep": [Point(1, 2)]}}, {"key": {"deep": [(1, 2)]}}),
+    (MultiDict([("a", "1"), ("a", "2"), ("b", "3")]), {"a": "1", "b": "3"}),
+    (Octets(b"a"), b"a"),
+    (Snippet("<i>"), Markup("<i>")),
+    (Html(), Markup("<b>x</b>")),
+    (LazyString(lambda: "hello"), "hello"),
+    (Id(int=5), UUID(int=5)),
+    (Money("1.50"), Decimal("1.50")),
+    (MOMENT, UTC_MOMENT),
+    (Day(2026, 11, 23), date(2026, 11, 23)),
+    (Span(days=1, microseconds=1), timedelta(days=1, microseconds=1)),
+]
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return make_app(as_flask_session=True)
+
+
+@pytest.mark.parametrize(("given", "stored"), PAIRS, ids=[str(i) for i in range(len(PAIRS))])
+def test_it_is_read_as_the_base_type(
+    client: FlaskClient, do: Do, given: t.Any, stored: t.Any
+) -> None:
+    """The same request reads what the next one will, down to the type of each part."""
+    seen: list[t.Any] = []
+
+    def act() -> None:
+        session["x"] = given
+        seen.append(session["x"])
+
+    do(client, act)
+    do(client, lambda: seen.append(session["x"]))
+    assert [shape(value) for value in seen] == [shape(stored)] * 2
+
+
+@pytest.mark.parametrize(("given", "stored"), PAIRS, ids=[str(i) for i in range(len(PAIRS))])
+def test_inside_a_list_it_is_stored_as_such(
+    client: FlaskClient, do: Do, given: t.Any, stored: t.Any
+) -> None:
+    """What is put into a list in place is stored as its base type too."""
+    do(client, lambda: session.update(x=[]))
+    do(client, lambda: session["x"].append(given))
+    seen: list[t.Any] = []
+    do(client, lambda: seen.append(session["x"]))
+    assert shape(seen[0]) == shape([stored])
+
+
+def test_a_plain_value_is_the_very_object(client: FlaskClient, do: Do) -> None:
+    """A list that the app goes on changing stays the one in the session."""
+    cart = [1]
+
+    def act() -> None:
+        session["cart"] = cart
+        cart.append(2)
+
+    do(client, act)
+    seen: list[t.Any] = []
+    do(client, lambda: seen.append(session["cart"]))
+    assert seen == [[1, 2]]
+
+
+@hypothesis.given(values)
+def test_what_can_be_stored_is_left_as_it_is(value: t.Any) -> None:
+    """Whatever the codec takes is taken as it is, and written as the codec writes it."""
+    same, encoded = plain.encode("x", value)
+    assert same is value
+    assert encoded == codec.encode("x", value)
+
+
+def test_setdefault_gives_what_is_in_the_session(client: FlaskClient, do: Do) -> None:
+    """The value that `setdefault` returns is the one whose changes are noticed."""
+    do(client, lambda: session.setdefault("x", Items()).append(1))
+    seen: list[t.Any] = []
+    do(client, lambda: seen.append(session["x"]))
+    assert seen == [[1]]
+
+
+def test_a_form(app: Flask, client: FlaskClient, do: Do) -> None:
+    """`request.form` is stored as Flask's own session stores it: each key's first value."""
+    do(client, lambda: session.update(form=request.form), data={"a": ["1", "2"], "b": ["3"]})
+    seen: list[t.Any] = []
+    do(client, lambda: seen.append(session["form"]))
+    assert shape(seen[0]) == shape({"a": "1", "b": "3"})
+
+
+def test_a_lazy_message(client: FlaskClient, do: Do) -> None:
+    """A lazily translated message is flashed in the language of the request that flashed it, and
+    is text, so that what is put into it is escaped."""
+    language = ["de"]
+    message = LazyString(lambda: {"de": "<Hallo>", "en": "<Hello>"}[language[0]])
+    do(client, lambda: flash(message))
+    language[0] = "en"
+    seen: list[t.Any] = []
+    do(client, lambda: seen.extend(get_flashed_messages()))
+    assert shape(seen) == shape(["<Hallo>"])
+
+
+def endless() -> list[t.Any]:
+    """A list that holds itself twice, so that each level has twice as many."""
+    items: list[t.Any] = []
+    items += [items, items]
+    return items
+
+
+REFUSED: dict[str, Callable[[], t.Any]] = {
+    "int keys": lambda: {1: "a"},
+    "int keys of a subclass": lambda: Counter([1, 2]),
+    "not a number": lambda: math.nan,
+    "infinity": lambda: Real(math.inf),
+    "an object": object,
+    "a lone surrogate": lambda: Text("\ud800"),
+    "itself": endless,
+    "itself, in a subclass": lambda: Items([endless()]),
+}
+
+
+@pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
+def test_what_has_no_base_type_is_refused(client: FlaskClient, do: Do, value: t.Any) -> None:
+    """What no session could give back raises, names the key, and changes nothing."""
+
+    def act() -> None:
+        with pytest.raises(UnstorableValue, match=r"'x'|nested"):
+            session["x"] = value()
+        assert "x" not in session
+
+    assert do(client, act).status_code == 200
+
+
+def test_ours_alone_stays_exact(make_app: MakeApp) -> None:
+    """`g.session` without `flask.session` takes exact types only."""
+    app = make_app()
+    with app.test_request_context(), pytest.raises(UnstorableValue):
+        current_session["x"] = Text("a")
