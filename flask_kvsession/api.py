@@ -11,8 +11,9 @@ from werkzeug.local import LocalProxy
 
 from . import signals
 from .record import SessionInfo
-from .request import app_state, request_state
+from .request import request_state
 from .session import Session
+from .state import app_state
 from .token import UserId
 
 

@@ -8,8 +8,9 @@ from . import formerly, interface
 from .connect import check_url
 from .errors import ConfigurationError
 from .guards import guard_paths
-from .request import EXTENSION, AppState, request_state
+from .request import request_state
 from .settings import Settings
+from .state import EXTENSION, AppState
 from .store import RedisClient
 
 if t.TYPE_CHECKING:

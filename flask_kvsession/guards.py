@@ -18,8 +18,9 @@ from werkzeug.routing import BuildError
 
 from .api import current_session
 from .errors import ConfigurationError, FreshLoginRequired, LoginRequired, RoleRequired
-from .request import app_state, request_state
+from .request import request_state
 from .settings import key_of
+from .state import app_state
 
 P = t.ParamSpec("P")
 R = t.TypeVar("R")

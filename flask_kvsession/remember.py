@@ -10,7 +10,7 @@ import typing as t
 
 from .api import current_session
 from .errors import ConfigurationError
-from .request import app_state
+from .state import app_state
 
 if t.TYPE_CHECKING:
     from flask import Flask

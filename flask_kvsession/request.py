@@ -1,38 +1,31 @@
 """One request: its session opened at first touch, changed in place, committed once, and what the
-cookie is to become. Also the login logic, and what an app's requests share."""
+cookie is to become. Also the login logic."""
 
 from __future__ import annotations
 
 import logging
 import math
-import tempfile
-import threading
 import typing as t
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 
 from flask import current_app, g, request
 
 from . import codec, signals, signed_cookie
-from .connect import connect
-from .cookie import SessionCookie
 from .errors import ConfigurationError, LoginRequired, StoreUnavailable
-from .record import Client, Ended, Record, SessionInfo, Stored, new_record
+from .record import Client, Ended, Record, Stored, new_record
 from .session import Session
-from .settings import Settings, in_ms, key_of
-from .store import RedisClient, SessionStore
+from .settings import in_ms, key_of
+from .state import AppState, app_state
+from .store import SessionStore
 from .token import Token, UserId, new_session_id, user_hash
 
 if t.TYPE_CHECKING:
-    from blinker import NamedSignal
     from flask import Flask
     from flask.wrappers import Request, Response
 
 log = logging.getLogger("flask_kvsession")
-
-EXTENSION = "kvsession"
 
 Data = dict[str, bytes]
 """A session's data: each value encoded, under its key."""
@@ -53,76 +46,6 @@ _SPEAKS_OF_THE_BODY = (
     "Location",
     "Set-Cookie",
 )
-
-
-@dataclass
-class AppState:
-    """What the requests of one app share. It is `app.extensions["kvsession"]`."""
-
-    app: Flask
-    given: Settings
-    client: RedisClient | None = field(default=None, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _has_warned: bool = False
-
-    @cached_property
-    def settings(self) -> Settings:
-        """The settings, with Flask's own lifetime where that rules; it is often set after
-        `init_app`, so this is settled at first use."""
-        return self.given.with_flasks_lifetime(self.app.permanent_session_lifetime)
-
-    @property
-    def store(self) -> SessionStore:
-        """The app's sessions; the connection is made, or the embedded server started, at first
-        use, because debug and testing are often set after `init_app`."""
-        with self._lock:
-            return self._store
-
-    @property
-    def cookie(self) -> SessionCookie:
-        return SessionCookie.of_flask(self.app) if self.given.as_flask_session else self._cookie
-
-    @cached_property
-    def _cookie(self) -> SessionCookie:
-        return SessionCookie.settled(self.settings, development=self.app.debug or self.app.testing)
-
-    def announce(self, signal: NamedSignal, info: SessionInfo) -> None:
-        """Logs what has been done, and tells the receivers of `signal`."""
-        level = logging.DEBUG if signal is signals.session_renewed else logging.INFO
-        # %r: a user id may hold a newline, which would look like another line of the log.
-        log.log(level, "%s: session %s of user %.100r", signal.name, info.id, info.user_id)
-        signal.send(self.app, _async_wrapper=self.app.ensure_sync, session=info)
-
-    def warn_of_plain_http(self) -> None:
-        """Says once that browsers will not send the cookie back."""
-        if self._has_warned:
-            return
-        self._has_warned = True
-        log.warning(
-            "A login came over plain http, but the session cookie is Secure, so the browser will"
-            " not send it back. Behind a proxy that speaks https, use"
-            " werkzeug.middleware.proxy_fix.ProxyFix; without https, set"
-            " KVSESSION_COOKIE_SECURE = False."
-        )
-
-    @cached_property
-    def _store(self) -> SessionStore:
-        return SessionStore(self.client or self._connect(), self.settings)
-
-    def _connect(self) -> RedisClient:
-        timeout = self.settings.store_timeout
-        if self.settings.redis_url is not None:
-            return connect(self.settings.redis_url, timeout)
-        if self.app.testing:
-            folder = tempfile.mkdtemp(prefix="kvsession-")
-            return connect(f"embedded://{folder}", timeout, ephemeral=True)
-        if self.app.debug:
-            return connect(f"embedded://{self.app.instance_path}/kvsession", timeout)
-        raise ConfigurationError(
-            "KVSESSION_REDIS_URL is not set; set it, for example to redis://localhost:6379/0,"
-            " or pass a client: KVSession(app, redis=client). (In debug and testing mode an"
-            " embedded server is used without it.)"
-        )
 
 
 class RequestState:
@@ -503,16 +426,6 @@ class RequestState:
             record = self._new_record(token, data, remember=permanent)
             store.create(new := Stored.of(token.session_id, record))
         self._become(new, token)
-
-
-def app_state(app: Flask = current_app) -> AppState:
-    """What the app's requests share; raises `ConfigurationError` where the extension is missing."""
-    try:
-        return t.cast(AppState, app.extensions[EXTENSION])
-    except KeyError:
-        raise ConfigurationError(
-            "This app has no sessions; call KVSession(app), or kv.init_app(app)."
-        ) from None
 
 
 def request_state() -> RequestState:

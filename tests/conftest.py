@@ -21,8 +21,8 @@ from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
 from flask_kvsession.embedded import EmbeddedServer
-from flask_kvsession.request import AppState
 from flask_kvsession.settings import in_ms
+from flask_kvsession.state import AppState
 from flask_kvsession.store import ACTS, ServerClock, load_script
 
 Config = dict[str, t.Any]

@@ -18,7 +18,7 @@ ROWS = [
     ["extension"],
     ["devices", "cli", "testing", "remember", "guards"],
     ["api", "interface"],
-    ["request", "signed_cookie"],
+    ["request", "signed_cookie", "state"],
     ["store", "nearcache", "connect", "embedded", "cookie"],
     ["session", "settings"],
     ["record", "plain", "codec", "token", "signals", "formerly", "errors"],

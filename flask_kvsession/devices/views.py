@@ -36,7 +36,7 @@ from ..guards import (
     wants_page,
 )
 from ..record import SessionInfo
-from ..request import app_state
+from ..state import app_state
 from .describe import Device, ago, describe
 from .texts import ntranslate, translate
 

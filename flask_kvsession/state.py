@@ -1,0 +1,108 @@
+"""What the requests of one app share: settings, store, cookie, and who is told what happened."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import typing as t
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from flask import current_app
+
+from . import signals
+from .connect import connect
+from .cookie import SessionCookie
+from .errors import ConfigurationError
+from .record import SessionInfo
+from .settings import Settings
+from .store import RedisClient, SessionStore
+
+if t.TYPE_CHECKING:
+    from blinker import NamedSignal
+    from flask import Flask
+
+log = logging.getLogger("flask_kvsession")
+
+EXTENSION = "kvsession"
+
+
+@dataclass
+class AppState:
+    """What the requests of one app share. It is `app.extensions["kvsession"]`."""
+
+    app: Flask
+    given: Settings
+    client: RedisClient | None = field(default=None, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _has_warned: bool = False
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, with Flask's own lifetime where that rules; it is often set after
+        `init_app`, so this is settled at first use."""
+        return self.given.with_flasks_lifetime(self.app.permanent_session_lifetime)
+
+    @property
+    def store(self) -> SessionStore:
+        """The app's sessions; the connection is made, or the embedded server started, at first
+        use, because debug and testing are often set after `init_app`."""
+        with self._lock:
+            return self._store
+
+    @property
+    def cookie(self) -> SessionCookie:
+        return SessionCookie.of_flask(self.app) if self.given.as_flask_session else self._cookie
+
+    @cached_property
+    def _cookie(self) -> SessionCookie:
+        return SessionCookie.settled(self.settings, development=self.app.debug or self.app.testing)
+
+    def announce(self, signal: NamedSignal, info: SessionInfo) -> None:
+        """Logs what has been done, and tells the receivers of `signal`."""
+        level = logging.DEBUG if signal is signals.session_renewed else logging.INFO
+        # %r: a user id may hold a newline, which would look like another line of the log.
+        log.log(level, "%s: session %s of user %.100r", signal.name, info.id, info.user_id)
+        signal.send(self.app, _async_wrapper=self.app.ensure_sync, session=info)
+
+    def warn_of_plain_http(self) -> None:
+        """Says once that browsers will not send the cookie back."""
+        if self._has_warned:
+            return
+        self._has_warned = True
+        log.warning(
+            "A login came over plain http, but the session cookie is Secure, so the browser will"
+            " not send it back. Behind a proxy that speaks https, use"
+            " werkzeug.middleware.proxy_fix.ProxyFix; without https, set"
+            " KVSESSION_COOKIE_SECURE = False."
+        )
+
+    @cached_property
+    def _store(self) -> SessionStore:
+        return SessionStore(self.client or self._connect(), self.settings)
+
+    def _connect(self) -> RedisClient:
+        timeout = self.settings.store_timeout
+        if self.settings.redis_url is not None:
+            return connect(self.settings.redis_url, timeout)
+        if self.app.testing:
+            folder = tempfile.mkdtemp(prefix="kvsession-")
+            return connect(f"embedded://{folder}", timeout, ephemeral=True)
+        if self.app.debug:
+            return connect(f"embedded://{self.app.instance_path}/kvsession", timeout)
+        raise ConfigurationError(
+            "KVSESSION_REDIS_URL is not set; set it, for example to redis://localhost:6379/0,"
+            " or pass a client: KVSession(app, redis=client). (In debug and testing mode an"
+            " embedded server is used without it.)"
+        )
+
+
+def app_state(app: Flask = current_app) -> AppState:
+    """What the app's requests share; raises `ConfigurationError` where the extension is missing."""
+    try:
+        return t.cast(AppState, app.extensions[EXTENSION])
+    except KeyError:
+        raise ConfigurationError(
+            "This app has no sessions; call KVSession(app), or kv.init_app(app)."
+        ) from None
