@@ -14,7 +14,7 @@ from flask import current_app, g, request
 
 from . import codec, signals, signed_cookie
 from .errors import ConfigurationError, LoginRequired, StoreUnavailable
-from .record import Client, Ended, Record, Stored, new_record
+from .record import Changes, Client, Ended, Record, Stored, new_record
 from .session import Session
 from .settings import in_ms, key_of
 from .state import AppState, app_state
@@ -352,16 +352,17 @@ class RequestState:
         if self._is_committed:
             return
         self._is_committed = True
-        modified = self.session.modified
         try:
             if self.session.is_touched and not self.session.has_failed:
-                self._write_changes()
+                self._write()
         finally:
-            self.session.modified = modified  # tests look at it when a request is over
             self.session.close()
 
-    def _write_changes(self) -> None:
+    def _write(self) -> None:
+        """Makes the one change in the store that this request is to make, if any."""
         changes, stored = self.session.changes(), self.session.stored
+        if changes:
+            self.session.modified = True  # tests look at it when a request is over
         if self._follow_user_id_key():
             return
         if stored is None:
@@ -372,11 +373,15 @@ class RequestState:
             return
         if stored.record.is_visitors and changes and not self._changed(stored.record):
             stored = self._end_visit(stored)
-            if stored is None:
-                return
+        if stored is None:
+            return
         if self.session.permanent != stored.record.remembered:
             self._rotate()  # the browser needs another cookie, and its secret is not known here
-            return
+        else:
+            self._update(stored, changes)
+
+    def _update(self, stored: Stored, changes: Changes) -> None:
+        """Writes the changes, and that somebody was here."""
         now, client = self._app.store.now(), self._client
         interval = in_ms(self._app.settings.renewal_interval)
 
