@@ -15,7 +15,7 @@ if t.TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SessionCookie:
-    """The cookie's name and attributes, settled for one app. Always HttpOnly."""
+    """The cookie's name and attributes, settled for one app."""
 
     name: str
     domain: str | None
@@ -23,6 +23,7 @@ class SessionCookie:
     secure: bool
     samesite: str | None
     partitioned: bool
+    httponly: bool = True
 
     @classmethod
     def settled(cls, settings: Settings, *, development: bool) -> SessionCookie:
@@ -56,6 +57,7 @@ class SessionCookie:
             secure=interface.get_cookie_secure(app),
             samesite=interface.get_cookie_samesite(app),
             partitioned=interface.get_cookie_partitioned(app),
+            httponly=interface.get_cookie_httponly(app),
         )
 
     def is_in(self, request: Request) -> bool:
@@ -87,7 +89,7 @@ class SessionCookie:
             "domain": self.domain,
             "path": self.path,
             "secure": self.secure,
-            "httponly": True,
+            "httponly": self.httponly,
             "samesite": self.samesite,
             "partitioned": self.partitioned,
         }

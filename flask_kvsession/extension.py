@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+import weakref
 
 from . import formerly, interface
 from .connect import check_url
@@ -52,7 +53,7 @@ class KVSession:
             interface.install(app)
         else:
             app.after_request_funcs.setdefault(None, []).insert(0, _finish)
-        app.extensions[EXTENSION] = AppState(app, settings, redis)
+        app.extensions[EXTENSION] = AppState(weakref.ref(app), settings, redis)
         app.url_value_preprocessors.setdefault(None, []).insert(0, _enter)
         app.before_request_funcs.setdefault(None, []).insert(0, guard_paths)
         app.teardown_request_funcs.setdefault(None, []).insert(0, _leave)

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import threading
 import typing as t
+import weakref
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -32,11 +33,18 @@ EXTENSION = "kvsession"
 class AppState:
     """What the requests of one app share. It is `app.extensions["kvsession"]`."""
 
-    app: Flask
+    app_ref: weakref.ref[Flask]
     given: Settings
     client: RedisClient | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _has_warned: bool = False
+
+    @property
+    def app(self) -> Flask:
+        """The app, which holds this; held in return it would not be freed with its last user."""
+        app = self.app_ref()
+        assert app is not None, "nothing asks for an app's state without the app"
+        return app
 
     @cached_property
     def settings(self) -> Settings:

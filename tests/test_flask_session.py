@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import typing as t
+import weakref
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -178,7 +180,7 @@ def test_every_look_varies_by_cookie(client: FlaskClient, do: Do, look: t.Any) -
 
 def test_the_cookie_is_flasks(app: Flask) -> None:
     """Name, domain, path and all other attributes are Flask's own settings, read when they are
-    needed; but it is always HttpOnly."""
+    needed."""
     app.config.update(
         SESSION_COOKIE_NAME="sid",
         SESSION_COOKIE_DOMAIN="example.com",
@@ -192,7 +194,7 @@ def test_the_cookie_is_flasks(app: Flask) -> None:
     [cookie] = session_cookies(client.get("/set?a=1", base_url="https://example.com"))
     expected = {"Domain=example.com", "Path=/app", "Secure", "SameSite=None", "Partitioned"}
     assert cookie.startswith("sid=")
-    assert attributes_of(cookie) == expected | {"HttpOnly"}
+    assert attributes_of(cookie) == expected
 
 
 def test_a_getter_may_be_overridden(app: Flask) -> None:
@@ -413,6 +415,23 @@ def test_a_stream_reads_and_cannot_write(app: Flask, client: FlaskClient) -> Non
     assert data_of(client) == {"a": 1}
 
 
+def test_messages_can_be_looked_at_afterwards(app: Flask) -> None:
+    """A test that asks for flashed messages when the request is over takes them out, as in Flask;
+    for the next request they are still there."""
+
+    @app.get("/flash")
+    def say() -> str:
+        flash("one")
+        return ""
+
+    with app.test_client() as client:
+        client.get("/flash")
+        assert get_flashed_messages() == ["one"]
+        assert get_flashed_messages() == ["one"]  # Flask keeps them for the request
+        assert "_flashes" not in session
+    assert data_of(client) == {"_flashes": [["message", "one"]]}
+
+
 def test_it_outlives_no_request_in_a_long_context(app: Flask) -> None:
     """In one app context that several requests share, each has its own session."""
     ada, bob = app.test_client(), app.test_client()
@@ -546,3 +565,18 @@ def test_a_renewal_interval_that_is_too_long(make_app: MakeApp) -> None:
     app.config["KVSESSION_RENEWAL_INTERVAL"] = 31
     with pytest.raises(ConfigurationError, match=r"^KVSESSION_RENEWAL_INTERVAL"):
         kvs.KVSession(app)
+
+
+@pytest.mark.parametrize("as_flask_session", [True, False])
+def test_an_app_is_freed_with_its_last_user(as_flask_session: bool) -> None:
+    """Nothing of ours holds the app, as Flask takes care that nothing of its own does."""
+    gc.disable()
+    try:
+        app = Flask("app")
+        app.config["KVSESSION_AS_FLASK_SESSION"] = as_flask_session
+        kvs.KVSession(app)
+        held = weakref.ref(app)
+        del app
+        assert held() is None
+    finally:
+        gc.enable()
