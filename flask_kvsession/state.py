@@ -79,11 +79,12 @@ class AppState:
         if self._has_warned:
             return
         self._has_warned = True
+        key = "SESSION_COOKIE_SECURE" if self.given.as_flask_session else "KVSESSION_COOKIE_SECURE"
         log.warning(
             "A login came over plain http, but the session cookie is Secure, so the browser will"
             " not send it back. Behind a proxy that speaks https, use"
-            " werkzeug.middleware.proxy_fix.ProxyFix; without https, set"
-            " KVSESSION_COOKIE_SECURE = False."
+            " werkzeug.middleware.proxy_fix.ProxyFix; without https, set %s = False.",
+            key,
         )
 
     @cached_property

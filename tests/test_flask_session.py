@@ -197,6 +197,14 @@ def test_the_cookie_is_flasks(app: Flask) -> None:
     assert attributes_of(cookie) == expected
 
 
+def test_a_secure_cookie_on_plain_http(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    """The warning about it names Flask's setting."""
+    app.config["SESSION_COOKIE_SECURE"] = True
+    app.add_url_rule("/in", view_func=lambda: {"id": kvs.login_user("ada").id})
+    app.test_client().get("/in")
+    assert "set SESSION_COOKIE_SECURE = False" in caplog.text
+
+
 def test_a_getter_may_be_overridden(app: Flask) -> None:
     """An app may choose the cookie's attributes by request, as with any session interface."""
 
