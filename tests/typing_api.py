@@ -43,6 +43,7 @@ from flask_kvsession import (
     signals,
     update_all_sessions,
 )
+from flask_kvsession.remember import remember_in_session
 
 app = Flask(__name__)
 kv = KVSession(app)
@@ -89,6 +90,9 @@ t.assert_type(current_session.user_agent, str | None)
 t.assert_type(current_session.remembered, bool | None)
 t.assert_type(current_session.new, bool)
 t.assert_type(current_session.modified, bool)
+t.assert_type(current_session.permanent, bool)
+t.assert_type(current_session.accessed, bool)
+current_session.modified = current_session.permanent = True
 current_session.user_id = 1  # type: ignore[misc]
 current_session.user_name  # type: ignore[attr-defined]  # noqa: B018
 
@@ -248,12 +252,14 @@ def greet(sender: Flask, session: SessionInfo, **extra: t.Any) -> None:
     t.assert_type(session.id, str)
 
 
+remember_in_session(app)
 signal: NamedSignal = signals.session_revoked
 
 settings = Settings(idle_timeout=timedelta(hours=1), max_sessions_per_user=3)
 Settings(max_sessions_per_user=lambda user_id: 3 if user_id == "ada" else None)
 Settings(locate={"127.0.0.1": "here"}.get, trusted_origins=("https://a.example",))
 Settings(locate=lambda ip_address: 5)  # type: ignore[arg-type, return-value]
+Settings(as_flask_session=True, user_id_key="_user_id", migrate_cookie_session=True)
 Settings.from_config(app.config)
 Settings(idle_timout=timedelta(hours=1))  # type: ignore[call-arg]
 settings.idle_timeout = timedelta(hours=1)  # type: ignore[misc]
