@@ -7,13 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help example test test-redis browser lint type package check clean
+.PHONY: help example test test-redis browser outside lint type package check clean
 
 help:
 	@echo "make example     serves the example at http://127.0.0.1:$(PORT)"
 	@echo "make test        the whole test suite, on the embedded server"
 	@echo "make test-redis  the same on the redis-server found on PATH"
 	@echo "make browser     the browser tests alone (they need Chromium)"
+	@echo "make outside     Flask's own and others' test suites, with our session as flask.session"
 	@echo "make check       style, typing and packaging"
 	@echo "make clean       removes what the above have made"
 
@@ -33,6 +34,9 @@ test-redis: $(INSTALLED)
 browser: $(INSTALLED)
 	$(BIN)/python -m pytest tests/browser
 
+outside: $(INSTALLED)
+	$(BIN)/python -m tests.outside
+
 check: lint type package
 
 lint: $(INSTALLED)
@@ -46,7 +50,7 @@ package: $(INSTALLED)
 	$(BIN)/python -m pytest tests/test_packaging.py
 
 clean:
-	rm -rf $(VENV) instance build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .outside instance build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
 # One stamp, so that a second run starts at once; it is made anew when what is to be installed changes.
 $(INSTALLED): pyproject.toml requirements/dev.txt

@@ -1,0 +1,1 @@
+"""Other projects' test suites, run with our session as `flask.session`: `make outside`."""
