@@ -49,7 +49,7 @@ def _of_base_type(value: t.Any) -> t.Any:
         if issubclass(kind, base):
             return value if kind is base else convert(value)
     # A lazily translated string answers for every method of str. It is the text that it is now.
-    if callable(getattr(value, "casefold", None)):
+    if callable(getattr(value, "casefold", None)) and value == str(value):
         return str.__str__(str(value))
     if callable(getattr(kind, "__html__", None)):
         return Markup(value.__html__())

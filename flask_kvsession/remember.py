@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import typing as t
 
+from flask import after_this_request, current_app
+
 from .api import current_session
 from .errors import ConfigurationError
 from .state import app_state
 
 if t.TYPE_CHECKING:
     from flask import Flask
+    from flask.wrappers import Response
 
 # What Flask-Login leaves in the session for its own hook at the end of the request, which takes it
 # out, and sets the cookie or clears it. As long as it says "clear", the cookie is not believed.
-_WISH, _SECONDS, _SET, _CLEAR = "_remember", "_remember_seconds", "set", "clear"
+_WISH, _SECONDS, _SET, _CLEAR, _NEITHER = "_remember", "_remember_seconds", "set", "clear", "kept"
 
 
 def remember_in_session(app: Flask) -> None:
@@ -39,17 +42,31 @@ def remember_in_session(app: Flask) -> None:
         )
     from flask_login import user_loaded_from_cookie, user_logged_in  # type: ignore[import-untyped]
 
-    app.before_request_funcs.setdefault(None, []).insert(0, _distrust_cookie)
+    app.before_request_funcs.setdefault(None, []).insert(0, _before)
     user_logged_in.connect(_keep_wish, app)
     user_loaded_from_cookie.connect(_move_cookie, app)
 
 
-def _distrust_cookie() -> None:
+def _before() -> None:
     """Before anything can ask Flask-Login who the user is."""
     from flask_login import login_remembered
 
+    after_this_request(_after)
     if login_remembered() and not _may_move():
         current_session[_WISH] = _CLEAR
+
+
+def _after(response: Response) -> Response:
+    """Before Flask-Login's own hook, which else would set a cookie in every response where
+    `REMEMBER_COOKIE_REFRESH_EACH_REQUEST` is on."""
+    if current_session.failure or not hasattr(current_app, "login_manager"):
+        return response
+    if current_session.get(_WISH) != _CLEAR:
+        current_session[_WISH] = _NEITHER
+    elif not current_session.is_authenticated:
+        # Flask-Login took the wish itself for somebody's session, and noted that it is not fresh.
+        current_session.pop("_fresh", None)
+    return response
 
 
 def _may_move() -> bool:

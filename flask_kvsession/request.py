@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import typing as t
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -121,19 +122,25 @@ class RequestState:
         """Commits, once, and puts on the response what it says of the session.
 
         A commit that fails makes the response what the app's handler for that failure gives:
-        raised here, it would become a 500.
+        raised here, it would become a 500. So does a failure that has become one already, since it
+        was raised in an error handler or in another function at the end of the request.
         """
         try:
             self._commit()
+            if self.session.failure and self.session.failure is sys.exception():
+                self._answer_failure(response, self.session.failure)
         except StoreUnavailable as failure:
-            app = self._app.app
-            _rewrite(response, app.make_response(app.handle_user_exception(failure)))
+            self._answer_failure(response, failure)
         finally:  # what has been done in Redis has been done, whatever failed after it
             if self.session.accessed:
                 response.vary.add("Cookie")
             if self._answer:
                 self._answer(response)
         return response
+
+    def _answer_failure(self, response: Response, failure: StoreUnavailable) -> None:
+        app = self._app.app
+        _rewrite(response, app.make_response(app.handle_user_exception(failure)))
 
     def enter_g(self) -> None:
         """Puts the session into `g`, keeping what a request around this one had put there."""
@@ -176,23 +183,25 @@ class RequestState:
         return True
 
     def _log_in_by_key(self, user_id: UserId) -> None:
-        session, user = self.session, user_hash(user_id)
+        session, assigned = self.session, self.session.assigned
         # What was only carried over, or restored by Flask-Login's remember cookie, proves nothing.
-        assigned, key = session.assigned, self._app.settings.user_id_key
-        is_proved = key in assigned and session.get("_fresh") is not False
+        is_assigned = self._app.settings.user_id_key in assigned
+        is_proved = is_assigned and session.get("_fresh") is not False
 
-        def carry(old: Record | None) -> Data:
-            data = self._changed(old)
-            if old is None or old.user_hash in (None, user):
-                return data
-            return {key: value for key, value in data.items() if key in assigned}
+        def carry_assigned(record: Record | None) -> Data:
+            return {key: value for key, value in self._changed(record).items() if key in assigned}
 
-        self._begin(user_id, carry, remember=session.permanent, is_proved=is_proved)
+        before = session.stored.record.user_hash if session.stored else None
+        if before in (None, user_hash(user_id)):
+            carry, remember = self._changed, session.permanent
+        else:  # Somebody else's data say nothing of this user, nor that they were remembered.
+            carry, remember = carry_assigned, bool(session.wants_permanent)
+        self._begin(user_id, carry, remember=remember, is_proved=is_proved)
 
     def _log_out_by_key(self) -> None:
         """Ends the user's session. What data remain go on in a visitor's, unless there is a newer
         one or the session was ended from outside: then only what this request has set."""
-        changes, permanent = self.session.changes(), self.session.permanent
+        changes, permanent = self.session.changes(), bool(self.session.wants_permanent)
         with self._store_calls() as store:
             stored = self.session.stored
             assert stored is not None, "nobody is logged out who was not logged in"
@@ -353,7 +362,7 @@ class RequestState:
             return
         self._is_committed = True
         try:
-            if self.session.is_touched and not self.session.has_failed:
+            if self.session.is_touched and not self.session.failure:
                 self._write()
         finally:
             self.session.close()

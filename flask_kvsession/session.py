@@ -55,7 +55,7 @@ class Session(MutableMapping[str, t.Any]):
         self._assigned: set[str] = set()
         self._is_cleared = False
         self._is_modified: bool | None = None
-        self._is_permanent: bool | None = None
+        self._wants_permanent: bool | None = None
 
     # The mapping
 
@@ -106,13 +106,17 @@ class Session(MutableMapping[str, t.Any]):
         self._touch()
         return key in self._values
 
+    def copy(self) -> dict[str, t.Any]:
+        """What the session holds, as a dict."""
+        return dict(self)
+
     def clear(self) -> None:
         """Removes all data, also what other requests put there since this one began."""
         self.require_open()
         self._values, self._sizes = {}, {}
         self._is_cleared = True
         if self._settings.as_flask_session:
-            self._is_permanent = False
+            self._wants_permanent = False
         self._note_change()
 
     if not t.TYPE_CHECKING:  # which would take any name then
@@ -227,14 +231,14 @@ class Session(MutableMapping[str, t.Any]):
         until it is set, as in Flask, and the idle timeout of such a session is
         `PERMANENT_SESSION_LIFETIME`."""
         record = self._record()
-        if self._is_permanent is not None:
-            return self._is_permanent
+        if self._wants_permanent is not None:
+            return self._wants_permanent
         return record.remembered if record else not self._settings.as_flask_session
 
     @permanent.setter
     def permanent(self, value: bool) -> None:
         self.require_open()
-        self._is_permanent = bool(value)
+        self._wants_permanent = bool(value)
 
     # For the request that owns it
 
@@ -256,14 +260,19 @@ class Session(MutableMapping[str, t.Any]):
         return (None if user_id is None else user_hash(user_id)) != before
 
     @property
+    def wants_permanent(self) -> bool | None:
+        """What this request has said of `permanent`; None if nothing."""
+        return self._wants_permanent
+
+    @property
     def assigned(self) -> frozenset[str]:
         """The keys that this request has given a value, be it the one they had."""
         return frozenset(self._assigned & self._values.keys())
 
     @property
-    def has_failed(self) -> bool:
-        """Whether the store failed, so that nobody knows whose session this is."""
-        return self._failure is not None
+    def failure(self) -> StoreUnavailable | None:
+        """What the store failed with, so that nobody knows whose session this is."""
+        return self._failure
 
     @property
     def stored(self) -> Stored | None:
@@ -316,7 +325,7 @@ class Session(MutableMapping[str, t.Any]):
         asked_for = {k: value for k, value in self._values.items() if value is not _ON_DEMAND}
         self._is_loaded = True
         self._is_cleared = False
-        self._is_permanent = None
+        self._wants_permanent = None
         self._assigned = set()
         self._stored = stored
         self._base = stored.record.encoded_data() if stored else {}
@@ -360,7 +369,7 @@ class Session(MutableMapping[str, t.Any]):
         """What is carried over is written like any change, but signs nobody in anew."""
         for key, value in legacy.items():
             if key == "_permanent":  # where Flask's own session keeps it
-                self._is_permanent = bool(value)
+                self._wants_permanent = bool(value)
                 continue
             with suppress(UnstorableValue):
                 codec.check_key(key)

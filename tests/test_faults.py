@@ -299,6 +299,60 @@ def test_a_failing_load_meets_the_app_s_own_handler(
     resume(own_server)
 
 
+def test_a_failure_in_an_error_page_meets_it_too(own_words: Flask, own_server: Server) -> None:
+    """An error page that touches the session fails with 503, and not with the 500 that Flask makes
+    of an error inside an error handler; in production, where errors reach no developer."""
+
+    @own_words.errorhandler(404)
+    def missing(error: object) -> t.Any:
+        return f"No such page, {g.session.get('name', 'stranger')}.", 404
+
+    own_words.config["PROPAGATE_EXCEPTIONS"] = False
+    browser = own_words.test_client()
+    browser.post("/login/ada")
+    own_server.kill()
+    response = browser.get("/nowhere")
+    assert (response.status_code, response.text) == (503, "sorry, nobody")
+    assert response.headers["Retry-After"] == "7"
+    assert "Set-Cookie" not in response.headers
+
+
+def test_a_failure_at_the_end_of_a_request_meets_it_too(
+    own_words: Flask, own_server: Server
+) -> None:
+    """Another extension's function at the end of the request, as Flask-Login has one, may be the
+    first that touches the session."""
+
+    @own_words.after_request
+    def look(response: t.Any) -> t.Any:
+        response.headers["X-Name"] = g.session.get("name", "nobody")
+        return response
+
+    own_words.config["PROPAGATE_EXCEPTIONS"] = False
+    browser = own_words.test_client()
+    browser.post("/login/ada")
+    own_server.kill()
+    response = browser.get("/untouched")
+    assert (response.status_code, response.text) == (503, "sorry, nobody")
+    assert response.headers["X-Name"] == "nobody"
+
+
+def test_another_error_stays_what_it_is(own_words: Flask, own_server: Server) -> None:
+    """A view that goes on without the store and then fails of itself is a 500 as ever."""
+
+    @own_words.get("/broken")
+    def broken() -> t.Any:
+        with pytest.raises(StoreUnavailable):
+            g.session.get("name")
+        raise ZeroDivisionError
+
+    own_words.config["PROPAGATE_EXCEPTIONS"] = False
+    browser = own_words.test_client()
+    browser.post("/login/ada")
+    own_server.kill()
+    assert browser.get("/broken").status_code == 500
+
+
 def test_an_acknowledged_login_outlives_a_crash_of_the_app(
     app: Flask, signed_in: FlaskClient, make_app: MakeApp, own_server: Server
 ) -> None:
