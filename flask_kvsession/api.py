@@ -41,6 +41,7 @@ def login_user(
     `StoreUnavailable` if the login could not be done; nobody is signed in then.
     """
     state = request_state()
+    state.require_own("login_user")
     state.login(user_id, data or {}, bool(remember))
     return state.session
 
@@ -48,7 +49,9 @@ def login_user(
 def logout_user() -> None:
     """Ends this browser's session at once and clears its cookie; `current_session` is then a
     visitor's, empty. Without a session it only clears the cookie (OWASP ASVS 5.0, 7.4.1)."""
-    request_state().logout()
+    state = request_state()
+    state.require_own("logout_user")
+    state.logout()
 
 
 def confirm_login() -> None:

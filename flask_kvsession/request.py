@@ -67,7 +67,6 @@ class RequestState:
     def login(self, user_id: UserId, data: Mapping[str, t.Any], remember: bool) -> None:
         """Ends the session there is and begins a user's, in Redis at once. A visitor's data goes
         into it, pending changes too; another user's never does."""
-        self._require_own_verbs("login_user")
         user_hash(user_id)
         given = codec.encode_all(data)
 
@@ -78,7 +77,6 @@ class RequestState:
 
     def logout(self) -> None:
         """Ends this browser's session in Redis at once; leaves a visitor's, empty."""
-        self._require_own_verbs("logout_user")
         with self._store_calls() as store:
             stored = self.session.stored
             _, ended = store.remove(stored) if stored else (True, None)
@@ -160,8 +158,9 @@ class RequestState:
 
     # Apps that sign users in by themselves, with `KVSESSION_USER_ID_KEY`
 
-    def _require_own_verbs(self, verb: str) -> None:
-        """Two ways to say who is signed in would contradict each other."""
+    def require_own(self, verb: str) -> None:
+        """Raises `ConfigurationError` where it is the app that signs users in and out: two ways to
+        say who is signed in would contradict each other."""
         key = self._app.settings.user_id_key
         if key is not None:
             raise ConfigurationError(

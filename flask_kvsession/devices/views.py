@@ -23,7 +23,6 @@ from werkzeug.exceptions import NotFound
 from ..api import (
     current_session,
     list_sessions,
-    logout_user,
     revoke_all_sessions,
     revoke_session,
 )
@@ -36,6 +35,7 @@ from ..guards import (
     wants_page,
 )
 from ..record import SessionInfo
+from ..request import request_state
 from ..state import app_state
 from .describe import Device, ago, describe
 from .texts import ntranslate, translate
@@ -154,7 +154,7 @@ def revoke_all() -> ResponseReturnValue:
 def sign_out() -> ResponseReturnValue:
     """Ends this session. It needs no fresh login, and none at all: the cookie goes in any case."""
     was_signed_in = current_session.is_authenticated
-    logout_user()
+    request_state().logout()  # also in an app that signs users in and out by itself
     return _ended(int(was_signed_in))
 
 

@@ -11,12 +11,13 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import typing as t
 import venv
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from ..sdists import unpack
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".outside"
@@ -95,7 +96,7 @@ def pip(python: str, command: str, *args: str) -> None:
 def check(suite: Suite, python: str) -> list[str]:
     """Runs a suite both ways; returns what is not as it should be, and prints the figures."""
     if not suite.folder.exists():
-        fetch(suite, python)
+        unpack(suite.project, suite.version, FOLDER, FOLDER).rename(suite.folder)
     before = run(suite, python)
     done_file = suite.folder / "done.json"
     done_file.unlink(missing_ok=True)
@@ -117,18 +118,6 @@ def check(suite: Suite, python: str) -> list[str]:
         *([f"{suite.project}: only {len(passed)} passed"] if len(passed) < suite.least else []),
         *([f"{suite.project}: our session was in no app"] if not done["sessions"] else []),
     ]
-
-
-def fetch(suite: Suite, python: str) -> None:
-    """Unpacks the source distribution, which has the tests."""
-    wanted = f"{suite.project}=={suite.version}"
-    folder = FOLDER / f"fetched-{suite.project}"
-    pip(python, "download", "--no-deps", "--no-binary", ":all:", "--dest", str(folder), wanted)
-    archive, *_ = folder.glob("*.tar.gz")
-    with tarfile.open(archive) as opened:
-        top = opened.getnames()[0].partition("/")[0]
-        opened.extractall(folder, filter="data")
-    (folder / top).rename(suite.folder)
 
 
 def run(suite: Suite, python: str, *options: str, done_file: Path | None = None) -> dict[str, bool]:

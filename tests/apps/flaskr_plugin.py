@@ -1,0 +1,28 @@
+"""A pytest plugin for Flaskr's own tests: every Flaskr that they create has our sessions.
+
+Its settings are those of the environment variable `FLASKR_SETTINGS`, in JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import typing as t
+from importlib import import_module
+
+from flask import Flask
+
+import flask_kvsession as kvs
+
+flaskr = import_module("flaskr")
+create_plain_app = flaskr.create_app
+
+
+def create_app(test_config: dict[str, t.Any] | None = None) -> Flask:
+    app: Flask = create_plain_app(test_config)
+    app.config.update(json.loads(os.environ["FLASKR_SETTINGS"]))
+    kvs.KVSession(app)
+    return app
+
+
+vars(flaskr)["create_app"] = create_app

@@ -1,0 +1,101 @@
+"""Flask-DebugToolbar: it shows the session on every page, after the view."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from flask import Flask, redirect, session
+from flask_debugtoolbar import DebugToolbarExtension
+
+from ..conftest import CountCommands, Keys
+from .conftest import Install, browser_of, cookies_set, devices, sign_out_elsewhere
+
+PAGE = "<!doctype html><html><body><p>{}</p></body></html>"
+
+
+def create_app(first: t.Callable[[Flask], object] | None = None, **config: t.Any) -> Flask:
+    """`first` is called before the toolbar is set up."""
+    app = Flask("debugged")
+    app.debug = True
+    app.config.update(TESTING=True, SECRET_KEY="only for tests")
+    app.config.update({"DEBUG_TB_INTERCEPT_REDIRECTS": False, **config})
+    if first:
+        first(app)
+    DebugToolbarExtension(app)
+
+    @app.post("/login/<user>")
+    def login(user: str) -> t.Any:
+        session["user_id"] = user
+        session["favourite"] = {"colour": "octarine"}
+        return redirect("/")
+
+    @app.post("/logout")
+    def logout() -> t.Any:
+        session.clear()
+        return redirect("/")
+
+    @app.get("/")
+    def index() -> t.Any:
+        return PAGE.format(session.get("user_id"))
+
+    @app.get("/still")
+    def still() -> t.Any:
+        return PAGE.format("nothing of the session")
+
+    return app
+
+
+def test_in_and_out(either: Install) -> None:
+    """Signing in and out works, and the toolbar shows what is in the session."""
+    browser = browser_of(either(create_app(), "user_id"))
+    assert "flDebug" in browser.get("/").text
+    browser.post("/login/ada")
+    for _ in range(2):
+        page = browser.get("/").text
+        assert "<p>ada</p>" in page
+        assert "octarine" in page
+    browser.post("/logout")
+    page = browser.get("/").text
+    assert "<p>None</p>" in page
+    assert "octarine" not in page
+
+
+def test_intercepted_redirects(either: Install) -> None:
+    """A login whose redirect the toolbar holds up, to show it, has signed in all the same."""
+    browser = browser_of(either(create_app(DEBUG_TB_INTERCEPT_REDIRECTS=True), "user_id"))
+    response = browser.post("/login/ada")
+    assert response.status_code == 200
+    assert len(cookies_set(response)) == 1
+    assert "<p>ada</p>" in browser.get("/").text
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_devices(install: Install, is_first: bool) -> None:
+    """Sessions are listed and revoked, whichever of the two extensions came first."""
+
+    def set_up(app: Flask) -> Flask:
+        return install(app, "user_id")
+
+    app = create_app(first=set_up) if is_first else set_up(create_app())
+    laptop, phone = browser_of(app), browser_of(app, "phone")
+    for browser in (laptop, phone):
+        browser.post("/login/ada")
+    assert devices(laptop) == ["laptop", "phone"]
+    sign_out_elsewhere(laptop, phone)
+    assert "<p>None</p>" in phone.get("/").text
+    assert "<p>ada</p>" in laptop.get("/").text
+
+
+def test_looking_writes_nothing(
+    install: Install, keys: Keys, count_commands: CountCommands
+) -> None:
+    """The toolbar's look at the session makes no record for a visitor, and writes none."""
+    app = install(create_app(), "user_id")
+    visitor, user = browser_of(app), browser_of(app)
+    assert not cookies_set(visitor.get("/still"))
+    assert keys() == set()
+    user.post("/login/ada")
+    with count_commands() as commands:
+        assert "octarine" in user.get("/still").text
+    assert commands.names == ["GET"]

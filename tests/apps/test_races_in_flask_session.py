@@ -1,0 +1,325 @@
+"""Laws 3 and 4 through `flask.session`: nothing is lost, and what was revoked stays revoked, also
+where a login or logout is only an assignment that takes effect when the request ends."""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+from flask import Flask, session
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+import flask_kvsession as kvs
+from flask_kvsession import signals
+
+from ..conftest import Clock, MakeApp, store_of
+from ..test_races import CROWD, Act, Stage, in_context
+from .conftest import browser_of, clears, cookies_set, token
+
+
+class FlaskStage(Stage):
+    """The stage of `test_races`, whose acts find their session in `flask.session`."""
+
+    def browser(self, token: str | None) -> FlaskClient:
+        browser = browser_of(self.app)
+        if token:
+            browser.set_cookie("session", token)
+        return browser
+
+    def do(self, token: str | None, act: Act) -> TestResponse:
+        """A request that nothing happens beside."""
+        return self.park(token, act)()
+
+    def users(self, *users: str) -> list[int]:
+        """How many sessions each of them has."""
+        return [len(store_of(self.app).sessions_of(user)) for user in users]
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return make_app(as_flask_session=True, user_id_key="user_id")
+
+
+@pytest.fixture
+def stage(app: Flask) -> Iterator[FlaskStage]:
+    stage = FlaskStage(app)
+    yield stage
+    stage.pool.shutdown()
+
+
+def sign_in_as(user: str) -> Act:
+    return lambda: session.update(user_id=user)
+
+
+def sign_out() -> None:
+    session.pop("user_id")
+
+
+def clear() -> None:
+    session.clear()
+
+
+def clear_and_sign_in() -> None:
+    session.clear()
+    session["user_id"] = "ada"
+
+
+def token_in(response: TestResponse) -> str | None:
+    """The token that a response gives to the browser; None where it gives none."""
+    lines = cookies_set(response)
+    assert len(lines) <= 1
+    return lines[0].split("=", 1)[1].split(";")[0] if lines and not clears(lines[0]) else None
+
+
+@pytest.fixture
+def ada(stage: FlaskStage) -> str:
+    """Ada's token."""
+    browser = stage.browser(None)
+    with browser.session_transaction() as data:
+        data.update(user_id="ada", a=0, b=0)
+    return token(browser) or ""
+
+
+@pytest.fixture
+def visitor(stage: FlaskStage) -> str:
+    """The token of a visitor with a cart."""
+    browser = stage.browser(None)
+    with browser.session_transaction() as data:
+        data.update(cart=[1], old=1)
+    return token(browser) or ""
+
+
+# Nothing is lost
+
+
+def test_different_keys_are_all_kept(stage: FlaskStage, ada: str) -> None:
+    """Of many requests that each change a key of their own, every change is kept."""
+    names = iter(range(100))
+    lock = threading.Lock()
+
+    def change() -> None:
+        with lock:
+            name = f"key-{next(names)}"
+        session[name] = name
+
+    stage.all_at_once([ada] * CROWD, change)
+    assert {f"key-{n}" for n in range(CROWD)} <= stage.data(ada).keys()
+    assert stage.data(ada)["user_id"] == "ada"
+
+
+def test_so_are_messages_and_data(stage: FlaskStage, ada: str) -> None:
+    """A nested change in place and another request's change of another key are both kept."""
+    stage.do(ada, lambda: session.update(cart={"things": []}))
+    release = stage.park(ada, lambda: session["cart"]["things"].append("pen"))
+    stage.do(ada, lambda: session.update(b=1))
+    release()
+    assert stage.data(ada) == {"user_id": "ada", "a": 0, "b": 1, "cart": {"things": ["pen"]}}
+
+
+def test_a_value_merely_read_is_not_written_back(stage: FlaskStage, ada: str) -> None:
+    """A request that read a key, and changed another, leaves others' change of the first alone."""
+    release = stage.park(ada, lambda: session.update(b=session["a"]))
+    stage.do(ada, lambda: session.update(a=1))
+    release()
+    assert stage.data(ada) == {"user_id": "ada", "a": 1, "b": 0}
+
+
+def test_said_to_be_modified_it_is_not_written_back(stage: FlaskStage, ada: str) -> None:
+    """`session.modified = True` writes nothing that the request has not changed."""
+
+    def act() -> None:
+        assert session["a"] == 0
+        session.modified = True
+
+    release = stage.park(ada, act)
+    stage.do(ada, lambda: session.update(a=1))
+    release()
+    assert stage.data(ada)["a"] == 1
+
+
+def test_a_visitor_s_change_is_carried_into_the_login(stage: FlaskStage, visitor: str) -> None:
+    """What a visitor's other request wrote, after the login had loaded, is in the new session."""
+    release = stage.park(visitor, lambda: session.update(pending=1, user_id="ada"))
+    stage.do(visitor, lambda: (session.update(cart=[1, 2]), session.pop("old")))
+    new = token_in(release())
+    assert stage.data(new) == {"cart": [1, 2], "pending": 1, "user_id": "ada"}
+    assert stage.data(visitor) == {}
+
+
+def test_a_login_that_clears_carries_nothing(stage: FlaskStage, visitor: str) -> None:
+    """A login that clears the session first, as Flaskr's does, takes nothing along, not even what
+    came meanwhile."""
+    release = stage.park(visitor, clear_and_sign_in)
+    stage.do(visitor, lambda: session.update(late=1))
+    assert stage.data(token_in(release())) == {"user_id": "ada"}
+
+
+def test_a_late_change_of_a_visitor_is_not_the_user_s(stage: FlaskStage, visitor: str) -> None:
+    """A visitor's request that ends after the login changes nothing, and gets no cookie: a better
+    one has been set."""
+    release = stage.park(visitor, lambda: session.update(late=1))
+    new = token_in(stage.do(visitor, sign_in_as("ada")))
+    assert not cookies_set(release())
+    assert stage.data(new) == {"cart": [1], "old": 1, "user_id": "ada"}
+
+
+def test_a_user_s_change_beside_the_logout(stage: FlaskStage, ada: str) -> None:
+    """A request that ends after the logout signs nobody in, and gets no cookie."""
+    release = stage.park(ada, lambda: session.update(late=1))
+    left = token_in(stage.do(ada, sign_out))
+    assert not cookies_set(release())
+    assert stage.users("ada") == [0]
+    assert stage.data(left) == {"a": 0, "b": 0}
+    assert stage.data(ada) == {}
+
+
+# Revoked stays revoked
+
+ENDINGS: dict[str, Callable[[FlaskStage, str], object]] = {
+    "logout": lambda stage, token: stage.do(token, sign_out),
+    "clear": lambda stage, token: stage.do(token, clear),
+    "revoke": lambda stage, token: in_context(
+        stage.app, lambda: kvs.revoke_session(token[:19], "ada")
+    ),
+    "revoke all": lambda stage, token: in_context(
+        stage.app, lambda: kvs.revoke_all_sessions("ada")
+    ),
+    "the devices page": lambda stage, token: stage.do(token, kvs.revoke_all_sessions),
+}
+
+IN_FLIGHT: dict[str, Act] = {
+    "a save": lambda: session.update(a=1),
+    "a clear of other data": lambda: [session.pop(key) for key in ("a", "b")],
+    "a nested change": lambda: session.setdefault("list", []).append(1),
+    "a renewal": lambda: None,
+    "said to be modified": lambda: setattr(session, "modified", True),
+    "made permanent": lambda: setattr(session, "permanent", True),
+    "a rotation": kvs.rotate_token,
+}
+
+
+@pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+@pytest.mark.parametrize("act", IN_FLIGHT.values(), ids=IN_FLIGHT)
+def test_nothing_in_flight_brings_a_session_back(
+    stage: FlaskStage,
+    ada: str,
+    clock: Clock,
+    redis_client: redis.Redis,
+    prefix: str,
+    act: Act,
+    end: Callable[[FlaskStage, str], object],
+) -> None:
+    """A request that had loaded a session before it was ended neither revives it nor gets a
+    cookie."""
+    clock.advance(minutes=6)  # so that each of them has a renewal to do
+    release = stage.park(ada, act)
+    clock.advance(minutes=6)
+    end(stage, ada)
+    assert not cookies_set(release())
+    assert stage.browser(ada).get("/me").status_code == 401
+    assert stage.users("ada") == [0]
+    record = redis_client.get(f"{prefix}:{{{ada[:3]}}}:s:{ada[3:19]}")
+    assert record is None or t.cast(bytes, record).startswith(b'{"ended":')
+
+
+@pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+def test_a_logout_in_flight(
+    stage: FlaskStage, ada: str, end: Callable[[FlaskStage, str], object]
+) -> None:
+    """A logout whose session is ended meanwhile leaves nobody signed in, and is told once."""
+    told: list[object] = []
+
+    def note(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+        told.append(session.user_id)
+
+    with (
+        signals.user_logged_out.connected_to(note, stage.app),
+        signals.session_revoked.connected_to(note, stage.app),
+    ):
+        release = stage.park(ada, sign_out)
+        end(stage, ada)
+        response = release()
+    assert told == ["ada"]
+    left = stage.browser(token_in(response))
+    assert left.get("/me").status_code == 401
+    assert stage.users("ada") == [0]
+
+
+@pytest.mark.parametrize("user", ["ada", "bob"])
+@pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+def test_a_login_in_flight(
+    stage: FlaskStage, ada: str, user: str, end: Callable[[FlaskStage, str], object]
+) -> None:
+    """A login over a session that is ended meanwhile is a new session, and the old one stays
+    ended."""
+    release = stage.park(ada, sign_in_as(user))
+    end(stage, ada)
+    new = token_in(release())
+    assert new and new[:19] != ada[:19]
+    assert stage.browser(new).get("/me").get_json()["user"] == user
+    assert stage.browser(ada).get("/me").status_code == 401
+    assert stage.users("ada", "bob") == [int(user == "ada"), int(user == "bob")]
+
+
+def test_a_session_ended_by_the_login_after_next(stage: FlaskStage, ada: str) -> None:
+    """Of two logins in two tabs of one browser each is a session, and the old one is ended."""
+    release = stage.park(ada, sign_in_as("ada"))
+    one = token_in(stage.do(ada, sign_in_as("ada")))
+    other = token_in(release())
+    assert [stage.browser(tk).get("/me").status_code for tk in (one, other, ada)] == [200, 200, 401]
+    assert stage.users("ada") == [2]
+
+
+def test_a_crowd_of_logins(stage: FlaskStage, visitor: str) -> None:
+    """Of many logins at once over one visitor's session all are done, and the visitor's is gone."""
+    responses = stage.all_at_once([visitor] * CROWD, sign_in_as("ada"))
+    tokens = {token_in(response) for response in responses}
+    assert len(tokens) == CROWD and None not in tokens
+    assert all(stage.browser(tk).get("/me").status_code == 200 for tk in tokens)
+    assert stage.users("ada") == [CROWD]
+    assert stage.data(visitor) == {}
+
+
+def test_a_crowd_of_logouts(stage: FlaskStage, ada: str) -> None:
+    """Of many logouts at once all succeed, and the user is told of once."""
+    told: list[object] = []
+
+    def note(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+        told.append(session.user_id)
+
+    with signals.user_logged_out.connected_to(note, stage.app):
+        responses = stage.all_at_once([ada] * CROWD, clear)
+    assert {response.status_code for response in responses} == {200}
+    assert told == ["ada"]
+    assert stage.users("ada") == [0]
+
+
+def test_a_revocation_of_all_catches_a_login_in_flight(stage: FlaskStage, ada: str) -> None:
+    """A login that ends after "sign out everywhere" is a session: its password was checked."""
+    release = stage.park(None, sign_in_as("ada"))
+    in_context(stage.app, lambda: kvs.revoke_all_sessions("ada"))
+    assert stage.browser(token_in(release())).get("/me").status_code == 200
+    assert stage.browser(ada).get("/me").status_code == 401
+
+
+def test_a_limit_holds(make_app: MakeApp) -> None:
+    """However many log in at once, no more sessions are left than the limit."""
+    stage = FlaskStage(
+        make_app(as_flask_session=True, user_id_key="user_id", max_sessions_per_user=3)
+    )
+    responses = stage.all_at_once([None] * CROWD, sign_in_as("ada"))
+    stage.pool.shutdown()
+    codes = [stage.browser(token_in(response)).get("/me").status_code for response in responses]
+    assert sorted(codes) == [200] * 3 + [401] * (CROWD - 3)
+
+
+def test_an_update_of_all_and_a_save(stage: FlaskStage, ada: str) -> None:
+    """A change to all sessions and a request's own change of another key are both kept."""
+    release = stage.park(ada, lambda: session.update(a=1))
+    in_context(stage.app, lambda: kvs.update_all_sessions("ada", {"role": "reader"}))
+    release()
+    assert stage.data(ada) == {"user_id": "ada", "a": 1, "b": 0, "role": "reader"}

@@ -1,0 +1,346 @@
+"""Law 5 through `flask.session`: each value is read again from the store, by another request.
+
+What apps put there is not always plain; it is stored as its base type, and at once so.
+"""
+
+from __future__ import annotations
+
+import enum
+import typing as t
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from flask import Flask, request, session
+from hypothesis import given
+from markupsafe import Markup
+from werkzeug.datastructures import ImmutableMultiDict, MultiDict
+
+from flask_kvsession.errors import UnstorableValue
+
+from ..conftest import CountCommands
+from ..test_values import BERLIN, REPEATED, quick, shape, values
+from .conftest import Install, browser_of
+
+Act = Callable[[], t.Any]
+
+
+class Shop:
+    """An app whose view does what it is told, and a browser with a session in it."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.browser = browser_of(app)
+        self._act: Act = lambda: None
+        app.add_url_rule("/", "index", self._view, methods=["POST"])
+
+    def __call__(self, act: Act, **request: t.Any) -> t.Any:
+        """What `act` returns, called in a view; the session is loaded from the store for it."""
+        self._act = act
+        self.browser.post("/", **request)
+        return self._result
+
+    def _view(self) -> str:
+        self._result = self._act()
+        return ""
+
+
+def bare_app() -> Flask:
+    app = Flask("shop")
+    app.config.update(TESTING=True, SECRET_KEY="only for tests")
+    return app
+
+
+@pytest.fixture
+def shop(install: Install) -> Shop:
+    return Shop(install(bare_app()))
+
+
+@pytest.fixture
+def old_shop(either: Install) -> Shop:
+    return Shop(either(bare_app()))
+
+
+def put(value: t.Any) -> None:
+    session["value"] = value
+
+
+def get() -> t.Any:
+    return session["value"]
+
+
+# Plain values
+
+EVERY_TYPE: dict[str, t.Any] = {
+    "None": None,
+    "bool": True,
+    "int": 42,
+    "large int": 2**200,
+    "float": 0.1,
+    "str": "naïve 🙂",
+    "bytes": b"\x00\xff",
+    "list": [1, [2, []]],
+    "dict": {"a": {"b": {}}},
+    "tuple": (1, ("a",), ()),
+    "set": {1, "a", (2,)},
+    "Decimal": Decimal("1.10"),
+    "UUID": UUID(int=7),
+    "Markup": Markup("<b>"),
+    "date": date(2024, 2, 29),
+    "datetime": datetime(2024, 2, 29, 1, 2, 3, 4),
+    "datetime in UTC": datetime(2024, 2, 29, 1, 2, 3, 4, UTC),
+    "datetime in a zone": REPEATED.replace(tzinfo=BERLIN, fold=1),
+    "timedelta": timedelta(days=-1, microseconds=1),
+    "like a tag": {" t": [1]},
+}
+
+
+@pytest.mark.parametrize("value", EVERY_TYPE.values(), ids=EVERY_TYPE)
+def test_every_type(shop: Shop, value: t.Any) -> None:
+    """A value comes back from the store equal and of the same type."""
+    shop(lambda: put(value))
+    assert shape(shop(get)) == shape(value)
+
+
+def test_whatever_it_is(shop: Shop) -> None:
+    """So does any value made of them."""
+
+    @given(values)
+    @quick
+    def check(value: t.Any) -> None:
+        shop(lambda: put(value))
+        assert shape(shop(get)) == shape(value)
+
+    check()
+
+
+@pytest.mark.parametrize("value", EVERY_TYPE.values(), ids=EVERY_TYPE)
+def test_looking_writes_nothing(shop: Shop, value: t.Any, count_commands: CountCommands) -> None:
+    """A request that only reads a value writes nothing back."""
+    shop(lambda: put(value))
+    with count_commands() as commands:
+        shop(get)
+    assert commands.names == ["GET"]
+
+
+def test_the_very_object(shop: Shop) -> None:
+    """A plain list or dict stays the object that was assigned, and its later changes are kept."""
+
+    def act() -> None:
+        things: dict[str, list[int]] = {"numbers": []}
+        session["value"] = things
+        things["numbers"].append(1)
+        assert session["value"] is things
+
+    shop(act)
+    assert shop(get) == {"numbers": [1]}
+
+
+def test_a_change_in_place(shop: Shop) -> None:
+    """A change inside a nested list is kept without a word about `modified`."""
+    shop(lambda: put({"numbers": [[1]]}))
+    shop(lambda: session["value"]["numbers"][0].append(2))
+    assert shop(get) == {"numbers": [[1, 2]]}
+
+
+# What is not plain
+
+
+class Text(str):
+    pass
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+class Profile(dict[str, t.Any]):
+    """Such as Authlib's `UserInfo`."""
+
+    def __getattr__(self, name: str) -> t.Any:
+        return self[name]
+
+
+def counts() -> defaultdict[str, int]:
+    found: defaultdict[str, int] = defaultdict(int)
+    found["a"] += 1
+    return found
+
+
+def in_any_order(value: t.Any) -> t.Any:
+    """The shape of a value but for the order of its keys, which Flask's own session sorts."""
+    if type(value) is dict:
+        return dict, {(type(key), key): in_any_order(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value), [in_any_order(item) for item in value]
+    return shape(value)
+
+
+SUBCLASSES: dict[str, tuple[Act, t.Any]] = {
+    "OrderedDict": (lambda: OrderedDict(b=1, a=2), {"b": 1, "a": 2}),
+    "defaultdict": (counts, {"a": 1}),
+    "Counter": (lambda: Counter("aab"), {"a": 2, "b": 1}),
+    "dict subclass": (lambda: Profile(a="b", c=Profile(d=1)), {"a": "b", "c": {"d": 1}}),
+    "str subclass": (lambda: Text("ada"), "ada"),
+    "StrEnum": (lambda: Colour.RED, "red"),
+    "inside a list": (lambda: [Text("a"), Profile(x=[Text("b")])], ["a", {"x": ["b"]}]),
+    "inside a tuple": (lambda: (Text("a"), OrderedDict(x=Colour.RED)), ("a", {"x": "red"})),
+    "MultiDict": (lambda: MultiDict([("a", "1"), ("a", "2"), ("b", "3")]), {"a": "1", "b": "3"}),
+    "ImmutableMultiDict": (lambda: ImmutableMultiDict([("a", "1")]), {"a": "1"}),
+    "str subclass as a key": (lambda: {Text("a"): 1}, {"a": 1}),
+}
+
+
+@pytest.mark.parametrize(("make", "plain"), SUBCLASSES.values(), ids=SUBCLASSES)
+def test_as_flask_stores_it(old_shop: Shop, make: Act, plain: t.Any) -> None:
+    """A value of a subclass comes back as one of the class, as from Flask's own session."""
+    old_shop(lambda: put(make()))
+    assert in_any_order(old_shop(get)) == in_any_order(plain)
+
+
+@pytest.mark.parametrize(("make", "plain"), SUBCLASSES.values(), ids=SUBCLASSES)
+def test_at_once(shop: Shop, make: Act, plain: t.Any) -> None:
+    """The request that assigns a value of a subclass reads it as the next one will."""
+
+    def act() -> t.Any:
+        put(make())
+        return get()
+
+    assert shape(shop(act)) == shape(plain)
+    assert shape(shop(get)) == shape(plain)
+
+
+WAYS: dict[str, Callable[[t.Any], t.Any]] = {
+    "assignment": lambda value: session.__setitem__("value", value),
+    "update": lambda value: session.update(value=value),
+    "setdefault": lambda value: session.setdefault("value", value),
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_by_whatever_method(shop: Shop, way: Callable[[t.Any], t.Any]) -> None:
+    """Every way into the session makes the base type of a value."""
+
+    def act() -> t.Any:
+        way(Profile(name=Text("ada")))
+        return get()
+
+    assert shape(shop(act)) == shape(shop(get)) == shape({"name": "ada"})
+
+
+def test_in_place(shop: Shop) -> None:
+    """What is put into a list that is in the session already is stored as its base type too."""
+    shop(lambda: put([]))
+    shop(lambda: get().append(Profile(name=Text("ada"))))
+    assert shape(shop(get)) == shape([{"name": "ada"}])
+
+
+def test_a_form(old_shop: Shop) -> None:
+    """`request.form` can be kept for the next page, as in a form of several steps."""
+    form = {"name": "ada", "colours": ["red", "blue"]}
+    old_shop(lambda: put(request.form), data=form)
+    kept = old_shop(get)
+    assert type(kept) is dict
+    assert kept == {"name": "ada", "colours": "red"}
+
+
+def test_a_form_is_read_at_once(shop: Shop) -> None:
+    """The same request reads the dict, not the form."""
+
+    def act() -> t.Any:
+        put(request.form)
+        return type(get())
+
+    assert shop(act, data={"name": "ada"}) is dict
+
+
+def test_merely_kept_it_is_not_written_again(shop: Shop, count_commands: CountCommands) -> None:
+    """A converted value that the next request only reads is written no more."""
+    shop(lambda: put(Profile(name="ada")))
+    with count_commands() as commands:
+        shop(get)
+    assert commands.names == ["GET"]
+
+
+# What is refused
+
+
+class Obliging:
+    """Has any attribute that is asked for, as proxies of remote objects do."""
+
+    def __getattr__(self, name: str) -> Act:
+        return lambda: self
+
+
+REFUSED: dict[str, t.Any] = {
+    "int key": {1: "a"},
+    "int key inside": [{"a": {2: "b"}}],
+    "None key": {None: 1},
+    "NaN": float("nan"),
+    "infinity": {"x": float("inf")},
+    "object": object(),
+    "function": print,
+    "generator": iter([]),
+    "what has any attribute": Obliging(),
+}
+
+
+@pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
+def test_what_would_not_come_back(shop: Shop, value: t.Any) -> None:
+    """What has no base type that could be stored is refused at its line, naming the key."""
+
+    def act() -> None:
+        with pytest.raises(UnstorableValue, match="value"):
+            session["value"] = value
+        assert "value" not in session
+
+    shop(act)
+
+
+@pytest.mark.parametrize("key", [1, None, b"a", ("a",)])
+def test_a_key_is_a_str(shop: Shop, key: t.Any) -> None:
+    """A key of the session that is no str is refused."""
+
+    def act() -> None:
+        with pytest.raises(UnstorableValue):
+            session[key] = 1
+
+    shop(act)
+
+
+def test_a_dict_s_methods(old_shop: Shop) -> None:
+    """What apps call on a dict, they can call on the session."""
+
+    def act() -> None:
+        session.update({"a": 1}, b=2)
+        assert session.setdefault("c", 3) == 3
+        assert session.pop("b") == 2
+        assert session.pop("b", None) is None
+        assert dict(session) == {"a": 1, "c": 3} == {**session}
+        assert sorted(session) == ["a", "c"] == sorted(session.keys())
+        assert ("a", 1) in session.items()
+        assert bool(session) and len(session) == 2
+        assert session == {"a": 1, "c": 3}
+        for key in list(session):
+            session.pop(key)
+        assert not session
+        session["d"] = 4
+
+    old_shop(act)
+    assert old_shop(lambda: dict(session)) == {"d": 4}
+
+
+def test_a_copy_is_a_dict(old_shop: Shop) -> None:
+    """`session.copy()` is what the session held, and changes nothing in it."""
+
+    def act() -> None:
+        session["a"] = 1
+        copied = session.copy()  # type: ignore[attr-defined]
+        copied["b"] = 2
+        assert dict(copied) == {"a": 1, "b": 2}
+
+    old_shop(act)
+    assert old_shop(lambda: dict(session)) == {"a": 1}
