@@ -12,7 +12,7 @@ from functools import wraps
 from inspect import iscoroutinefunction
 from urllib.parse import quote, urlsplit
 
-from flask import redirect, request, url_for
+from flask import jsonify, redirect, request, url_for
 from werkzeug.exceptions import Forbidden
 from werkzeug.routing import BuildError
 
@@ -86,7 +86,15 @@ def cross_origin_guard() -> None:
         return
     if request.headers.get("Origin") in app_state().settings.trusted_origins:
         return
-    raise Forbidden("This request was sent by another site.")
+    raise _other_site()
+
+
+def _other_site() -> Forbidden:
+    refusal = Forbidden("This request was sent by another site.")
+    if not wants_page():
+        refusal.response = jsonify(error="Forbidden")
+        refusal.response.status_code = 403
+    return refusal
 
 
 def guard_paths() -> None:

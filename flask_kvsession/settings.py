@@ -15,6 +15,7 @@ import typing as t
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from inspect import iscoroutinefunction
 from urllib.parse import parse_qsl, urlsplit
 
 from . import formerly
@@ -141,7 +142,7 @@ def _origins(value: t.Any) -> tuple[str, ...]:
 
 
 def _function(value: t.Any) -> t.Any:
-    if not callable(value):
+    if not callable(value) or iscoroutinefunction(value):
         raise _Wrong(f"must be a function that is given an IP address, not {_shown(value)}")
     return value
 

@@ -32,6 +32,14 @@ def test_safe_methods_pass(app: Flask, method: str, site: str) -> None:
     assert status(app, method, **environ) == 200
 
 
+def test_programs_are_answered_in_json(app: Flask) -> None:
+    """A refusal is JSON like our others, and a page where one was asked for."""
+    browser, other = app.test_client(), {"Sec-Fetch-Site": "cross-site"}
+    assert browser.post("/any", headers=other).get_json() == {"error": "Forbidden"}
+    page = browser.post("/any", headers=other | {"Accept": "text/html"})
+    assert (page.status_code, page.mimetype) == (403, "text/html")
+
+
 @pytest.mark.parametrize("method", UNSAFE)
 def test_other_methods_do_not(app: Flask, method: str) -> None:
     """All other methods are refused when another site's page sent them."""

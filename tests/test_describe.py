@@ -46,6 +46,8 @@ ANDROID = "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Ge
         ("Lagerhaus/2.1 (build 7)", "Lagerhaus", "unknown"),
         ("/", None, "unknown"),
         ("", None, "unknown"),
+        ("\x01\x02\x7f\u200b", None, "unknown"),
+        ("Lager\x00haus/2", "Lagerhaus", "unknown"),
         (None, None, "unknown"),
     ],
     ids=str,

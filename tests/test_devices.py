@@ -7,6 +7,7 @@ import typing as t
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import redis
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -193,13 +194,14 @@ class TestLooking:
         assert "<i>" not in page
         assert "&lt;script&gt;alert(1)" in page
 
-    def test_what_was_not_recorded_is_unknown(self, make_app: MakeApp) -> None:
+    def test_what_was_not_recorded_is_left_out(self, make_app: MakeApp) -> None:
         """Without user agent and address there is still a row, and null in the JSON."""
         app = add_devices(make_app(record_ip=False, record_user_agent=False))
         laptop = Browsers(app)("laptop")
         page = page_of(laptop)
         assert names_on(page) == ["Unknown device"]
-        assert "Unknown address" in page
+        assert "in its own words" not in page
+        assert "127.0.0.1" not in page
         (row,) = sessions_of(laptop)
         assert row["device"] is row["ip_address"] is row["location"] is None
 
@@ -288,7 +290,7 @@ class TestManySessions:
         """What is no page number means the first page, and one too large the last."""
         for number in ("0", "-1", "x", "", "1e3", "²", "٣", "9" * 99):
             assert "Page 1 of 25" in page_of(laptop, f"{LIST}?page={number}"), number
-        for number, shown in (("7", 7), ("007", 7), ("26", 25), ("999999", 25)):
+        for number, shown in (("7", 7), ("007", 7), ("26", 25), ("9999", 25)):
             assert f"Page {shown} of 25" in page_of(laptop, f"{LIST}?page={number}")
 
 
@@ -448,7 +450,7 @@ class TestRevoking:
             ("1", "1 device was signed out."),
             ("3", "3 devices were signed out."),
             ("0012", "12 devices were signed out."),
-            *((junk, None) for junk in ["", "-1", "+1", "1.5", "1e3", "3 ", "٣", "²", "1" * 7]),
+            *((junk, None) for junk in ["", "-1", "+1", "1.5", "1e3", "3 ", "٣", "²", "1" * 5]),
             *((junk, None) for junk in ["<b>3</b>", "3\n", "many", "[1]"]),
         ],
     )
@@ -459,6 +461,28 @@ class TestRevoking:
         said = re.findall(r'role="status">(.*?)</p>', page)
         assert said == ([message] if message else [])
         assert f"<title>{message + ' ' if message else ''}Your devices</title>" in page
+
+
+class TestLostIndex:
+    """An evicted index lists nothing; the session in use is known all the same."""
+
+    @pytest.fixture
+    def laptop(self, browser_of: Browsers, redis_client: redis.Redis, keys: Keys) -> FlaskClient:
+        laptop = browser_of("laptop")
+        redis_client.delete(*[key for key in keys() if ":u:" in key])
+        return laptop
+
+    def test_this_device_is_shown(self, laptop: FlaskClient) -> None:
+        """The current session is on the page and in the JSON."""
+        assert names_on(page_of(laptop)) == ["laptop"]
+        assert [row["current"] for row in sessions_of(laptop)] == [True]
+
+    def test_everywhere_is_here_too(self, laptop: FlaskClient) -> None:
+        """Signing out everywhere signs out here."""
+        response = laptop.post(f"{LIST}revoke-all")
+        assert response.get_json() == {"revoked": 1}
+        assert is_clearing(cookies_of(response)[0])
+        assert signed_in(laptop) == [False]
 
 
 class TestFreshToRevoke:
@@ -474,7 +498,10 @@ class TestFreshToRevoke:
         clock.advance(hours=1)
         for method, path in revoking(id_of(phone)):
             response = laptop.open(path, method=method, headers=AS_PAGE)
-            assert (response.status_code, response.location) == (302, "/confirm?next=/devices/")
+            assert (response.status_code, response.location) == (
+                302,
+                "/confirm?next=/devices/?confirmed%3D1",
+            )
             refused = laptop.open(path, method=method)
             assert refused.status_code == 401
             assert refused.get_json() == {"error": "FreshLoginRequired"}
@@ -490,7 +517,9 @@ class TestFreshToRevoke:
         """A stale session may see the list, which says what will be asked, and may sign out."""
         laptop = browser_of("laptop")
         clock.advance(hours=1)
-        assert "You will be asked for your password first." in page_of(laptop)
+        assert "You will be asked for your password first, and then choose again." in page_of(
+            laptop
+        )
         assert len(sessions_of(laptop)) == 1
         assert laptop.post(f"{LIST}sign-out").get_json() == {"revoked": 1}
 
@@ -499,7 +528,38 @@ class TestFreshToRevoke:
         laptop, phone = browser_of("laptop"), browser_of("phone")
         clock.advance(hours=1)
         path = f"{LIST}{id_of(phone)}/revoke?page=2"
-        assert laptop.post(path, headers=AS_PAGE).location == "/confirm?next=/devices/?page%3D2"
+        assert (
+            laptop.post(path, headers=AS_PAGE).location
+            == "/confirm?next=/devices/?page%3D2%26confirmed%3D1"
+        )
+
+    def test_one_is_told_to_choose_again(self, browser_of: Browsers) -> None:
+        """Back from there the page says that nothing was signed out yet; it says so to nobody who
+        would have to confirm first."""
+        page = page_of(browser_of("laptop"), f"{LIST}?confirmed=1")
+        assert "Nothing is signed out yet: choose again." in page
+
+    def test_a_link_cannot_say_so(self, browser_of: Browsers, clock: Clock) -> None:
+        """Who has confirmed nothing is not told so, whatever the URL."""
+        laptop = browser_of("laptop")
+        clock.advance(hours=1)
+        assert 'role="status"' not in page_of(laptop, f"{LIST}?confirmed=1")
+
+    def test_without_a_confirm_view(self, make_app: MakeApp, clock: Clock) -> None:
+        """An app without one says that one has to sign in again, before and after; programs get
+        401 as ever."""
+        app = add_devices(make_app(fresh_to_revoke=True, login_view="sign_in"))
+        laptop = Browsers(app)("laptop")
+        Browsers(app)("phone")
+        clock.advance(hours=1)
+        assert "For that you have to sign in again first." in page_of(laptop)
+        others = f"{LIST}revoke-others"
+        refused = laptop.post(others, headers=AS_PAGE)
+        assert refused.status_code == 401
+        assert "Please sign in again first" in refused.text
+        assert f'href="{LIST}"' in refused.text
+        assert laptop.post(others).get_json() == {"error": "FreshLoginRequired"}
+        assert len(sessions_of(laptop)) == 2
 
 
 class TestOtherSites:

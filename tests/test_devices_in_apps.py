@@ -6,9 +6,11 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import time
 import typing as t
 from urllib.parse import quote
 
+import flask_babel  # type: ignore[import-untyped]
 import pytest
 from flask import Blueprint, Flask, abort
 from flask.testing import FlaskClient
@@ -36,7 +38,8 @@ def works_at(app: Flask, path: str) -> bool:
     laptop, phone = browser_of("laptop"), browser_of("phone")
     page = page_at(laptop, path)
     (stylesheet,) = re.findall(r'href="(.*\.css)"', page)
-    laptop.get(stylesheet).close()
+    with laptop.get(stylesheet) as style:
+        assert (style.status_code, style.mimetype) == (200, "text/css")
     (action,) = re.findall(r'action="([^"]+/revoke)"', page)
     response = laptop.post(action, headers=AS_PAGE)
     laptop.post(f"{path}revoke-all")
@@ -159,6 +162,14 @@ class TestOtherCsrfProtection:
         assert sent.location == "/devices/?ended=1"
         assert signed_in(laptop, phone) == [True, False]
 
+    def test_a_token_that_is_text(self, make_app: MakeApp) -> None:
+        """Another library's token may be a text instead of a function."""
+        app = make_app()
+        app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
+        app.context_processor(lambda: {"csrf_token": "its token"})
+        page = page_at(Browsers(app)("laptop"), "/devices/")
+        assert 'name="csrf_token" value="its token"' in page
+
     def test_an_exempted_blueprint_is_still_guarded(self, app: Flask) -> None:
         """An app that exempts the blueprint, for programs, has our protection left."""
         app.extensions["csrf"].exempt(kvs.sessions_blueprint)
@@ -196,11 +207,11 @@ PageWith = t.Callable[..., tuple[str, str | None]]
 
 class TestTemplates:
     def test_our_own_base_page_has_a_strict_policy(self, page_with: PageWith) -> None:
-        """Our own page forbids everything but its stylesheet and its forms, and needs no more."""
+        """Our own page forbids everything but its stylesheet, and needs no more."""
         page, policy = page_with({})
         assert policy == (
-            "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self';"
-            " base-uri 'none'; frame-ancestors 'none'"
+            "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none';"
+            " frame-ancestors 'none'"
         )
         assert not re.search(r"<script|<style|\sstyle=|\son\w+=|javascript:|https?://", page)
 
@@ -272,6 +283,22 @@ class TestTexts:
         assert 'Aktiv <time datetime="' in page
         assert "<b>/" not in page
 
+    def test_escape_what_the_app_s_function_does_not(self, make_app: MakeApp) -> None:
+        """With Flask-Babel's own functions in place of Jinja's wrappers, which would escape, a user
+        agent is text all the same, and numbers are put in."""
+        app = make_app()
+        app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
+        flask_babel.Babel(app)
+        app.jinja_env.globals.update(gettext=flask_babel.gettext, ngettext=flask_babel.ngettext)
+        assert app.jinja_env.newstyle_gettext  # type: ignore[attr-defined]
+        browser_of = Browsers(app)
+        browser_of("<img src=x onerror=alert(1)>/1 CFNetwork/1 Darwin/20.0")
+        page = page_at(browser_of(FIREFOX), "/devices/?ended=2")
+        assert "<img" not in page
+        assert "&lt;img" in page
+        assert "Firefox on Linux" in page
+        assert "2 devices were signed out." in page
+
     def test_are_english_otherwise(self, page_with: PageWith) -> None:
         """Without any translation the texts are as they are in the templates."""
         page, _ = page_with({})
@@ -324,6 +351,27 @@ class TestPlaceNames:
         current, *others = laptop.get("/devices/").get_json()["sessions"]
         assert current["location"] == "<Lyon>"
         assert {row["location"] for row in others} == {"<Lyon>", None, "<b>Rome</b>"}
+
+    def test_do_not_hold_the_list_up(self, make_app: MakeApp, monkeypatch: t.Any) -> None:
+        """When they have taken a second in all, what is left is shown without."""
+        now = [0.0]
+        monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+        def locate(ip: str) -> str:
+            now[0] += 0.6
+            return f"place of {ip}"
+
+        browser_of = self.app(make_app, locate)
+        for ip in ("192.0.2.1", "192.0.2.2", "192.0.2.3"):
+            browser_of("x", ip=ip)
+        rows = browser_of("laptop", ip="192.0.2.9").get("/devices/").get_json()["sessions"]
+        assert [row["location"] is None for row in rows] == [False, False, True, True]
+
+    @pytest.mark.parametrize("place", [b"Lyon", 5, ["Lyon"], object()])
+    def test_are_text_or_nothing(self, make_app: MakeApp, place: t.Any) -> None:
+        """What is no text is no place."""
+        laptop = self.app(make_app, lambda ip: place)("laptop")
+        assert laptop.get("/devices/").get_json()["sessions"][0]["location"] is None
 
     def test_are_a_help_only(self, make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
         """A function that fails is logged, once for each list, and the list is there without."""

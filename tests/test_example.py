@@ -225,10 +225,10 @@ class TestAccount:
         laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
         others = "/account/devices/revoke-others"
         confirm = laptop.post(others, headers=AS_PAGE).location
-        assert confirm == "/confirm?next=/account/devices/"
+        assert confirm == "/confirm?next=/account/devices/?confirmed%3D1"
         assert is_signed_in(phone)
         confirmed = laptop.post(confirm, data={"password": PASSWORDS[ADA]})
-        assert confirmed.location == "/account/devices/"
+        assert confirmed.location == "/account/devices/?confirmed=1"
 
     def test_a_new_password_ends_the_other_sessions(self, app: Flask) -> None:
         """A new password rotates this session's token and ends the user's other sessions."""

@@ -18,7 +18,7 @@ import flask_kvsession as kvs
 from .conftest import MakeApp, SignIn, token_of
 
 PREFIX = "/account/sessions"
-DESCRIPTION = PREFIX + "/static/openapi.json"
+DESCRIPTION = PREFIX + "/kvsession-static/openapi.json"
 OPERATIONS = {
     ("GET", "/"),
     ("DELETE", "/{session_id}"),

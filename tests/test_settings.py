@@ -45,6 +45,10 @@ def at_most_two(user_id: object) -> int:
     return 2
 
 
+async def later(ip_address: str) -> None:
+    return None
+
+
 def nowhere(ip_address: str) -> None:
     return None
 
@@ -201,7 +205,7 @@ REFUSED: list[tuple[str, t.Any]] = [
         for value in ["https://A.example", "https://a:443", "http://a:80", "https://u@a", "//a"]
     ),
     *(("user_id_key", value) for value in ["", 5, True, b"a"]),
-    *(("locate", value) for value in ["GeoLite2-City.mmdb", True, 5]),
+    *(("locate", value) for value in ["GeoLite2-City.mmdb", True, 5, later]),
     *(("max_session_bytes", value) for value in [0, -1, 1.0, "65536", None, True, INF]),
 ]
 

@@ -41,6 +41,7 @@ class Device:
 
 def describe(user_agent: str | None) -> Device:
     """The device that sends this user agent."""
+    user_agent = "".join(filter(str.isprintable, user_agent or "")).strip()
     if not user_agent:
         return Device()
     try:

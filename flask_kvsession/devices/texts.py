@@ -10,7 +10,7 @@ import typing as t
 
 from jinja2 import pass_context
 from jinja2.runtime import Context
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 
 @pass_context
@@ -23,16 +23,22 @@ def translate(context: Context, message: str, **values: t.Any) -> Markup:
 def ntranslate(context: Context, singular: str, plural: str, num: int, **values: t.Any) -> Markup:
     """The same for a number of things, which is `%(num)d` in the message."""
     english = singular if num == 1 else plural
-    values = {"num": num, **values}
-    return _translated(context, "ngettext", (singular, plural, num), english, values)
+    return _translated(context, "ngettext", (singular, plural, num), english, values, num=num)
 
 
 def _translated(
-    context: Context, name: str, args: tuple[t.Any, ...], english: str, values: dict[str, t.Any]
+    context: Context,
+    name: str,
+    args: tuple[t.Any, ...],
+    english: str,
+    values: dict[str, t.Any],
+    **number: int,
 ) -> Markup:
     function: t.Any = context.environment.globals.get(name)
     if function is None:
-        return Markup(english) % values
+        return Markup(english) % {**values, **number}
     if getattr(context.environment, "newstyle_gettext", False):
-        return Markup(context.call(function, *args, **values))
-    return Markup(context.call(function, *args)) % values
+        # Such a function puts the values in and adds the number itself, and may escape nothing.
+        safe = {key: escape(value) for key, value in values.items()}
+        return Markup(context.call(function, *args, **safe))
+    return Markup(context.call(function, *args)) % {**values, **number}

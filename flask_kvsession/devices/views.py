@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 import typing as t
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from ..api import (
     revoke_all_sessions,
     revoke_session,
 )
+from ..errors import FreshLoginRequired
 from ..guards import (
     cross_origin_guard,
     login_required,
@@ -45,16 +47,23 @@ log = logging.getLogger("flask_kvsession")
 PER_PAGE = 20
 """How many other sessions a page shows; the JSON has them all."""
 
-# It goes with our own base page only: an app's layout may need what this forbids.
+# It goes with our own base page only: an app's layout may need what this forbids. No form-action:
+# browsers hold it against the redirect too, and the app may sign in on another site.
 POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none';"
-    " frame-ancestors 'none'"
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+
+LOCATE_SECONDS = 1.0
+"""How long one answer may wait for the names of places."""
 
 P = t.ParamSpec("P")
 
 sessions_blueprint = Blueprint(
-    "kvsession", __name__, static_folder="static", template_folder="templates"
+    "kvsession",
+    __name__,
+    static_folder="static",
+    static_url_path="/kvsession-static",  # below "" or "/" too, where the app's own is "/static"
+    template_folder="templates",
 )
 
 
@@ -86,15 +95,32 @@ def add_headers(response: Response) -> Response:
 
 def may_revoke(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
     """Lets in who is signed in, and with `KVSESSION_FRESH_TO_REVOKE` has lately proved it; a
-    browser comes back to the list, where the form was."""
+    browser comes back to the list, where the form was, and is told to choose again."""
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
-        needs_fresh = app_state().settings.fresh_to_revoke
-        (require_fresh_login if needs_fresh else require_login)(back_to=_list_url())
+        url_of_view("login_view")  # one that is not there is an error before anything has ended
+        if app_state().settings.fresh_to_revoke:
+            _require_fresh_login()
+        else:
+            require_login(back_to=_list_url())
         return view(*args, **kwargs)
 
     return guarded
+
+
+def _require_fresh_login() -> None:
+    try:
+        require_fresh_login(back_to=_list_url(confirmed=1))
+    except FreshLoginRequired as refusal:
+        if wants_page() and not _can_confirm():
+            refusal.response = _page("stale.html", back_to=_list_url())
+            refusal.response.status_code = 401
+        raise
+
+
+def _can_confirm() -> bool:
+    return app_state().settings.confirm_view is not None
 
 
 # Views
@@ -105,7 +131,7 @@ def may_revoke(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseRe
 def index() -> ResponseReturnValue:
     """Where the user is signed in: the current session first, the rest by last activity."""
     sessions = list_sessions()
-    current = [session for session in sessions if session.is_current]
+    current = [session for session in sessions if session.is_current] or [_current()]
     others = [session for session in sessions if not session.is_current]
     locate = _Locator()
     if not wants_page():
@@ -122,7 +148,9 @@ def index() -> ResponseReturnValue:
         page=page,
         pages=pages,
         ended=_number("ended"),
+        confirmed=_number("confirmed"),
         asks_password=app_state().settings.fresh_to_revoke and not current_session.is_fresh,
+        can_confirm=_can_confirm(),
     )
 
 
@@ -146,13 +174,18 @@ def revoke_others() -> ResponseReturnValue:
 @sessions_blueprint.post("/revoke-all")
 @may_revoke
 def revoke_all() -> ResponseReturnValue:
-    """Ends all of the user's sessions, this one too."""
-    return _ended(revoke_all_sessions())
+    """Ends all of the user's sessions, this one too, even where no list shows it."""
+    count = revoke_all_sessions()
+    if current_session.is_authenticated:
+        request_state().logout()
+        count += 1
+    return _ended(count)
 
 
 @sessions_blueprint.post("/sign-out")
 def sign_out() -> ResponseReturnValue:
     """Ends this session. It needs no fresh login, and none at all: the cookie goes in any case."""
+    url_of_view("login_view")
     was_signed_in = current_session.is_authenticated
     request_state().logout()  # also in an app that signs users in and out by itself
     return _ended(int(was_signed_in))
@@ -205,7 +238,14 @@ def _list_url(**query: t.Any) -> str:
 def _number(name: str) -> int | None:
     """A small number of the query; None for anything else, which is never shown."""
     text = request.args.get(name, "")
-    return int(text) if re.fullmatch(r"[0-9]{1,6}", text) else None
+    return int(text) if re.fullmatch(r"[0-9]{1,4}", text) else None
+
+
+def _current() -> SessionInfo:
+    """The current session, where the user's index has been lost."""
+    stored = request_state().session.stored
+    assert stored is not None, "nobody looks at the list who is not signed in"
+    return app_state().store.info(stored, is_current=True)
 
 
 def _as_json(session: SessionInfo, locate: _Locator) -> dict[str, t.Any]:
@@ -235,19 +275,21 @@ def _row(session: SessionInfo, locate: _Locator) -> Row:
 
 
 class _Locator:
-    """Asks `KVSESSION_LOCATE`, once for each address of an answer. After a failure it asks no
-    more: places are a help, and who looks for an intruder must not be kept from it by them."""
+    """Asks `KVSESSION_LOCATE`, once for each address of an answer. After a failure, or when it has
+    taken too long, it asks no more: places are a help, and who looks for an intruder must not be
+    kept from it by them."""
 
     def __init__(self) -> None:
         self._hook = app_state().settings.locate
+        self._deadline = time.monotonic() + LOCATE_SECONDS
         self._known: dict[str, str | None] = {}
 
     def __call__(self, ip_address: str | None) -> str | None:
         if ip_address is None or self._hook is None:
             return None
-        if ip_address not in self._known:
+        if ip_address not in self._known and time.monotonic() < self._deadline:
             self._known[ip_address] = self._ask(self._hook, ip_address)
-        return self._known[ip_address]
+        return self._known.get(ip_address)
 
     def _ask(self, hook: Callable[[str], str | None], ip_address: str) -> str | None:
         try:
@@ -256,4 +298,4 @@ class _Locator:
             log.exception("KVSESSION_LOCATE failed; this list goes without places")
             self._hook = None
             return None
-        return str(place) if place else None
+        return str(place) if isinstance(place, str) and place else None

@@ -206,6 +206,56 @@ def test_it_fits_and_all_can_use_it(
     assert Axe().run(page).violations_count == 0
 
 
+LONG = {
+    "Sign out": "Sur cet appareil, se déconnecter",
+    "Sign out all other devices": "Auf allen anderen Geräten abmelden",
+    "All other devices": "Alle Geräte außer dem, das gerade benutzt wird",
+    "%(browser)s on %(system)s": "%(browser)s, ein Programm auf einem Gerät mit %(system)s",
+}
+OVERLAPS = """() => {
+  const shown = [...document.querySelectorAll('.kvs h3, .kvs p, .kvs-icon, .kvs-button, .kvs-more')]
+    .filter(e => e.checkVisibility() && e.getClientRects().length);
+  const boxes = shown.map(e => [e, e.getBoundingClientRect()]);
+  const found = [];
+  for (const [a, p] of boxes) for (const [b, q] of boxes)
+    if (a !== b && !a.contains(b) && !b.contains(a)
+        && p.left < q.right - 1 && q.left < p.right - 1
+        && p.top < q.bottom - 1 && q.top < p.bottom - 1)
+      found.push(a.innerText + ' / ' + b.innerText);
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("width", [NARROWEST, 600, WIDE])
+@pytest.mark.parametrize("direction", ["ltr", "rtl"])
+def test_longer_words_and_the_other_direction(
+    app: Flask, open_list: Profiles, screenshot: Screenshot, width: int, direction: str
+) -> None:
+    """In another language, written in either direction, no part of the page covers another."""
+    app.jinja_env.globals["gettext"] = lambda message: LONG.get(message, message)
+    open_list(IPHONE)
+    page = open_list(LINUX, width=width, scripts=True)
+    page.evaluate(f"document.documentElement.dir = '{direction}'")
+    for step in ("folded", "unfolded"):
+        screenshot(page, f"devices-long-{direction}-{step}-{width}")
+        assert page.evaluate(OVERLAPS) == []
+        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(overflow) == 0
+        for opener in page.locator(".kvs-confirm > summary:visible").all():
+            opener.click()
+
+
+def test_the_sign_in_page_may_be_on_another_site(app: Flask, open_list: Profiles, url: str) -> None:
+    """Signing out leads to where the app signs in, through a redirect to another origin too."""
+    elsewhere = url.replace("127.0.0.1", "localhost") + "/elsewhere"
+    app.add_url_rule("/elsewhere", "elsewhere", lambda: "<title>Elsewhere</title>")
+    app.view_functions["sign_in"] = lambda: redirect(elsewhere)
+    laptop = open_list(LINUX)
+    row(laptop, "Firefox on Linux").get_by_role("button", name="Sign out").click()
+    laptop.wait_for_url(elsewhere)
+    assert laptop.title() == "Elsewhere"
+
+
 def test_axe_would_find_something(open_list: Profiles) -> None:
     """The check above is one that can fail."""
     from axe_playwright_python.sync_playwright import Axe
