@@ -25,11 +25,14 @@ def sign_in(page: Page) -> None:
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_label("Keep me signed in").check()
     page.get_by_role("button", name="Sign in").click()
-    assert heading(page) == f"Hello, {NAME}"
+    wait_for_heading(page, f"Hello, {NAME}")
 
 
-def heading(page: Page) -> str:
-    return page.get_by_role("heading", level=1).inner_text()
+def wait_for_heading(page: Page, text: str) -> None:
+    """A click that leads elsewhere returns before the other page is there."""
+    from playwright.sync_api import expect
+
+    expect(page.get_by_role("heading", level=1)).to_have_text(text)
 
 
 def test_a_session_from_sign_in_to_sign_out(
@@ -48,16 +51,16 @@ def test_a_session_from_sign_in_to_sign_out(
     device.get_by_role("button", name="Yes, sign it out").click()
     assert laptop.get_by_role("status").inner_text() == "1 device was signed out."
     phone.reload()
-    assert heading(phone) == "Sign in"
+    wait_for_heading(phone, "Sign in")
 
     restart_example()
     laptop.goto("/")
-    assert heading(laptop) == f"Hello, {NAME}"
+    wait_for_heading(laptop, f"Hello, {NAME}")
 
     laptop.get_by_role("navigation").get_by_role("button", name="Sign out").click()
     assert laptop.get_by_role("status").inner_text() == "You are signed out."
     laptop.goto("/account/")
-    assert heading(laptop) == "Sign in"
+    wait_for_heading(laptop, "Sign in")
 
 
 @pytest.mark.parametrize("width", [NARROWEST, WIDE])
