@@ -7,6 +7,7 @@ import logging
 import math
 import sys
 import typing as t
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -55,12 +56,18 @@ class RequestState:
 
     def __init__(self, app: AppState, request: Request) -> None:
         self._app = app
-        self._request = request
+        # Held in return, request and session would be freed by the garbage collector only.
+        self._request, this = weakref.proxy(request), weakref.proxy(self)
         self._answer: Callable[[Response], None] | None = None
         self._is_committed = False
         self._has_signed_data = False
         self._g_before: t.Any = None
-        self.session = Session(self._load, lambda: app.store.now(), app.settings, self._signed_data)
+        self.session = Session(
+            load=lambda: this._load(),
+            now=lambda: app.store.now(),
+            settings=app.settings,
+            legacy=lambda: this._signed_data(),
+        )
 
     # Verbs
 

@@ -29,6 +29,7 @@ from werkzeug.test import Client, TestResponse
 
 import flask_kvsession as kvs
 from flask_kvsession.errors import ConfigurationError, KVSessionError, StoreUnavailable
+from flask_kvsession.session import Session
 
 from .conftest import Clock, CountCommands, Do, Keys, MakeApp, attributes_of, close, token_of
 
@@ -573,6 +574,22 @@ def test_a_renewal_interval_that_is_too_long(make_app: MakeApp) -> None:
     app.config["KVSESSION_RENEWAL_INTERVAL"] = 31
     with pytest.raises(ConfigurationError, match=r"^KVSESSION_RENEWAL_INTERVAL"):
         kvs.KVSession(app)
+
+
+@pytest.mark.parametrize("path", ["/get", "/set?b=1", "/untouched"])
+def test_a_session_is_freed_with_its_request(client: FlaskClient, path: str) -> None:
+    """A request leaves nothing behind that waits for the garbage collector."""
+    client.get("/set?a=1")
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(held, Session) for held in gc.get_objects())
+        for _ in range(5):
+            client.get(path)
+        after = sum(isinstance(held, Session) for held in gc.get_objects())
+    finally:
+        gc.enable()
+    assert after <= before
 
 
 @pytest.mark.parametrize("as_flask_session", [True, False])
