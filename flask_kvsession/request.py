@@ -33,6 +33,9 @@ Data = dict[str, bytes]
 """A session's data: each value encoded, under its key."""
 
 _ATTRIBUTE = "_kvsession"
+_MESSAGES, _FRESH = "_flashes", "_fresh"
+"""Where Flask keeps flashed messages, and Flask-Login whether a password was given."""
+
 _SPEAKS_OF_THE_BODY = (
     "Accept-Ranges",
     "Content-Disposition",
@@ -95,11 +98,8 @@ class RequestState:
         """Makes the session fresh, with a new secret; raises `LoginRequired` for a visitor."""
         self.require_user()
         self._follow_user_id_key()
-        stored = self._rotate(confirm=True)
-        if stored is None:
+        if not self._confirm():
             raise LoginRequired(ended=self.session.ended)
-        info = self._app.store.info(stored, is_current=True)
-        self._app.announce(signals.login_confirmed, info)
 
     def rotate(self) -> None:
         """Gives the session a new secret; does nothing where there is no session."""
@@ -192,10 +192,11 @@ class RequestState:
         session, assigned = self.session, self.session.assigned
         # What was only carried over, or restored by Flask-Login's remember cookie, proves nothing.
         is_assigned = self._app.settings.user_id_key in assigned
-        is_proved = is_assigned and session.get("_fresh") is not False
+        is_proved = is_assigned and session.get(_FRESH) is not False
 
         def carry_assigned(record: Record | None) -> Data:
-            return {key: value for key, value in self._changed(record).items() if key in assigned}
+            own = {key: value for key, value in self._changed(record).items() if key in assigned}
+            return own | self._own_messages(own)
 
         before = session.stored.record.user_hash if session.stored else None
         if before in (None, user_hash(user_id)):
@@ -203,6 +204,26 @@ class RequestState:
         else:  # Somebody else's data say nothing of this user, nor that they were remembered.
             carry, remember = carry_assigned, bool(session.wants_permanent)
         self._begin(user_id, carry, remember=remember, is_proved=is_proved)
+
+    def _own_messages(self, data: Data) -> Data:
+        """The messages that this request has flashed, without those before them: `flash` assigns
+        the whole list, and what was said to somebody else is not for this user."""
+        stored = self.session.stored
+        earlier = stored.record.encoded_data().get(_MESSAGES) if stored else None
+        if earlier is None or _MESSAGES not in data:
+            return {}
+        said, all_said = (
+            codec.decode(_MESSAGES, encoded) for encoded in (earlier, data[_MESSAGES])
+        )
+        if not isinstance(said, list) or all_said[: len(said)] != said:
+            return {}
+        return {_MESSAGES: codec.encode(_MESSAGES, all_said[len(said) :])}
+
+    def _is_confirmed_by_key(self) -> bool:
+        """Whether Flask-Login's `confirm_login` was called: nothing else says so, but a login."""
+        session = self.session
+        is_by_key = self._app.settings.user_id_key is not None and session.is_authenticated
+        return is_by_key and _FRESH in session.assigned and session[_FRESH] is True
 
     def _log_out_by_key(self) -> None:
         """Ends the user's session. What data remain go on in a visitor's, unless there is a newer
@@ -338,6 +359,15 @@ class RequestState:
         if self._app.cookie.secure and not self._request.is_secure:
             self._app.warn_of_plain_http()
 
+    def _confirm(self) -> bool:
+        """Makes the session fresh; False if it is gone."""
+        stored = self._rotate(confirm=True)
+        if stored is None:
+            return False
+        info = self._app.store.info(stored, is_current=True)
+        self._app.announce(signals.login_confirmed, info)
+        return True
+
     def _rotate(self, *, confirm: bool = False) -> Stored | None:
         """A new secret, with the pending changes in the same write. A secret that another request
         has changed meanwhile stays, and the browser gets no cookie from here."""
@@ -390,7 +420,9 @@ class RequestState:
             stored = self._end_visit(stored)
         if stored is None:
             return
-        if self.session.permanent != stored.record.remembered:
+        if self._is_confirmed_by_key():
+            self._confirm()
+        elif self.session.permanent != stored.record.remembered:
             self._rotate()  # the browser needs another cookie, and its secret is not known here
         else:
             self._update(stored, changes)

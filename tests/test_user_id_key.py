@@ -175,6 +175,20 @@ class TestLogin:
         assert sessions_of(app, "bob") == [id_of(client)]
         assert told.signals[1:] == [("user_logged_out", "ada"), ("user_logged_in", "bob")]
 
+    def test_messages_to_the_former_user_stay_behind(self, app: Flask, do: Do) -> None:
+        """`flash` assigns the list with all messages; a switch takes along those of its request."""
+        client = sign_in(app)
+        do(client, lambda: flash("Welcome, ada."))
+
+        def act() -> None:
+            session[KEY] = "bob"
+            flash("Welcome, bob.")
+
+        do(client, act)
+        seen: list[t.Any] = []
+        do(client, lambda: seen.extend(get_flashed_messages()))
+        assert seen == ["Welcome, bob."]
+
     def test_the_tutorials_way(self, app: Flask, do: Do) -> None:
         """`clear()` and then assigning drops what a visitor had, and signs in."""
         client = app.test_client()
@@ -446,6 +460,30 @@ class TestVerbs:
         clock.advance(hours=1)
         do(client, kvs.confirm_login)
         assert do(client, lambda: {"f": kvs.current_session.is_fresh}).get_json() == {"f": True}
+
+    def test_flask_logins_confirmation_counts(
+        self, app: Flask, do: Do, clock: Clock, told: Told
+    ) -> None:
+        """What Flask-Login's `confirm_login` does, setting `_fresh`, makes fresh, with a new token;
+        so does it where it was set before."""
+        client = sign_in(app, _fresh=True)
+        is_fresh = lambda: {"fresh": kvs.current_session.is_fresh}  # noqa: E731
+        for _ in range(2):
+            clock.advance(hours=1)
+            assert do(client, is_fresh).get_json() == {"fresh": False}
+            before = token_of(client, "session")
+            do(client, lambda: session.update(_fresh=True))
+            assert do(client, is_fresh).get_json() == {"fresh": True}
+            assert token_of(client, "session") != before
+        assert ("login_confirmed", "ada") in told.signals
+
+    def test_an_older_confirmation_does_not(self, app: Flask, do: Do, clock: Clock) -> None:
+        """That `_fresh` is among the data proves nothing anew."""
+        client = sign_in(app, _fresh=True)
+        clock.advance(hours=1)
+        do(client, lambda: session.update(a=1))
+        do(client, lambda: session.setdefault("_fresh", True))
+        assert do(client, lambda: {"f": kvs.current_session.is_fresh}).get_json() == {"f": False}
 
     @pytest.mark.parametrize("verb", [kvs.rotate_token, kvs.confirm_login])
     def test_those_that_act_at_once_log_in_first(
