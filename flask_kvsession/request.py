@@ -203,7 +203,10 @@ class RequestState:
             carry, remember = self._changed, session.permanent
         else:  # Somebody else's data say nothing of this user, nor that they were remembered.
             carry, remember = carry_assigned, bool(session.wants_permanent)
-        self._begin(user_id, carry, remember=remember, is_proved=is_proved)
+        # A session that is only carried over, and has ended meanwhile, stays ended.
+        self._begin(
+            user_id, carry, remember=remember, is_proved=is_proved, is_carried=not is_assigned
+        )
 
     def _own_messages(self, data: Data) -> Data:
         """The messages that this request has flashed, without those before them: `flash` assigns
@@ -215,7 +218,8 @@ class RequestState:
         said, all_said = (
             codec.decode(_MESSAGES, encoded) for encoded in (earlier, data[_MESSAGES])
         )
-        if not isinstance(said, list) or all_said[: len(said)] != said:
+        is_list = isinstance(said, list) and isinstance(all_said, list)
+        if not is_list or all_said[: len(said)] != said:
             return {}
         return {_MESSAGES: codec.encode(_MESSAGES, all_said[len(said) :])}
 
@@ -249,6 +253,7 @@ class RequestState:
         *,
         remember: bool,
         is_proved: bool = True,
+        is_carried: bool = False,
     ) -> None:
         """Makes a user's session in place of the one there is, whose data `carry` chooses from."""
         self.session.require_open()
@@ -261,6 +266,10 @@ class RequestState:
             with self._undone_on_failure(new):
                 if old:
                     new, replaced = store.replace(old, new, carry)
+                    if is_carried and not replaced:
+                        store.remove(new)
+                        self.session.adopt(None)
+                        return
                 rest = [session_id for session_id in over_limit if not old or session_id != old.id]
                 revoked = store.enforce_limit(user_id, rest, new.id)
         self._become(new, token)

@@ -159,6 +159,8 @@ class Session(MutableMapping[str, t.Any]):
         record = self._record()
         if record is None or record.authenticated is None or self.is_login_pending:
             return False
+        if self._settings.user_id_key is not None and self.get("_fresh") is False:
+            return False  # Flask-Login says so, of a client that has changed
         return self._now() - record.authenticated < in_ms(self._settings.fresh_for)
 
     @property

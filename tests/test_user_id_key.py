@@ -477,6 +477,12 @@ class TestVerbs:
             assert token_of(client, "session") != before
         assert ("login_confirmed", "ada") in told.signals
 
+    def test_flask_logins_doubt_counts(self, app: Flask, do: Do) -> None:
+        """Where Flask-Login has set `_fresh` to False, for a changed client, nobody is fresh."""
+        client = sign_in(app, _fresh=True)
+        do(client, lambda: session.update(_fresh=False))
+        assert do(client, lambda: {"f": kvs.current_session.is_fresh}).get_json() == {"f": False}
+
     def test_an_older_confirmation_does_not(self, app: Flask, do: Do, clock: Clock) -> None:
         """That `_fresh` is among the data proves nothing anew."""
         client = sign_in(app, _fresh=True)
@@ -559,6 +565,28 @@ class TestFailures:
 
 
 class TestTurningItOn:
+    def test_what_ended_meanwhile_stays_ended(self, make_app: MakeApp) -> None:
+        """A request that only carries a session over makes none where that has ended meanwhile."""
+        settings: dict[str, t.Any] = {"as_flask_session": True, "views": False}
+        before, after = make_app(**settings), make_app(user_id_key=KEY, **settings)
+        with_views(before)
+        client = before.test_client()
+        client.post("/put", json={KEY: "ada"})
+        token = token_of(client, "session")
+
+        @after.get("/parked")
+        def parked() -> t.Any:
+            user = kvs.current_session.user_id
+            browser(after, token).get("/who")
+            store_of(after).revoke_all("ada")
+            return {"user": user}
+
+        with_views(after)
+        late = browser(after, token)
+        assert late.get("/parked").get_json() == {"user": "ada"}
+        assert sessions_of(after, "ada") == []
+        assert user_of(late) is None
+
     def test_who_was_signed_in_stays_so(self, make_app: MakeApp, clock: Clock) -> None:
         """Sessions from before the setting become the user's, listed, at their next request."""
         settings: dict[str, t.Any] = {"as_flask_session": True, "views": False}
