@@ -216,14 +216,18 @@ def test_it_fits_and_all_can_use_it(
 LONG = {
     "Sign out": "Sur cet appareil, se déconnecter",
     "Sign out all other devices": "Auf allen anderen Geräten abmelden",
+    "This device": "Das Gerät, das Sie gerade verwenden",
+    "Details": "Sicherheitseinstellungseinzelheiten",
     "All other devices": "Alle Geräte außer dem, das gerade benutzt wird",
     "%(browser)s on %(system)s": "%(browser)s, ein Programm auf einem Gerät mit %(system)s",
 }
 OVERLAPS = """() => {
-  const shown = [...document.querySelectorAll('.kvs h3, .kvs p, .kvs-icon, .kvs-button, .kvs-more')]
+  const shown = [...document.querySelectorAll(
+    '.kvs h3, .kvs-badge, .kvs p, .kvs-icon, .kvs-button, .kvs-more, .kvs-more summary')]
     .filter(e => e.checkVisibility() && e.getClientRects().length);
   const boxes = shown.map(e => [e, e.getBoundingClientRect()]);
-  const found = [];
+  const found = shown.filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth)
+    .map(e => 'too wide: ' + e.innerText);
   for (const [a, p] of boxes) for (const [b, q] of boxes)
     if (a !== b && !a.contains(b) && !b.contains(a)
         && p.left < q.right - 1 && q.left < p.right - 1
@@ -238,7 +242,8 @@ OVERLAPS = """() => {
 def test_longer_words_and_the_other_direction(
     app: Flask, open_list: Profiles, screenshot: Screenshot, width: int, direction: str
 ) -> None:
-    """In another language, written in either direction, no part of the page covers another."""
+    """In another language, written in either direction, no part of the page covers another or is
+    wider than its place."""
     app.jinja_env.globals["gettext"] = lambda message: LONG.get(message, message)
     open_list(IPHONE)
     page = open_list(LINUX, width=width, scripts=True)
