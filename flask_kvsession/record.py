@@ -26,6 +26,13 @@ class UnreadableRecord(KVSessionError):
     """Bytes under a session's key that this version cannot read; never shown to an app."""
 
 
+class Former(msgspec.Struct, frozen=True):
+    """Who signed out of a visitor's browser: the user's hash, and the keys of what is theirs."""
+
+    user: str
+    keys: list[str]
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One session. Times are milliseconds since 1970 by the server's clock.
 
@@ -43,6 +50,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ip: str | None = None
     agent: str | None = None
     remembered: bool = True
+    former: Former | msgspec.UnsetType = msgspec.UNSET
     data: dict[str, msgspec.Raw] = {}
 
     @property
@@ -69,8 +77,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def with_secret_of(self, token: Token) -> Record:
         return msgspec.structs.replace(self, family=token.family_hash, secret=token.secret_hash)
 
-    def with_data(self, data: Mapping[str, bytes]) -> Record:
-        return msgspec.structs.replace(self, data=_raw(data))
+    def with_data(self, data: Mapping[str, bytes], own: Collection[str] = ()) -> Record:
+        """The session with these data; `own` are the keys that are no former user's any more."""
+        former = self.former
+        if former:
+            keys = [key for key in former.keys if key in data and key not in own]
+            former = Former(former.user, keys) if keys else msgspec.UNSET
+        return msgspec.structs.replace(self, data=_raw(data), former=former)
 
     def seen_at(self, now: int, client: Client) -> Record:
         """The same session after activity; time never runs backwards."""
@@ -161,6 +174,7 @@ def new_record(
     user_id: UserId | None = None,
     remembered: bool = True,
     is_proved: bool = True,
+    former: Former | None = None,
     data: Mapping[str, bytes],
 ) -> Record:
     """A session that begins now: a user's when there is a user id, else a visitor's. It is fresh
@@ -175,6 +189,7 @@ def new_record(
         ip=client.ip,
         agent=client.agent,
         remembered=remembered,
+        former=former or msgspec.UNSET,
         data=_raw(data),
     )
 

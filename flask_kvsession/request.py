@@ -15,8 +15,9 @@ from functools import partial
 from flask import current_app, g, request
 
 from . import codec, signals, signed_cookie
+from .carry import MESSAGES, Carry, Data, Luggage
 from .errors import ConfigurationError, LoginRequired, StoreUnavailable
-from .record import Changes, Client, Ended, Record, Stored, new_record
+from .record import Changes, Client, Ended, Former, Record, SessionInfo, Stored, new_record
 from .session import Session
 from .settings import in_ms, key_of
 from .state import AppState, app_state
@@ -24,17 +25,15 @@ from .store import SessionStore
 from .token import Token, UserId, new_session_id, user_hash
 
 if t.TYPE_CHECKING:
+    from blinker import NamedSignal
     from flask import Flask
     from flask.wrappers import Request, Response
 
 log = logging.getLogger("flask_kvsession")
 
-Data = dict[str, bytes]
-"""A session's data: each value encoded, under its key."""
-
 _ATTRIBUTE = "_kvsession"
-_MESSAGES, _FRESH = "_flashes", "_fresh"
-"""Where Flask keeps flashed messages, and Flask-Login whether a password was given."""
+_FRESH = "_fresh"
+"""Where Flask-Login keeps whether a password was given."""
 
 _SPEAKS_OF_THE_BODY = (
     "Accept-Ranges",
@@ -62,6 +61,7 @@ class RequestState:
         # Held in return, request and session would be freed by the garbage collector only.
         self._request, this = weakref.proxy(request), weakref.proxy(self)
         self._answer: Callable[[Response], None] | None = None
+        self._news: list[tuple[NamedSignal, SessionInfo]] = []
         self._is_committed = False
         self._has_signed_data = False
         self._g_before: t.Any = None
@@ -80,10 +80,12 @@ class RequestState:
         user_hash(user_id)
         given = codec.encode_all(data)
 
-        def carry(old: Record | None) -> Data:
-            return dict(given) if old and not old.is_visitors else self._changed(old) | given
+        def carry(current: Record | None, *, is_gone: bool = False) -> Data:
+            is_users = current is not None and not current.is_visitors
+            return dict(given) if is_users else self._changed(current) | given
 
-        self._begin(user_id, carry, remember=remember)
+        with self._telling():
+            self._begin(user_id, carry, remember=remember)
 
     def logout(self) -> None:
         """Ends this browser's session in Redis at once; leaves a visitor's, empty."""
@@ -91,20 +93,22 @@ class RequestState:
             stored = self.session.stored
             _, ended = store.remove(stored) if stored else (True, None)
         self.forget()
-        if ended and not ended.record.is_visitors:
-            self._app.announce(signals.user_logged_out, store.info(ended))
+        with self._telling():
+            self._note_logout(ended)
 
     def confirm(self) -> None:
         """Makes the session fresh, with a new secret; raises `LoginRequired` for a visitor."""
         self.require_user()
-        self._follow_user_id_key()
-        if not self._confirm():
-            raise LoginRequired(ended=self.session.ended)
+        with self._telling():
+            self._follow_user_id_key()
+            if not self._confirm():
+                raise LoginRequired(ended=self.session.ended)
 
     def rotate(self) -> None:
         """Gives the session a new secret; does nothing where there is no session."""
-        self._follow_user_id_key()
-        self._rotate()
+        with self._telling():
+            self._follow_user_id_key()
+            self._rotate()
 
     def require_user(self) -> UserId:
         """The id of who is signed in; raises `LoginRequired` for a visitor."""
@@ -189,39 +193,31 @@ class RequestState:
         return True
 
     def _log_in_by_key(self, user_id: UserId) -> None:
-        session, assigned = self.session, self.session.assigned
-        # What was only carried over, or restored by Flask-Login's remember cookie, proves nothing.
+        session, luggage, user = self.session, self._luggage(), user_hash(user_id)
+        is_assigned = self._app.settings.user_id_key in luggage.assigned
+
+        def carry(current: Record | None, *, is_gone: bool = False) -> Data | None:
+            # A session that is only carried over, and has ended meanwhile, stays ended.
+            is_over = is_gone and not is_assigned
+            return None if is_over else luggage.into_login(user, current, is_gone=is_gone)
+
+        # Somebody else's session does not say that this user is remembered.
+        is_theirs = luggage.owner in (None, user)
+        remember = session.permanent if is_theirs else bool(session.wants_permanent)
+        self._begin(user_id, carry, remember=remember, is_proved=self._is_proved_by_key())
+
+    def _is_proved_by_key(self) -> bool:
+        """Whether this request has said that the user is who they are. What was only carried over,
+        or restored by Flask-Login's remember cookie, proves nothing."""
+        assigned, fresh = self.session.assigned, self.session.get(_FRESH)
         is_assigned = self._app.settings.user_id_key in assigned
-        is_proved = is_assigned and session.get(_FRESH) is not False
+        is_confirmed = _FRESH in assigned and fresh is True
+        return is_confirmed or (is_assigned and fresh is not False)
 
-        def carry_assigned(record: Record | None) -> Data:
-            own = {key: value for key, value in self._changed(record).items() if key in assigned}
-            return own | self._own_messages(own)
-
-        before = session.stored.record.user_hash if session.stored else None
-        if before in (None, user_hash(user_id)):
-            carry, remember = self._changed, session.permanent
-        else:  # Somebody else's data say nothing of this user, nor that they were remembered.
-            carry, remember = carry_assigned, bool(session.wants_permanent)
-        # A session that is only carried over, and has ended meanwhile, stays ended.
-        self._begin(
-            user_id, carry, remember=remember, is_proved=is_proved, is_carried=not is_assigned
-        )
-
-    def _own_messages(self, data: Data) -> Data:
-        """The messages that this request has flashed, without those before them: `flash` assigns
-        the whole list, and what was said to somebody else is not for this user."""
-        stored = self.session.stored
-        earlier = stored.record.encoded_data().get(_MESSAGES) if stored else None
-        if earlier is None or _MESSAGES not in data:
-            return {}
-        said, all_said = (
-            codec.decode(_MESSAGES, encoded) for encoded in (earlier, data[_MESSAGES])
-        )
-        is_list = isinstance(said, list) and isinstance(all_said, list)
-        if not is_list or all_said[: len(said)] != said:
-            return {}
-        return {_MESSAGES: codec.encode(_MESSAGES, all_said[len(said) :])}
+    def _luggage(self) -> Luggage:
+        session = self.session
+        loaded = session.stored.record if session.stored else None
+        return Luggage(loaded, session.came_as, session.changes(), session.assigned)
 
     def _is_confirmed_by_key(self) -> bool:
         """Whether Flask-Login's `confirm_login` was called: nothing else says so, but a login."""
@@ -232,53 +228,49 @@ class RequestState:
     def _log_out_by_key(self) -> None:
         """Ends the user's session. What data remain go on in a visitor's, unless there is a newer
         one or the session was ended from outside: then only what this request has set."""
-        changes, permanent = self.session.changes(), bool(self.session.wants_permanent)
+        luggage, permanent = self._luggage(), bool(self.session.wants_permanent)
         with self._store_calls() as store:
             stored = self.session.stored
-            assert stored is not None, "nobody is logged out who was not logged in"
-            _, ended = store.remove(stored)
+            _, ended = store.remove(stored) if stored else (True, None)
         self.forget()
-        if ended:
-            self._app.announce(signals.user_logged_out, store.info(ended))
-        remaining = changes.applied_to(ended.record.encoded_data() if ended else {})
+        self._note_logout(ended)
+        remaining, former = luggage.into_visit(ended.record if ended else None)
         if remaining:
-            self._begin_visit(remaining, permanent)
+            self._begin_visit(remaining, permanent, former=former)
 
     # How it is done
 
     def _begin(
         self,
         user_id: UserId,
-        carry: Callable[[Record | None], Data],
+        carry: Carry,
         *,
         remember: bool,
         is_proved: bool = True,
-        is_carried: bool = False,
     ) -> None:
         """Makes a user's session in place of the one there is, whose data `carry` chooses from."""
         self.session.require_open()
         with self._store_calls() as store:
             old, replaced = self.session.stored, None
             token = Token.for_session(new_session_id(user_hash(user_id)))
-            data = carry(old.record if old else None)
+            data = carry(old.record if old else None) or {}
             record = self._new_record(token, data, user_id, remember, is_proved)
             over_limit = store.create(new := Stored.of(token.session_id, record))
+            standing: Stored | None = new
             with self._undone_on_failure(new):
+                replaced_id = old.id if old else ""
+                for info in store.enforce_limit(user_id, over_limit, new.id, replaced_id):
+                    self._news.append((signals.session_revoked, info))
+                # Last, since it cannot be undone: what the session held would be lost.
                 if old:
-                    new, replaced = store.replace(old, new, carry)
-                    if is_carried and not replaced:
-                        store.remove(new)
-                        self.session.adopt(None)
-                        return
-                rest = [session_id for session_id in over_limit if not old or session_id != old.id]
-                revoked = store.enforce_limit(user_id, rest, new.id)
-        self._become(new, token)
+                    standing, replaced = store.replace(old, new, carry)
+        if standing is None:
+            self.session.adopt(None)
+            return
+        self._become(standing, token)
         self._warn_of_plain_http()
-        if replaced and not replaced.record.is_visitors:
-            self._app.announce(signals.user_logged_out, store.info(replaced))
-        for info in revoked:
-            self._app.announce(signals.session_revoked, info)
-        self._app.announce(signals.user_logged_in, store.info(new, is_current=True))
+        self._note_logout(replaced)
+        self._note(signals.user_logged_in, standing)
 
     def _load(self) -> Stored | Ended | None:
         token = self._app.cookie.read(self._request)
@@ -289,6 +281,29 @@ class RequestState:
         except StoreUnavailable as failure:
             _log_failure(failure)
             raise
+
+    def _note(self, signal: NamedSignal, stored: Stored) -> None:
+        """Something has been done to the current session, which is to be told."""
+        self._news.append((signal, self._app.store.info(stored, is_current=True)))
+
+    def _note_logout(self, ended: Stored | None) -> None:
+        if ended and not ended.record.is_visitors:
+            self._news.append((signals.user_logged_out, self._app.store.info(ended)))
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tells what is done in here when all of it is done, or the rest has failed."""
+        try:
+            yield
+        finally:
+            self._tell()
+
+    def _tell(self) -> bool:
+        """Tells the receivers of signals what has been done; returns whether there was anything."""
+        has_news = bool(self._news)
+        while self._news:
+            self._app.announce(*self._news.pop(0))
+        return has_news
 
     @property
     def _client(self) -> Client:
@@ -329,6 +344,7 @@ class RequestState:
         user_id: UserId | None = None,
         remember: bool = True,
         is_proved: bool = True,
+        former: Former | None = None,
     ) -> Record:
         return new_record(
             token,
@@ -337,6 +353,7 @@ class RequestState:
             user_id=user_id,
             remembered=remember,
             is_proved=is_proved,
+            former=former,
             data=data,
         )
 
@@ -371,11 +388,9 @@ class RequestState:
     def _confirm(self) -> bool:
         """Makes the session fresh; False if it is gone."""
         stored = self._rotate(confirm=True)
-        if stored is None:
-            return False
-        info = self._app.store.info(stored, is_current=True)
-        self._app.announce(signals.login_confirmed, info)
-        return True
+        if stored:
+            self._note(signals.login_confirmed, stored)
+        return stored is not None
 
     def _rotate(self, *, confirm: bool = False) -> Stored | None:
         """A new secret, with the pending changes in the same write. A secret that another request
@@ -399,21 +414,27 @@ class RequestState:
             self.session.adopt(stored)
             return stored
         self._become(stored, token)
-        self._app.announce(signals.token_rotated, store.info(stored, is_current=True))
+        self._note(signals.token_rotated, stored)
         return stored
 
     def _commit(self) -> None:
+        """Writes, and once more what receivers of signals have changed then. What those change who
+        are told of that could not be written, so it raises."""
         if self._is_committed:
             return
         self._is_committed = True
         try:
-            if self.session.is_touched and not self.session.failure:
+            self._write()
+            if self._tell():
                 self._write()
         finally:
             self.session.close()
+            self._tell()
 
     def _write(self) -> None:
         """Makes the one change in the store that this request is to make, if any."""
+        if not self.session.is_touched or self.session.failure:
+            return
         changes, stored = self.session.changes(), self.session.stored
         if changes:
             self.session.modified = True  # tests look at it when a request is over
@@ -440,13 +461,15 @@ class RequestState:
         """Writes the changes, and that somebody was here."""
         now, client = self._app.store.now(), self._client
         interval = in_ms(self._app.settings.renewal_interval)
+        # `flash` assigns the list with what was said to a former user, too.
+        own = self.session.assigned - {MESSAGES}
 
         def change(current: Record) -> Record | None:
             data = current.encoded_data()
             edited = changes.applied_to(data)
             if edited == data and now - current.seen < interval:
                 return None
-            return current.with_data(edited).seen_at(now, client)
+            return current.with_data(edited, own).seen_at(now, client)
 
         try:
             outcome = self._app.store.update(stored, change)
@@ -459,7 +482,7 @@ class RequestState:
         # A session that has gone meanwhile stays gone, and its changes with it.
         if outcome.written and outcome.stored:
             self.session.adopt(outcome.stored)
-            self._announce_activity(stored.record, outcome.stored, interval)
+            self._note_activity(stored.record, outcome.stored, interval)
 
     def _end_visit(self, stored: Stored) -> Stored | None:
         """A visitor's session without data is none. Returns it after all where another request has
@@ -473,18 +496,19 @@ class RequestState:
             self.forget()
         return None
 
-    def _announce_activity(self, before: Record, after: Stored, interval: int) -> None:
-        info = self._app.store.info(after, is_current=True)
+    def _note_activity(self, before: Record, after: Stored, interval: int) -> None:
         if after.record.seen - before.seen >= interval:
-            self._app.announce(signals.session_renewed, info)
+            self._note(signals.session_renewed, after)
         if (before.ip, before.agent) != (after.record.ip, after.record.agent):
-            self._app.announce(signals.client_changed, info)
+            self._note(signals.client_changed, after)
 
-    def _begin_visit(self, data: Mapping[str, bytes], permanent: bool) -> None:
+    def _begin_visit(
+        self, data: Mapping[str, bytes], permanent: bool, former: Former | None = None
+    ) -> None:
         """The first write of a visitor makes a record."""
         with self._store_calls() as store:
             token = Token.for_session(new_session_id(None))
-            record = self._new_record(token, data, remember=permanent)
+            record = self._new_record(token, data, remember=permanent, former=former)
             store.create(new := Stored.of(token.session_id, record))
         self._become(new, token)
 

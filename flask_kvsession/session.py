@@ -49,6 +49,7 @@ class Session(MutableMapping[str, t.Any]):
         self._stored: Stored | None = None
         self._loaded_id: str | None = None
         self._ended: str | None = None
+        self._came_as: str | None = None
         self._base: dict[str, bytes] = {}
         self._values: dict[str, t.Any] = {}
         self._sizes: dict[str, int] = {}
@@ -255,11 +256,18 @@ class Session(MutableMapping[str, t.Any]):
         key, record = self._settings.user_id_key, self._record()
         if key is None or self._is_modified is False:
             return False
-        user_id = self.user_id
-        if user_id is not None and key in self._assigned:
+        user = self._user_by_key()
+        if user is not None and key in self._assigned:
             return True  # the same user again is a login too
-        before = record.user_hash if record else None
-        return (None if user_id is None else user_hash(user_id)) != before
+        # A session from before the setting has the key, and is a visitor's as yet.
+        return user != self._came_as or user != (record.user_hash if record else None)
+
+    @property
+    def came_as(self) -> str | None:
+        """The hash of the user whom the data name, or whose the session is, as they were loaded or
+        written last; None for a visitor."""
+        record = self._record()
+        return self._came_as or (record.user_hash if record else None)
 
     @property
     def wants_permanent(self) -> bool | None:
@@ -330,6 +338,7 @@ class Session(MutableMapping[str, t.Any]):
         self._wants_permanent = None
         self._assigned = set()
         self._stored = stored
+        self._came_as = stored.record.user_hash if stored else None
         self._base = stored.record.encoded_data() if stored else {}
         self._sizes = {key: size_of(key, encoded) for key, encoded in self._base.items()}
         self._values = dict.fromkeys(self._base, _ON_DEMAND)
@@ -365,7 +374,13 @@ class Session(MutableMapping[str, t.Any]):
             self._loaded_id = self._stored.id if self._stored else None
             if held is None:
                 self._take_over(self._legacy())
+            if self._settings.user_id_key is not None:
+                self._came_as = self._user_by_key()
         return self._stored
+
+    def _user_by_key(self) -> str | None:
+        user_id = self.user_id
+        return None if user_id is None else user_hash(user_id)
 
     def _take_over(self, legacy: Mapping[str, t.Any]) -> None:
         """What is carried over is written like any change, but signs nobody in anew."""

@@ -20,6 +20,7 @@ import redis
 from redis.exceptions import NoScriptError, RedisClusterException, ResponseError
 
 from . import codec, record
+from .carry import Carry
 from .errors import SessionTooLarge, StoreUnavailable
 from .record import Changes, Ended, Record, SessionInfo, Stored, UnreadableRecord
 from .settings import Settings
@@ -166,13 +167,14 @@ class SessionStore:
         return self._infos(ids, ended), _texts(left)
 
     def limit(
-        self, user: str, ids: list[str], most: int, newest: str
+        self, user: str, ids: list[str], most: int, newest: str, replaced: str = ""
     ) -> tuple[list[SessionInfo], list[str]]:
         """Ends the least recently used of these sessions, all of the user's, until `most` are
-        left; never `newest`. Returns those it ended; or all ids if there are others by now,
-        and then it has done nothing."""
+        left; never `newest`, nor `replaced`, which does not count. Returns those it ended; or all
+        ids if there are others by now, and then it has done nothing."""
         remains = record.encode(Ended("limit"))
-        ended, ids_now = self._act("limit", self._user_keys(user, ids), remains, most, newest, *ids)
+        keys = self._user_keys(user, ids)
+        ended, ids_now = self._act("limit", keys, remains, most, newest, replaced, *ids)
         return self._infos(ids, ended), _texts(ids_now)
 
     # Built of those acts
@@ -192,20 +194,26 @@ class SessionStore:
         raise AssertionError("the loop above only returns or raises")
 
     def replace(
-        self, old: Stored, new: Stored, merge: Callable[[Record], Mapping[str, bytes]]
-    ) -> tuple[Stored, Stored | None]:
+        self, old: Stored, new: Stored, carry: Carry
+    ) -> tuple[Stored | None, Stored | None]:
         """Removes `old`, whose place `new` has taken. Returns `new`, and `old` as it was when it
-        ended; None for that if it had gone before. Where another request has changed `old`
-        meanwhile, `new` first gets the data that `merge` makes of it."""
+        ended; None for that if it had gone before. Where `old` has changed meanwhile or is gone,
+        `new` first gets the data that `carry` chooses then; if that is None, `new` ends too."""
         for _ in self._until_deadline():
             gone, held = self.remove(old, if_unchanged=True)
-            if gone or held is None:
+            if gone and held:
                 return new, held
-            with_merged = functools.partial(Record.with_data, data=merge(held.record))
-            outcome = self.update(new, with_merged)
+            is_gone, old = held is None, held or old
+            data = carry(old.record, is_gone=is_gone)
+            if data is None:
+                self.remove(new)
+                return None, None
+            outcome = self.update(new, functools.partial(_with_data, data))
             if outcome.stored is None:
                 raise StoreUnavailable("The session was ended while it was being made.")
-            old, new = held, outcome.stored
+            new = outcome.stored
+            if is_gone:
+                return new, None
         raise AssertionError("the loop above only returns or raises")
 
     def update_all(
@@ -247,13 +255,16 @@ class SessionStore:
             all_ended += ended
         return all_ended
 
-    def enforce_limit(self, user_id: UserId, ids: list[str], newest: str) -> list[SessionInfo]:
-        """Ends this user's least recently used sessions beyond the limit; returns those."""
+    def enforce_limit(
+        self, user_id: UserId, ids: list[str], newest: str, replaced: str = ""
+    ) -> list[SessionInfo]:
+        """Ends this user's least recently used sessions beyond the limit; returns those. The one
+        that is to be replaced by the newest does not count."""
         most = self._settings.session_limit(user_id) if ids else None
         for _ in self._until_deadline():
-            if most is None or len(ids) <= most:
+            if most is None or len(ids) - (replaced in ids) <= most:
                 break
-            ended, ids_now = self.limit(user_hash(user_id), ids, most, newest)
+            ended, ids_now = self.limit(user_hash(user_id), ids, most, newest, replaced)
             if not ids_now:
                 return ended
             ids = ids_now
@@ -263,9 +274,7 @@ class SessionStore:
 
     def _edit(self, stored: Stored, edit: Changes) -> bool:
         def change(current: Record) -> Record | None:
-            data = current.encoded_data()
-            edited = edit.applied_to(data)
-            return None if edited == data else current.with_data(edited)
+            return _with_data(edit.applied_to(current.encoded_data()), current)
 
         return self.update(stored, change).stored is not None
 
@@ -368,6 +377,10 @@ def load_script(name: str) -> Script:
 
 def _texts(ids: list[bytes]) -> list[str]:
     return [session_id.decode() for session_id in ids]
+
+
+def _with_data(data: Mapping[str, bytes], current: Record) -> Record | None:
+    return None if data == current.encoded_data() else current.with_data(data)
 
 
 @functools.lru_cache(maxsize=1024)

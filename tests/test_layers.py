@@ -21,7 +21,7 @@ ROWS = [
     ["request", "signed_cookie", "state"],
     ["store", "nearcache", "connect", "embedded", "cookie"],
     ["session", "settings"],
-    ["record", "plain", "codec", "token", "signals", "formerly", "errors"],
+    ["carry", "record", "plain", "codec", "token", "signals", "formerly", "errors"],
 ]
 """From top to bottom: a module may import what is below it, or to its right in its row."""
 

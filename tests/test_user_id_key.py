@@ -357,7 +357,95 @@ class TestLogout:
         assert keys() == set()
 
 
+class TestFormerUsers:
+    """What a user leaves behind at a logout is not for the next one in the same browser."""
+
+    def test_the_next_user_does_not_get_it(self, app: Flask) -> None:
+        """A role that a logout left in the session says nothing of who signs in next."""
+        client = sign_in(app, role="admin")
+        client.post("/out")
+        assert data_of(client) == {"role": "admin"}
+        client.post("/in/bob")
+        assert data_of(client) == {KEY: "bob"}
+
+    def test_the_same_user_does(self, app: Flask) -> None:
+        """Who comes back finds what they left."""
+        client = sign_in(app, cart=[1])
+        client.post("/out")
+        client.post("/in/ada")
+        assert data_of(client) == {KEY: "ada", "cart": [1]}
+
+    def test_what_is_set_after_the_logout_goes_along(self, app: Flask) -> None:
+        """What the visitor puts into the session then is theirs, also under a former key."""
+        client = sign_in(app, cart=[1], role="admin", theme="dark")
+        client.post("/out")
+        client.post("/put", json={"cart": [2], "language": "de"})
+        client.post("/in/bob", json={"theme": "dark"})
+        assert data_of(client) == {KEY: "bob", "cart": [2], "language": "de", "theme": "dark"}
+
+    def test_what_the_logout_sets_goes_along(self, app: Flask, do: Do) -> None:
+        """What the request sets that signs out is for whoever comes next; messages are new ones."""
+        client = sign_in(app, role="admin")
+        do(client, lambda: flash("To ada."))
+
+        def act() -> None:
+            session.pop(KEY)
+            session["seen"] = True
+            flash("Good bye.")
+
+        do(client, act)
+        client.post("/in/bob")
+        assert data_of(client) == {KEY: "bob", "seen": True}
+
+    def test_after_clear_nothing_is_left(self, app: Flask, do: Do) -> None:
+        """What is set after `clear()` is no former user's."""
+        client = sign_in(app, role="admin")
+
+        def act() -> None:
+            session.clear()
+            flash("Good bye.")
+
+        do(client, act)
+        client.post("/in/bob")
+        assert data_of(client) == {KEY: "bob", "_flashes": [["message", "Good bye."]]}
+
+    def test_what_another_request_wrote_meanwhile(self, app: Flask, do: Do) -> None:
+        """A late write to what is left there does not make it the next user's."""
+        client = sign_in(app, role="admin")
+        client.post("/out")
+        token = token_of(client, "session")
+
+        def act() -> None:
+            session[KEY] = "bob"
+            browser(app, token).post("/put", json={"cart": [1]})
+
+        do(client, act)
+        assert data_of(client) == {KEY: "bob", "cart": [1]}
+
+    def test_it_does_not_show(self, app: Flask, do: Do) -> None:
+        """That something is a former user's is no part of the mapping."""
+        client = sign_in(app, role="admin")
+        client.post("/out")
+        assert data_of(client) == {"role": "admin"}
+        do(client, lambda: session.pop("role"))
+        assert token_of(client, "session") is None
+
+
 class TestRevocation:
+    def test_signing_in_while_revoked(self, app: Flask, do: Do) -> None:
+        """The same user again is a login even if the session was revoked meanwhile, but without
+        what that held: the revocation may have been to take a role away."""
+        client = sign_in(app, role="admin", theme="dark")
+
+        def act() -> None:
+            session[KEY] = "ada"
+            session["theme"] = "dark"
+            store_of(app).revoke_all("ada")
+
+        do(client, act)
+        assert data_of(client) == {KEY: "ada", "theme": "dark"}
+        assert sessions_of(app, "ada") == [id_of(client)]
+
     def test_list_and_revoke(self, app: Flask, do: Do) -> None:
         """One browser lists the user's sessions, and signs the other one out."""
         laptop, phone = sign_in(app), sign_in(app)
@@ -533,6 +621,24 @@ class TestFailures:
         monkeypatch.undo()
         assert sessions_of(app, "ada") == []
 
+    def test_a_limit_that_cannot_be_enforced(
+        self, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A login that fails there leaves the visitor what they had."""
+        settings: dict[str, t.Any] = {"as_flask_session": True, "user_id_key": KEY, "views": False}
+        app = with_views(make_app(max_sessions_per_user=1, **settings))
+        first, second = sign_in(app), app.test_client()
+        second.post("/put", json={"cart": [1]})
+
+        def fail(*args: t.Any) -> t.NoReturn:
+            raise StoreUnavailable
+
+        monkeypatch.setattr(store_of(app), "limit", fail)
+        assert second.post("/in/ada").status_code == 503
+        monkeypatch.undo()
+        assert data_of(second) == {"cart": [1]}
+        assert sessions_of(app, "ada") == [id_of(first)]
+
     def test_a_logout_that_fails_is_503(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         """A logout that could not be done keeps the cookie, and the user signed in."""
         client = sign_in(app)
@@ -564,7 +670,76 @@ class TestFailures:
         assert sessions_of(app, "ada") == []
 
 
+class TestReceivers:
+    """What is written by who is told of a login at the end of the request."""
+
+    def test_it_is_saved(self, app: Flask) -> None:
+        """A receiver may still change the session."""
+
+        def receive(sender: Flask, **extra: t.Any) -> None:
+            session["greeted"] = True
+
+        with kvs.signals.user_logged_in.connected_to(receive, app):
+            client = sign_in(app)
+        assert data_of(client) == {KEY: "ada", "greeted": True}
+
+    def test_it_may_sign_out(self, app: Flask) -> None:
+        """An app may sign out whoever comes from elsewhere."""
+        client = sign_in(app, cart=[1])
+
+        def receive(sender: Flask, **extra: t.Any) -> None:
+            session.clear()
+
+        with kvs.signals.client_changed.connected_to(receive, app):
+            client.post("/put", json={"a": 1}, headers={"User-Agent": "another"})
+        assert token_of(client, "session") is None
+        assert sessions_of(app, "ada") == []
+
+    def test_of_what_it_changed_no_more(self, app: Flask, do: Do) -> None:
+        """Whoever is told of that in turn cannot change anything: it raises, and is not lost."""
+        seen: list[str] = []
+
+        def receive(sender: Flask, **extra: t.Any) -> None:
+            try:
+                session[KEY] = "bob"
+            except kvs.errors.KVSessionError as error:
+                seen.append(str(error))
+
+        with kvs.signals.user_logged_in.connected_to(receive, app):
+            client = sign_in(app)
+        assert user_of(client) == "bob"
+        assert sessions_of(app, "ada") == []
+        assert [message[:43] for message in seen] == ["The session was changed after its request w"]
+
+    def test_one_that_fails_loses_nothing(self, app: Flask, keys: Keys) -> None:
+        """What a logout leaves is stored before anybody is told."""
+        client = sign_in(app, cart=[1])
+
+        def receive(sender: Flask, **extra: t.Any) -> None:
+            raise RuntimeError("of the receiver")
+
+        with (
+            kvs.signals.user_logged_out.connected_to(receive, app),
+            pytest.raises(RuntimeError, match="of the receiver"),
+        ):
+            client.post("/out")
+        assert [key.count(":s:") for key in keys()] == [1]
+
+
 class TestTurningItOn:
+    def test_a_switch_leaves_all_behind(self, make_app: MakeApp) -> None:
+        """Whose data they were is known by the key, where the session is not a user's yet."""
+        settings: dict[str, t.Any] = {"as_flask_session": True, "views": False}
+        before, after = make_app(**settings), make_app(user_id_key=KEY, **settings)
+        with_views(before), with_views(after)
+        client = before.test_client()
+        for path in ("/in/bob", "/out"):
+            client.post("/put", json={KEY: "ada", "role": "admin"})
+            moved = browser(after, token_of(client, "session"))
+            moved.post(path)
+            moved.post("/in/bob")
+            assert data_of(moved) == {KEY: "bob"}
+
     def test_what_ended_meanwhile_stays_ended(self, make_app: MakeApp) -> None:
         """A request that only carries a session over makes none where that has ended meanwhile."""
         settings: dict[str, t.Any] = {"as_flask_session": True, "views": False}

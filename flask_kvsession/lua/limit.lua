@@ -7,7 +7,8 @@
 -- ARGV[1]     what is to be left of an ended session: {"ended":"…"}
 -- ARGV[2]     how many sessions the user may have
 -- ARGV[3]     the id of the session that must stay: the one that has just begun
--- ARGV[4...]  the sessions' ids, in the order of their keys
+-- ARGV[4]     the id of the one whose place that takes, which does not count; empty for none
+-- ARGV[5...]  the sessions' ids, in the order of their keys
 --
 -- Returns {server time in ms, {for each key the record ended, or false},
 --          {all ids in the index, if one of them had no key: nothing is done then}}
@@ -17,14 +18,16 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ended, living, known = {}, {}, {}
 
 for i = 2, #KEYS do
-  local id = ARGV[i + 2]
+  local id = ARGV[i + 3]
   local held = redis.pcall('GET', KEYS[i])
   known[id] = true
   ended[i - 1] = false
   if type(held) == 'string' and string.sub(held, 1, 9) ~= '{"ended":' then
     local read, record = pcall(cjson.decode, held)
     local seen = read and type(record) == 'table' and tonumber(record.seen) or 0
-    living[#living + 1] = {place = i, id = id, held = held, seen = seen}
+    if id ~= ARGV[4] then
+      living[#living + 1] = {place = i, id = id, held = held, seen = seen}
+    end
   else
     redis.call('ZREM', KEYS[1], id)
   end
