@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import typing as t
 
-from flask import after_this_request, current_app
+from flask import after_this_request, current_app, request
 
 from .api import current_session
 from .errors import ConfigurationError
+from .request import is_current
+from .settings import RememberCookie
 from .state import app_state
 
 if t.TYPE_CHECKING:
     from flask import Flask
     from flask.wrappers import Response
 
+    from .session import Session
+
 # What Flask-Login leaves in the session for its own hook at the end of the request, which takes it
 # out, and sets the cookie or clears it. As long as it says "clear", the cookie is not believed.
 _WISH, _SECONDS, _SET, _CLEAR, _NEITHER = "_remember", "_remember_seconds", "set", "clear", "kept"
+_USER, _FRESH = "_user_id", "_fresh"
 
 
 def remember_in_session(app: Flask) -> None:
@@ -29,59 +34,69 @@ def remember_in_session(app: Flask) -> None:
 
     Call it once, after `KVSession(app)`. A session is remembered for `PERMANENT_SESSION_LIFETIME`;
     a `duration` given to `login_user` is not kept. Remember cookies from before are cleared and
-    sign nobody in. As long as `KVSESSION_MIGRATE_COOKIE_SESSION` is on, each does so once more,
-    into a permanent session that is not fresh.
+    sign nobody in. As long as `KVSESSION_MIGRATE_COOKIE_SESSION` is on, one does so that comes from
+    a browser without a session, into a permanent session that is not fresh.
 
     Raises `ConfigurationError` unless Flask-Login's users are known to this package.
     """
-    settings = app_state(app).given
-    if not settings.as_flask_session or settings.user_id_key != "_user_id":
+    state = app_state(app)
+    if not state.given.as_flask_session or state.given.user_id_key != _USER:
         raise ConfigurationError(
             "remember_in_session is for Flask-Login's users; set KVSESSION_AS_FLASK_SESSION = True"
-            ' and KVSESSION_USER_ID_KEY = "_user_id".'
+            f' and KVSESSION_USER_ID_KEY = "{_USER}".'
         )
-    from flask_login import user_loaded_from_cookie, user_logged_in  # type: ignore[import-untyped]
+    from flask_login import user_logged_in  # type: ignore[import-untyped]
 
-    app.before_request_funcs.setdefault(None, []).insert(0, _before)
+    state.arrivals.append(_meet_cookie)
     user_logged_in.connect(_keep_wish, app)
-    user_loaded_from_cookie.connect(_move_cookie, app)
 
 
-def _before() -> None:
-    """Before anything can ask Flask-Login who the user is."""
-    from flask_login import login_remembered
-
-    after_this_request(_after)
-    if login_remembered() and not _may_move():
-        current_session[_WISH] = _CLEAR
+def _meet_cookie(session: Session, is_new: bool) -> None:
+    """Before anything else sees the session: Flask-Login asks it first, and then the cookie."""
+    if not is_current(session):
+        return  # session_transaction() of a test client
+    cookie, value = _cookie()
+    if value is None:
+        if cookie.is_sent_again and session.is_authenticated:
+            session[_WISH] = _NEITHER
+    elif hasattr(current_app, "login_manager"):
+        if is_new:
+            _carry_over(session, value)
+        session[_WISH] = _CLEAR
+        after_this_request(_after)
 
 
 def _after(response: Response) -> Response:
-    """Before Flask-Login's own hook, which else would set a cookie in every response where
-    `REMEMBER_COOKIE_REFRESH_EACH_REQUEST` is on."""
-    if current_session.failure or not hasattr(current_app, "login_manager"):
-        return response
-    if current_session.get(_WISH) != _CLEAR:
-        current_session[_WISH] = _NEITHER
-    elif not current_session.is_authenticated:
-        # Flask-Login took the wish itself for somebody's session, and noted that it is not fresh.
-        current_session.pop("_fresh", None)
+    """Flask-Login takes the wish itself for somebody's session, and notes that it is not fresh."""
+    if not current_session.failure and not current_session.is_authenticated:
+        current_session.pop(_FRESH, None)
     return response
 
 
-def _may_move() -> bool:
-    """Whether a remember cookie may sign in once more. One whose session was revoked may not."""
-    is_visitor = not current_session.is_authenticated and current_session.ended is None
-    return is_visitor and app_state().settings.migrate_cookie_session
+def _carry_over(session: Session, cookie: str) -> None:
+    from flask_login import current_user, decode_cookie
+
+    user_id = decode_cookie(cookie)
+    if user_id is None:
+        return
+    if session.user_id is None:
+        session.take_over({_USER: user_id, _FRESH: False})
+        if current_user.get_id() != user_id:  # the app knows no such user any more
+            del session[_USER], session[_FRESH]
+            return
+    if str(session.user_id) == user_id:
+        session.permanent = True
 
 
 def _keep_wish(sender: Flask, **extra: t.Any) -> None:
-    if current_session.get(_WISH) == _SET:
-        current_session.pop(_WISH)
-        current_session.pop(_SECONDS, None)
-        current_session.permanent = True
+    session, (_, value) = current_session, _cookie()
+    if session.get(_WISH) == _SET:
+        session.pop(_SECONDS, None)
+        session.permanent = True
+    session[_WISH] = _NEITHER if value is None else _CLEAR
 
 
-def _move_cookie(sender: Flask, **extra: t.Any) -> None:
-    current_session.permanent = True
-    current_session[_WISH] = _CLEAR
+def _cookie() -> tuple[RememberCookie, str | None]:
+    """Flask-Login's cookie, and what this request has in it."""
+    cookie = RememberCookie.from_config(current_app.config)
+    return cookie, request.cookies.get(cookie.name)

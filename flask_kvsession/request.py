@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
-from flask import current_app, g, request
+from flask import current_app, g, has_request_context, request
 
 from . import codec, signals, signed_cookie
 from .carry import MESSAGES, Carry, Data, Luggage
@@ -69,7 +69,7 @@ class RequestState:
             load=lambda: this._load(),
             now=lambda: app.store.now(),
             settings=app.settings,
-            legacy=lambda: this._signed_data(),
+            arrive=lambda: this._arrive(),
         )
 
     # Verbs
@@ -361,13 +361,16 @@ class RequestState:
         """The data of this record, with the pending changes on top."""
         return self.session.changes().applied_to(record.encoded_data() if record else {})
 
-    def _signed_data(self) -> Mapping[str, t.Any]:
-        """What a visitor brings along from the time before this package."""
-        if not self._app.settings.migrate_cookie_session:
-            return {}
-        data = signed_cookie.read(self._app.app, self._request)
-        self._has_signed_data = bool(data)
-        return data
+    def _arrive(self) -> None:
+        """Takes over what the browser has from the time before this package. One that comes with a
+        token has been here since: what it has left of old must not outlive a revocation."""
+        is_moving = self._app.settings.migrate_cookie_session
+        is_new = is_moving and self._app.cookie.read(self._request) is None
+        if is_new:
+            self.session.take_over(signed_cookie.read(self._app.app, self._request))
+            self._has_signed_data = bool(self.session)
+        for meet in self._app.arrivals:
+            meet(self.session, is_new)
 
     @contextmanager
     def _undone_on_failure(self, new: Stored) -> Iterator[None]:
@@ -516,6 +519,12 @@ class RequestState:
 def request_state() -> RequestState:
     """The current request's hold on its session."""
     return state_of(current_app, request._get_current_object())  # type: ignore[attr-defined]
+
+
+def is_current(session: Session) -> bool:
+    """Whether this is the session of the current request, if there is one."""
+    state = getattr(request, _ATTRIBUTE, None) if has_request_context() else None
+    return state is not None and state.session is session
 
 
 def state_of(app: Flask, request: Request) -> RequestState:

@@ -6,6 +6,7 @@ the store or of HTTP.
 
 from __future__ import annotations
 
+import logging
 import typing as t
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
@@ -16,6 +17,8 @@ from .errors import KVSessionError, SessionTooLarge, StoreUnavailable, Unstorabl
 from .record import Changes, Ended, Record, Stored, from_ms, size_of
 from .settings import Settings, in_ms, key_of
 from .token import UserId, user_hash
+
+log = logging.getLogger("flask_kvsession")
 
 _ON_DEMAND: t.Final = object()
 """Stands for a value that nobody has asked for yet, so that it is still encoded."""
@@ -34,13 +37,13 @@ class Session(MutableMapping[str, t.Any]):
         load: Callable[[], Stored | Ended | None],
         now: Callable[[], int],
         settings: Settings,
-        legacy: Callable[[], Mapping[str, t.Any]] = dict,
+        arrive: Callable[[], None] = lambda: None,
     ) -> None:
-        """`legacy` gives what a visitor without a record brings along."""
+        """`arrive` is called once the session is loaded, before anybody has seen it."""
         self.accessed = False
         """Whether this response may depend on who asks for it, and so needs `Vary: Cookie`."""
         self._load = load
-        self._legacy = legacy
+        self._arrive = arrive
         self._now = now
         self._settings = settings
         self._is_loaded = False
@@ -68,14 +71,9 @@ class Session(MutableMapping[str, t.Any]):
         return value
 
     def __setitem__(self, key: str, value: t.Any) -> None:
-        codec.check_key(key)
-        value, encoded = self._encode(key, value)
-        if key == self._settings.user_id_key:
-            _check_user_id(key, value)
+        value, size = self._checked(key, value)
         self.require_open()
-        size = size_of(key, encoded)
-        self._check_size(key, size)
-        self._values[key], self._sizes[key] = value, size
+        self._put(key, value, size)
         self._assigned.add(key)
         self._note_change()
 
@@ -347,6 +345,18 @@ class Session(MutableMapping[str, t.Any]):
                 if self._encode(key, asked_for[key])[1] == self._base[key]:
                     self._values[key] = asked_for[key]
 
+    def take_over(self, brought: Mapping[str, t.Any]) -> None:
+        """Puts in what the browser has brought along from elsewhere. It is written like any change,
+        but signs nobody in anew. What cannot be stored, or no longer fits in, is left out."""
+        for key in sorted(brought, key=lambda key: key != self._settings.user_id_key):
+            if key == "_permanent":  # where Flask's own session keeps it
+                self._wants_permanent = bool(brought[key])
+                continue
+            try:
+                self._put(key, *self._checked(key, brought[key]))
+            except (KVSessionError, ValueError) as error:
+                log.warning("what a browser has brought along was left out: %s", error)
+
     def fail(self, failure: StoreUnavailable) -> None:
         """From now on the mapping reads as empty, and writes, guards and verbs raise."""
         self._is_loaded = True
@@ -372,8 +382,7 @@ class Session(MutableMapping[str, t.Any]):
             self._ended = held.ended if isinstance(held, Ended) else None
             self.adopt(held if isinstance(held, Stored) else None)
             self._loaded_id = self._stored.id if self._stored else None
-            if held is None:
-                self._take_over(self._legacy())
+            self._arrive()
             if self._settings.user_id_key is not None:
                 self._came_as = self._user_by_key()
         return self._stored
@@ -381,17 +390,6 @@ class Session(MutableMapping[str, t.Any]):
     def _user_by_key(self) -> str | None:
         user_id = self.user_id
         return None if user_id is None else user_hash(user_id)
-
-    def _take_over(self, legacy: Mapping[str, t.Any]) -> None:
-        """What is carried over is written like any change, but signs nobody in anew."""
-        for key, value in legacy.items():
-            if key == "_permanent":  # where Flask's own session keeps it
-                self._wants_permanent = bool(value)
-                continue
-            with suppress(UnstorableValue):
-                codec.check_key(key)
-                self._values[key], encoded = self._encode(key, value)
-                self._sizes[key] = size_of(key, encoded)
 
     def _record(self) -> Record | None:
         stored = self._touch()
@@ -402,6 +400,18 @@ class Session(MutableMapping[str, t.Any]):
         if self._settings.as_flask_session:
             return plain.encode(key, value)
         return value, codec.encode(key, value)
+
+    def _checked(self, key: str, value: t.Any) -> tuple[t.Any, int]:
+        """The value as the session can hold it under this key, and its size there."""
+        codec.check_key(key)
+        value, encoded = self._encode(key, value)
+        if key == self._settings.user_id_key:
+            _check_user_id(key, value)
+        return value, size_of(key, encoded)
+
+    def _put(self, key: str, value: t.Any, size: int) -> None:
+        self._check_size(key, size)
+        self._values[key], self._sizes[key] = value, size
 
     def _note_change(self) -> None:
         """A change after `modified = False` counts again."""

@@ -393,6 +393,22 @@ class Settings:
             )
 
 
+class RememberCookie(t.NamedTuple):
+    """Flask-Login's remember cookie."""
+
+    name: str
+    is_sent_again: bool
+    """With every response."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, t.Any]) -> RememberCookie:
+        """By Flask-Login's settings in `app.config`, which it reads at each use."""
+        return cls(
+            config.get("REMEMBER_COOKIE_NAME", "remember_token"),
+            bool(config.get("REMEMBER_COOKIE_REFRESH_EACH_REQUEST")),
+        )
+
+
 _defaults: t.Final[dict[str, timedelta]] = {
     setting.name: setting.metadata["unset"]
     for setting in dataclasses.fields(Settings)

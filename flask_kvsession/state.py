@@ -21,8 +21,12 @@ from .settings import Settings
 from .store import RedisClient, SessionStore
 
 if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
     from blinker import NamedSignal
     from flask import Flask
+
+    from .session import Session
 
 log = logging.getLogger("flask_kvsession")
 
@@ -36,6 +40,9 @@ class AppState:
     app_ref: weakref.ref[Flask]
     given: Settings
     client: RedisClient | None = field(default=None, repr=False)
+    arrivals: list[Callable[[Session, bool], None]] = field(default_factory=list)
+    """Called with each session that has just been loaded, and whether its browser may bring along
+    what it had before this package."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _has_warned: bool = False
 

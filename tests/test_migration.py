@@ -14,7 +14,7 @@ from markupsafe import Markup
 import flask_kvsession as kvs
 from flask_kvsession.errors import ConfigurationError
 
-from .conftest import CountCommands, Keys, MakeApp, store_of, token_of
+from .conftest import CountCommands, Do, Keys, MakeApp, store_of, token_of
 
 SECRET = "of the app"
 DATA: dict[str, t.Any] = {
@@ -197,6 +197,59 @@ def test_revoked_it_stays_revoked(app: Flask) -> None:
     client.get("/see")
     store_of(app).revoke_all("ada")
     assert client.get("/see").get_json()["user"] is None
+
+
+def test_beside_a_token_it_is_nothing(app: Flask) -> None:
+    """A browser that has had a session here may still send a signed cookie, set for another path:
+    when Redis has forgotten that the session was revoked, that signs nobody in."""
+    client = browser(app, signed_cookie(**DATA))
+    client.get("/see")
+    token = token_of(client, "session")
+    store_of(app).revoke_all("ada")
+    [key] = store_of(app)._client.keys(f"{app.config['KVSESSION_KEY_PREFIX']}:*")
+    store_of(app)._client.delete(key)
+    late, old = app.test_client(use_cookies=False), signed_cookie(**DATA)
+    for cookies in (f"session={token}; session={old}", f"session={old}; session={token}"):
+        assert late.get("/see", headers={"Cookie": cookies}).get_json()["user"] is None
+
+
+def test_a_switch_at_once_leaves_all_behind(app: Flask) -> None:
+    """Who signs in as somebody else in the very first request does not get what is carried over."""
+    client = browser(app, signed_cookie(user_id="ada", role="admin"))
+    client.get("/put?user_id=bob")
+    client.get("/see")
+    assert seen_by(app) == {"user_id": "bob"}
+
+
+def test_a_logout_at_once_leaves_it_to_the_same_user(app: Flask, do: Do) -> None:
+    """What is carried over by a request that signs out is that user's, and not the next one's."""
+    for name, kept in (("ada", {"role": "admin"}), ("bob", {})):
+        client = browser(app, signed_cookie(user_id="ada", role="admin"))
+        do(client, lambda: session.pop("user_id"))
+        client.get("/see")
+        assert seen_by(app) == {"role": "admin"}
+        client.get(f"/put?user_id={name}")
+        client.get("/see")
+        assert seen_by(app) == {"user_id": name} | kept
+
+
+def test_what_does_not_fit_is_left_out(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    """Data over `KVSESSION_MAX_SESSION_BYTES` sign nobody out: the user stays, and what does not
+    fit is left out and logged."""
+    app = with_views(make_app(**MOVING, max_session_bytes=100))
+    client = browser(app, signed_cookie(a="a" * 90, user_id="ada", z="z"))
+    assert client.get("/see").get_json()["user"] == "ada"
+    client.get("/see")
+    assert seen_by(app) == {"user_id": "ada", "z": "z"}
+    [record] = [record for record in caplog.records if "left out" in record.message]
+    assert "session['a']" in record.message
+
+
+def test_what_is_no_id_signs_nobody_in(app: Flask) -> None:
+    """What is under the user's key and cannot be an id is left out."""
+    client = browser(app, signed_cookie(user_id=["ada"], a=1))
+    assert client.get("/see").get_json()["user"] is None
+    assert seen_by(app) == {"a": 1}
 
 
 def test_without_the_setting_it_is_junk(make_app: MakeApp, keys: Keys) -> None:

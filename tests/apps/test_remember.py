@@ -7,14 +7,19 @@ import typing as t
 from datetime import timedelta
 
 import pytest
-from flask import Flask, g, session
+from flask import Flask, g, request_started, session
+from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
-from flask_login import decode_cookie, encode_cookie  # type: ignore[import-untyped]
+from flask_login import (  # type: ignore[import-untyped]
+    current_user,
+    decode_cookie,
+    encode_cookie,
+)
 
 import flask_kvsession as kvs
 from flask_kvsession.remember import remember_in_session
 
-from ..conftest import Clock, Keys
+from ..conftest import Clock, Do, Keys
 from .conftest import (
     Install,
     browser_of,
@@ -60,6 +65,13 @@ def with_old_cookie(app: Flask, name: str = "ada") -> FlaskClient:
     with app.app_context():
         browser.set_cookie(REMEMBER, encode_cookie(name))
     return browser
+
+
+def signed_cookie(app: Flask, **data: t.Any) -> str:
+    """What Flask's own session would have left in a browser."""
+    serializer = SecureCookieSessionInterface().get_signing_serializer(app)
+    assert serializer is not None
+    return str(serializer.dumps(data))
 
 
 def facts(browser: FlaskClient) -> list[bool | None]:
@@ -227,14 +239,88 @@ class TestOldCookies:
         assert who(browser) is None
         assert keys() == set()
 
-    def test_of_a_user_who_is_gone(self, make: Make) -> None:
-        """One of a user whom the app no longer knows signs nobody in."""
-        browser = with_old_cookie(make(migrate_cookie_session=True), "eve")
+    def test_of_a_user_who_is_gone(self, make: Make, keys: Keys) -> None:
+        """One of a user whom the app no longer knows signs nobody in, also by our own guards, and
+        is cleared."""
+        app = make(migrate_cookie_session=True)
+        app.add_url_rule("/guarded", "guarded", kvs.login_required(lambda: "in"))
+        browser = with_old_cookie(app, "eve")
+        (cookie,) = cookies_set(response := browser.get("/guarded"), REMEMBER)
+        assert response.status_code == 401
+        assert clears(cookie)
+        assert keys() == set()
+        browser = with_old_cookie(app, "eve")
         assert who(browser) is None
         assert browser.get("/notes").location == "/login?next=%2Fnotes"
 
+    @pytest.mark.parametrize("moving", [False, True])
+    @pytest.mark.parametrize("when", ["request_started", "url_value_preprocessor"])
+    def test_whoever_asks_first(self, make: Make, when: str, moving: bool) -> None:
+        """A revoked browser stays signed out also where an app asks for the user before anything
+        else."""
+        app = make(migrate_cookie_session=moving)
+        laptop, phone = signed_in(app), signed_in(app, "phone")
+        with app.app_context():
+            phone.set_cookie(REMEMBER, encode_cookie("ada"))
+        sign_out_elsewhere(laptop, phone)
+
+        def ask(*args: t.Any, **kwargs: t.Any) -> None:
+            assert not current_user.is_authenticated
+
+        if when == "request_started":
+            with request_started.connected_to(ask, app):
+                assert who(phone) is None
+        else:
+            app.url_value_preprocessors.setdefault(None, []).insert(0, ask)
+            assert who(phone) is None
+        assert phone.get_cookie(REMEMBER) is None
+
+    def test_long_after_a_revocation(self, make: Make, clock: Clock) -> None:
+        """When Redis has forgotten that a session was revoked, its browser is still none that
+        comes for the first time."""
+        app = make({"REMEMBER_COOKIE_PATH": "/notes"}, migrate_cookie_session=True)
+        laptop, phone = signed_in(app), signed_in(app, "phone", remember="yes")
+        with app.app_context():
+            phone.set_cookie(REMEMBER, encode_cookie("ada"), path="/notes")
+        sign_out_elsewhere(laptop, phone)
+        clock.advance(days=21)
+        assert who(phone, "/notes") is None
+
+    @pytest.mark.parametrize(("name", "lasts"), [("ada", True), ("bob", False)])
+    def test_beside_a_signed_cookie(self, make: Make, name: str, lasts: bool) -> None:
+        """Of a browser that has Flask's signed session too, that is carried over, and remembered
+        if it is the same user's."""
+        app = make(migrate_cookie_session=True)
+        browser = with_old_cookie(app, name)
+        browser.set_cookie("session", signed_cookie(app, _user_id="ada", _fresh=True))
+        (cookie,) = cookies_set(browser.get("/notes"))
+        assert outlives_the_browser(cookie) is lasts
+        assert who(browser, "/notes") == "ada"
+        assert browser.get_cookie(REMEMBER) is None
+
 
 class TestSettings:
+    def test_what_is_not_to_be_saved(self, app: Flask, do: Do) -> None:
+        """`session.modified = False` keeps a change from being saved, as without this."""
+        browser = signed_in(app)
+        flashed(browser)
+
+        def act() -> None:
+            session["a"] = 1
+            session.modified = False
+
+        do(browser, act)
+        seen: list[bool] = []
+        do(browser, lambda: seen.append("a" in session))
+        assert seen == [False]
+
+    def test_in_a_transaction_of_the_test_client(self, app: Flask, keys: Keys) -> None:
+        """`session_transaction()` of a browser with an old cookie puts nothing into the session."""
+        browser = with_old_cookie(app)
+        with browser.session_transaction() as data:
+            assert dict(data) == {}
+        assert keys() == set()
+
     def test_refreshed_at_each_request(self, make: Make, keys: Keys) -> None:
         """Flask-Login's `REMEMBER_COOKIE_REFRESH_EACH_REQUEST` sends no second cookie either, and
         makes no key for a visitor."""
