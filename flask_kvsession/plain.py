@@ -27,14 +27,17 @@ def encode(key: str, value: t.Any) -> tuple[t.Any, bytes]:
     """
     try:
         return value, codec.encode(key, value)
-    except UnstorableValue:
-        value = _plain(value, codec.MAX_DEPTH)
+    except UnstorableValue as refusal:
+        try:
+            value = _plain(value, codec.MAX_DEPTH)
+        except Exception:  # of somebody's class, which is none of the types that it derives from
+            raise refusal from None
         return value, codec.encode(key, value)
 
 
 def _plain(value: t.Any, depth: int) -> t.Any:
     if depth == 0:
-        raise UnstorableValue(f"A value is nested more than {codec.MAX_DEPTH} levels deep.")
+        raise UnstorableValue
     value = _of_base_type(value)
     if type(value) is dict:
         return {_of_base_type(key): _plain(item, depth - 1) for key, item in value.items()}

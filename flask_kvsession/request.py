@@ -16,7 +16,7 @@ from flask import current_app, g, has_request_context, request
 
 from . import codec, signals, signed_cookie
 from .carry import MESSAGES, Carry, Data, Luggage
-from .errors import ConfigurationError, LoginRequired, StoreUnavailable
+from .errors import ConfigurationError, KVSessionError, LoginRequired, StoreUnavailable
 from .record import Changes, Client, Ended, Former, Record, SessionInfo, Stored, new_record
 from .session import Session
 from .settings import in_ms, key_of
@@ -59,17 +59,26 @@ class RequestState:
     def __init__(self, app: AppState, request: Request) -> None:
         self._app = app
         # Held in return, request and session would be freed by the garbage collector only.
-        self._request, this = weakref.proxy(request), weakref.proxy(self)
+        self._request, this = weakref.proxy(request), weakref.ref(self)
         self._answer: Callable[[Response], None] | None = None
         self._news: list[tuple[NamedSignal, SessionInfo]] = []
         self._is_committed = False
         self._has_signed_data = False
         self._g_before: t.Any = None
+
+        def alive() -> RequestState:
+            if state := this():
+                return state
+            raise KVSessionError(
+                "The session was first looked at when its request was over; look at it in the"
+                " request, and give what goes on afterwards what it needs."
+            )
+
         self.session = Session(
-            load=lambda: this._load(),
+            load=lambda: alive()._load(),
             now=lambda: app.store.now(),
             settings=app.settings,
-            arrive=lambda: this._arrive(),
+            arrive=lambda: alive()._arrive(),
         )
 
     # Verbs
@@ -149,7 +158,11 @@ class RequestState:
 
     def _answer_failure(self, response: Response, failure: StoreUnavailable) -> None:
         app = self._app.app
-        _rewrite(response, app.make_response(app.handle_user_exception(failure)))
+        try:
+            answer = app.handle_user_exception(failure)
+        except StoreUnavailable:  # TRAP_HTTP_EXCEPTIONS, which would make it a 500 here
+            answer = failure.get_response()
+        _rewrite(response, app.make_response(answer))
 
     def enter_g(self) -> None:
         """Puts the session into `g`, keeping what a request around this one had put there."""
@@ -234,9 +247,10 @@ class RequestState:
             _, ended = store.remove(stored) if stored else (True, None)
         self.forget()
         self._note_logout(ended)
-        remaining, former = luggage.into_visit(ended.record if ended else None)
+        before = ended.record if ended else None
+        remaining, former = luggage.into_visit(before)
         if remaining:
-            self._begin_visit(remaining, permanent, former=former)
+            self._begin_visit(remaining, permanent, before, former)
 
     # How it is done
 
@@ -255,7 +269,8 @@ class RequestState:
             token = Token.for_session(new_session_id(user_hash(user_id)))
             data = carry(old.record if old else None) or {}
             record = self._new_record(token, data, user_id, remember, is_proved)
-            over_limit = store.create(new := Stored.of(token.session_id, record))
+            new = Stored.of(token.session_id, record)
+            over_limit = store.create(new, old.record if old else None)
             standing: Stored | None = new
             with self._undone_on_failure(new):
                 replaced_id = old.id if old else ""
@@ -506,13 +521,17 @@ class RequestState:
             self._note(signals.client_changed, after)
 
     def _begin_visit(
-        self, data: Mapping[str, bytes], permanent: bool, former: Former | None = None
+        self,
+        data: Mapping[str, bytes],
+        permanent: bool,
+        before: Record | None = None,
+        former: Former | None = None,
     ) -> None:
-        """The first write of a visitor makes a record."""
+        """The first write of a visitor makes a record; so does what a logout leaves."""
         with self._store_calls() as store:
             token = Token.for_session(new_session_id(None))
             record = self._new_record(token, data, remember=permanent, former=former)
-            store.create(new := Stored.of(token.session_id, record))
+            store.create(new := Stored.of(token.session_id, record), before)
         self._become(new, token)
 
 

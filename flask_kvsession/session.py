@@ -105,6 +105,13 @@ class Session(MutableMapping[str, t.Any]):
         self._touch()
         return key in self._values
 
+    def __or__(self, other: Mapping[str, t.Any]) -> dict[str, t.Any]:
+        return dict(self) | dict(other)
+
+    def __ior__(self, other: Mapping[str, t.Any]) -> t.Self:
+        self.update(other)
+        return self
+
     def copy(self) -> dict[str, t.Any]:
         """What the session holds, as a dict."""
         return dict(self)
@@ -323,7 +330,8 @@ class Session(MutableMapping[str, t.Any]):
         return Changes(
             set={key: new for key, new in encoded if new != base.get(key)},
             removed=frozenset(base.keys() - self._values.keys()),
-            cleared=self._is_cleared and bool(self._base),
+            # Of a session that was empty when it was loaded, what others have written since.
+            cleared=self._is_cleared and self._stored is not None,
         )
 
     def adopt(self, stored: Stored | None) -> None:

@@ -23,6 +23,8 @@ from .errors import ConfigurationError
 from .record import Record
 from .token import UserId
 
+_KEYS_OF_FLASK = ("_flashes", "_fresh", "_id", "_permanent", "_remember", "_remember_seconds")
+
 PREFIX = "KVSESSION_"
 
 _LATER_SCHEMES = {"redis+sentinel": "Redis Sentinel", "redis+cluster": "Redis Cluster"}
@@ -111,6 +113,16 @@ def _cookie_name(value: t.Any) -> str:
             f" Secure, its path is / and it has no domain, not {_shown(value)}"
         )
     return name
+
+
+def _user_id_key(value: t.Any) -> str:
+    key = _text(r"(?s).+", 'must be a key of the session, such as "user_id"')(value)
+    if key in _KEYS_OF_FLASK or not key.isprintable():
+        raise _Wrong(
+            "must be the key that says who is signed in, which Flask and Flask-Login do not use for"
+            f" something else, not {_shown(value)}"
+        )
+    return key
 
 
 def _paths(value: t.Any) -> tuple[str, ...]:
@@ -250,9 +262,7 @@ class Settings:
 
     as_flask_session: bool = _setting(_boolean, False)
     """Whether `flask.session` is this session too."""
-    user_id_key: str | None = _setting(
-        _optional(_text(r"(?s).+", 'must be a key of the session, such as "user_id"')), None
-    )
+    user_id_key: str | None = _setting(_optional(_user_id_key), None)
     """The key whose value says who is signed in, in an app that signs users in by itself."""
     migrate_cookie_session: bool = _setting(_boolean, False)
     """Whether what is in Flask's own signed cookie is carried into a new session, once."""

@@ -126,11 +126,12 @@ class SessionStore:
 
     # Acts, each with a script of its own
 
-    def create(self, new: Stored) -> list[str]:
-        """Stores a new session. Returns all ids of its user's sessions if they are now more than
-        the limit, else nothing. Raises `StoreUnavailable` too if the session was ended while a
-        first attempt's reply was lost: it must not come back."""
-        self._check_size(new.record)
+    def create(self, new: Stored, before: Record | None = None) -> list[str]:
+        """Stores a new session, which goes on from `before` if there was one. Returns all ids of
+        its user's sessions if they are now more than the limit, else nothing. Raises
+        `StoreUnavailable` too if the session was ended while a first attempt's reply was lost: it
+        must not come back."""
+        self._check_size(new.record, before)
         user_id = new.record.user_id
         limit = None if user_id is None else self._settings.session_limit(user_id)
         lifetime = self._settings.expires(new.record) - self.now()

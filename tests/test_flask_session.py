@@ -503,9 +503,12 @@ def test_opening_it_asks_nobody(make_app: MakeApp) -> None:
     assert "Set-Cookie" not in response.headers
 
 
-def test_a_commit_that_fails_is_503(make_app: MakeApp) -> None:
-    """What could not be saved is not answered as if it had been: the response is rewritten."""
+@pytest.mark.parametrize("trap", [False, True])
+def test_a_commit_that_fails_is_503(make_app: MakeApp, trap: bool) -> None:
+    """What could not be saved is not answered as if it had been: the response is rewritten, also
+    where `TRAP_HTTP_EXCEPTIONS` lets errors through to a debugger."""
     app = with_views(make_app(as_flask_session=True, views=False, redis_url=NOBODY_LISTENS))
+    app.config["TRAP_HTTP_EXCEPTIONS"] = trap
     response = app.test_client().get("/set?a=1")
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "1"

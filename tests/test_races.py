@@ -156,6 +156,21 @@ def test_clear_removes_what_came_meanwhile(stage: Stage, token: str) -> None:
     assert stage.data(token) == {"mine": 1}
 
 
+def test_clear_of_an_empty_session_does_too(stage: Stage, client: FlaskClient) -> None:
+    """Also where the session was empty when the request began."""
+
+    def clear() -> None:
+        g.session.clear()
+        g.session["mine"] = 1
+
+    client.post("/login/ada")
+    empty = token_of(client) or ""
+    release = stage.park(empty, clear)
+    stage.park(empty, lambda: g.session.update(theirs=1))()
+    release()
+    assert stage.data(empty) == {"mine": 1}
+
+
 def test_a_rotation_keeps_what_others_changed(stage: Stage, token: str) -> None:
     """A rotation with changes of its own goes on top of what others wrote since its load."""
 

@@ -610,6 +610,13 @@ class TestContexts:
             assert app.test_client().get("/me").status_code == 401
         assert strange == []
 
+    def test_looked_at_too_late(self, app: Flask) -> None:
+        """A session that nobody has looked at before its request was gone says so."""
+        with app.app_context():
+            app.test_client().get("/untouched")
+            with pytest.raises(KVSessionError, match="first looked at when its request was over"):
+                g.session.get("a")
+
     def test_what_was_in_g_before_comes_back(self, app: Flask, sign_in: SignIn) -> None:
         """What a long-lived app context had under that name is there again after the request."""
         with app.app_context():

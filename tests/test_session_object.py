@@ -55,6 +55,8 @@ OPERATIONS: dict[str, Act] = {
     "setdefault in place": lambda m: m.setdefault("new", []).append(1),
     "update": lambda m: m.update({"a": 2, "b": 3}, c=4),
     "update from pairs": lambda m: m.update([("a", 2), ("b", 3)]),
+    "update by |=": lambda m: m.__ior__({"a": 2, "b": 3}) is m,
+    "|": lambda m: m | {"a": 2, "b": 3},
     "in place, a list": lambda m: m["list"].append({"x": []}),
     "in place, deep": lambda m: m["dict"]["deep"].update(er=[1]),
     "clear, then set": lambda m: (m.clear(), m.__setitem__("a", 1)),

@@ -204,7 +204,7 @@ REFUSED: list[tuple[str, t.Any]] = [
         ("trusted_origins", [value])
         for value in ["https://A.example", "https://a:443", "http://a:80", "https://u@a", "//a"]
     ),
-    *(("user_id_key", value) for value in ["", 5, True, b"a"]),
+    *(("user_id_key", value) for value in ["", 5, True, b"a", "_fresh", "_permanent", "\ud800"]),
     *(("locate", value) for value in ["GeoLite2-City.mmdb", True, 5, later]),
     *(("max_session_bytes", value) for value in [0, -1, 1.0, "65536", None, True, INF]),
 ]

@@ -785,6 +785,17 @@ def test_a_login_that_is_too_large(make_app: MakeApp) -> None:
     assert sessions_of(app, "ada") == []
 
 
+def test_a_logout_over_a_lowered_limit(make_app: MakeApp) -> None:
+    """Who has more data than is allowed by now can sign out, and keeps what remains."""
+    settings: dict[str, t.Any] = {"as_flask_session": True, "user_id_key": KEY, "views": False}
+    app = with_views(make_app(**settings))
+    lowered = with_views(make_app(max_session_bytes=100, **settings))
+    client = browser(lowered, token_of(sign_in(app, big="x" * 200), "session"))
+    assert client.post("/out").status_code == 200
+    assert data_of(client) == {"big": "x" * 200}
+    assert sessions_of(app, "ada") == []
+
+
 def test_the_idle_timeout_of_a_user(app: Flask, clock: Clock) -> None:
     """A user's session that is not permanent lives for `KVSESSION_UNREMEMBERED_TIMEOUT`."""
     client = sign_in(app)

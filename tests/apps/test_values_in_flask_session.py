@@ -344,3 +344,27 @@ def test_a_copy_is_a_dict(old_shop: Shop) -> None:
 
     old_shop(act)
     assert old_shop(lambda: dict(session)) == {"a": 1}
+
+
+class Hostile(dict[str, int]):
+    """Fails whoever wants to look inside."""
+
+    def items(self) -> t.Any:
+        raise RuntimeError("of somebody's class")
+
+
+def endless() -> t.Any:
+    value: dict[str, t.Any] = defaultdict(list)
+    value["again"] = value
+    return value
+
+
+@pytest.mark.parametrize("value", [Hostile(a=1), endless()], ids=["hostile", "endless"])
+def test_what_has_no_base_type_is_refused_by_name(shop: Shop, value: t.Any) -> None:
+    """Whatever goes wrong with a value, the refusal names the key."""
+
+    def act() -> None:
+        with pytest.raises(UnstorableValue, match=r"session\['a'\]"):
+            session["a"] = value
+
+    shop(act)
