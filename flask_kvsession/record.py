@@ -81,7 +81,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """The session with these data; `own` are the keys that are no former user's any more."""
         former = self.former
         if former:
-            keys = [key for key in former.keys if key in data and key not in own]
+            keys = [key for key in former.keys if key not in own]
             former = Former(former.user, keys) if keys else msgspec.UNSET
         return msgspec.structs.replace(self, data=_raw(data), former=former)
 

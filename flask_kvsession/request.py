@@ -1,35 +1,27 @@
-"""One request: its session opened at first touch, changed in place, committed once, and what the
-cookie is to become. Also the login logic."""
+"""One request: what it does with its session, at once or when it ends, and what the response says
+of that. Also who signs in and out by `KVSESSION_USER_ID_KEY`."""
 
 from __future__ import annotations
 
-import logging
-import math
 import sys
 import typing as t
-import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping
 
 from flask import current_app, g, has_request_context, request
 
-from . import codec, signals, signed_cookie
-from .carry import MESSAGES, Carry, Data, Luggage
-from .errors import ConfigurationError, KVSessionError, LoginRequired, StoreUnavailable
-from .record import Changes, Client, Ended, Former, Record, SessionInfo, Stored, new_record
+from . import codec
+from .carry import Data, Luggage
+from .errors import ConfigurationError, LoginRequired, StoreUnavailable
+from .hold import Hold
+from .record import Record
 from .session import Session
-from .settings import in_ms, key_of
+from .settings import key_of
 from .state import AppState, app_state
-from .store import SessionStore
-from .token import Token, UserId, new_session_id, user_hash
+from .token import UserId, user_hash
 
 if t.TYPE_CHECKING:
-    from blinker import NamedSignal
     from flask import Flask
     from flask.wrappers import Request, Response
-
-log = logging.getLogger("flask_kvsession")
 
 _ATTRIBUTE = "_kvsession"
 _FRESH = "_fresh"
@@ -53,33 +45,15 @@ _SPEAKS_OF_THE_BODY = (
 
 
 class RequestState:
-    """One request's hold on its session. It hangs on the request object, not on `g`, which can
-    outlive a request or be shared by two."""
+    """What one request does with its session. It hangs on the request object, not on `g`, which
+    can outlive a request or be shared by two."""
 
     def __init__(self, app: AppState, request: Request) -> None:
         self._app = app
-        # Held in return, request and session would be freed by the garbage collector only.
-        self._request, this = weakref.proxy(request), weakref.ref(self)
-        self._answer: Callable[[Response], None] | None = None
-        self._news: list[tuple[NamedSignal, SessionInfo]] = []
+        self._hold = Hold(app, request)
+        self.session = self._hold.session
         self._is_committed = False
-        self._has_signed_data = False
         self._g_before: t.Any = None
-
-        def alive() -> RequestState:
-            if state := this():
-                return state
-            raise KVSessionError(
-                "The session was first looked at when its request was over; look at it in the"
-                " request, and give what goes on afterwards what it needs."
-            )
-
-        self.session = Session(
-            load=lambda: alive()._load(),
-            now=lambda: app.store.now(),
-            settings=app.settings,
-            arrive=lambda: alive()._arrive(),
-        )
 
     # Verbs
 
@@ -93,31 +67,32 @@ class RequestState:
             is_users = current is not None and not current.is_visitors
             return dict(given) if is_users else self._changed(current) | given
 
-        with self._telling():
-            self._begin(user_id, carry, remember=remember)
+        with self._hold.telling():
+            self._hold.begin(user_id, carry, remember=remember)
 
     def logout(self) -> None:
         """Ends this browser's session in Redis at once; leaves a visitor's, empty."""
-        with self._store_calls() as store:
-            stored = self.session.stored
-            _, ended = store.remove(stored) if stored else (True, None)
-        self.forget()
-        with self._telling():
-            self._note_logout(ended)
+        with self._hold.telling():
+            self._hold.end()
+
+    def forget(self) -> None:
+        """The session has been ended from outside, by this very request: pending changes are
+        dropped, and the cookie goes."""
+        self._hold.forget()
 
     def confirm(self) -> None:
         """Makes the session fresh, with a new secret; raises `LoginRequired` for a visitor."""
         self.require_user()
-        with self._telling():
+        with self._hold.telling():
             self._follow_user_id_key()
-            if not self._confirm():
+            if not self._hold.rotate(confirm=True):
                 raise LoginRequired(ended=self.session.ended)
 
     def rotate(self) -> None:
         """Gives the session a new secret; does nothing where there is no session."""
-        with self._telling():
+        with self._hold.telling():
             self._follow_user_id_key()
-            self._rotate()
+            self._hold.rotate()
 
     def require_user(self) -> UserId:
         """The id of who is signed in; raises `LoginRequired` for a visitor."""
@@ -126,13 +101,6 @@ class RequestState:
         if user_id is None:
             raise LoginRequired(ended=self.session.ended)
         return user_id
-
-    def forget(self) -> None:
-        """The current session has ended: pending changes are dropped, and the cookie goes, even one
-        whose session had gone before."""
-        self.session.adopt(None)
-        has_cookie = self._app.cookie.is_in(self._request)
-        self._answer = self._app.cookie.clear if has_cookie else None
 
     # The end of the request
 
@@ -152,8 +120,8 @@ class RequestState:
         finally:  # what has been done in Redis has been done, whatever failed after it
             if self.session.accessed:
                 response.vary.add("Cookie")
-            if self._answer:
-                self._answer(response)
+            if self._hold.answer:
+                self._hold.answer(response)
         return response
 
     def _answer_failure(self, response: Response, failure: StoreUnavailable) -> None:
@@ -217,7 +185,7 @@ class RequestState:
         # Somebody else's session does not say that this user is remembered.
         is_theirs = luggage.owner in (None, user)
         remember = session.permanent if is_theirs else bool(session.wants_permanent)
-        self._begin(user_id, carry, remember=remember, is_proved=self._is_proved_by_key())
+        self._hold.begin(user_id, carry, remember=remember, is_proved=self._is_proved_by_key())
 
     def _is_proved_by_key(self) -> bool:
         """Whether this request has said that the user is who they are. What was only carried over,
@@ -242,198 +210,13 @@ class RequestState:
         """Ends the user's session. What data remain go on in a visitor's, unless there is a newer
         one or the session was ended from outside: then only what this request has set."""
         luggage, permanent = self._luggage(), bool(self.session.wants_permanent)
-        with self._store_calls() as store:
-            stored = self.session.stored
-            _, ended = store.remove(stored) if stored else (True, None)
-        self.forget()
-        self._note_logout(ended)
+        ended = self._hold.end()
         before = ended.record if ended else None
         remaining, former = luggage.into_visit(before)
         if remaining:
-            self._begin_visit(remaining, permanent, before, former)
+            self._hold.begin_visit(remaining, permanent, before, former)
 
-    # How it is done
-
-    def _begin(
-        self,
-        user_id: UserId,
-        carry: Carry,
-        *,
-        remember: bool,
-        is_proved: bool = True,
-    ) -> None:
-        """Makes a user's session in place of the one there is, whose data `carry` chooses from."""
-        self.session.require_open()
-        with self._store_calls() as store:
-            old, replaced = self.session.stored, None
-            token = Token.for_session(new_session_id(user_hash(user_id)))
-            data = carry(old.record if old else None) or {}
-            record = self._new_record(token, data, user_id, remember, is_proved)
-            new = Stored.of(token.session_id, record)
-            over_limit = store.create(new, old.record if old else None)
-            standing: Stored | None = new
-            with self._undone_on_failure(new):
-                replaced_id = old.id if old else ""
-                for info in store.enforce_limit(user_id, over_limit, new.id, replaced_id):
-                    self._news.append((signals.session_revoked, info))
-                # Last, since it cannot be undone: what the session held would be lost.
-                if old:
-                    standing, replaced = store.replace(old, new, carry)
-        if standing is None:
-            self.session.adopt(None)
-            return
-        self._become(standing, token)
-        self._warn_of_plain_http()
-        self._note_logout(replaced)
-        self._note(signals.user_logged_in, standing)
-
-    def _load(self) -> Stored | Ended | None:
-        token = self._app.cookie.read(self._request)
-        if token is None:
-            return None
-        try:
-            return self._app.store.load(token)
-        except StoreUnavailable as failure:
-            _log_failure(failure)
-            raise
-
-    def _note(self, signal: NamedSignal, stored: Stored) -> None:
-        """Something has been done to the current session, which is to be told."""
-        self._news.append((signal, self._app.store.info(stored, is_current=True)))
-
-    def _note_logout(self, ended: Stored | None) -> None:
-        if ended and not ended.record.is_visitors:
-            self._news.append((signals.user_logged_out, self._app.store.info(ended)))
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Tells what is done in here when all of it is done, or the rest has failed."""
-        try:
-            yield
-        finally:
-            self._tell()
-
-    def _tell(self) -> bool:
-        """Tells the receivers of signals what has been done; returns whether there was anything."""
-        has_news = bool(self._news)
-        while self._news:
-            self._app.announce(*self._news.pop(0))
-        return has_news
-
-    @property
-    def _client(self) -> Client:
-        settings = self._app.settings
-        return Client.of(
-            self._request.remote_addr if settings.record_ip else None,
-            self._request.user_agent.string if settings.record_user_agent else None,
-        )
-
-    @contextmanager
-    def _store_calls(self) -> Iterator[SessionStore]:
-        """A failure of the store in here is one of the whole request's session."""
-        self.session.require()
-        try:
-            yield self._app.store
-        except StoreUnavailable as failure:
-            _log_failure(failure)
-            self.session.fail(failure)
-            raise
-
-    def _become(self, stored: Stored, token: Token) -> None:
-        """This browser's session is now `stored`, which it opens with `token`."""
-        self.session.adopt(stored)
-        max_age = self._seconds_left(stored.record) if stored.record.remembered else None
-        self._answer = partial(self._app.cookie.write, token=token, max_age=max_age)
-
-    def _seconds_left(self, record: Record) -> int:
-        """Of the absolute timeout. What is known of the server's time may be some ms older by now
-        than when the record was made, so never more than all of it."""
-        settings = self._app.settings
-        left = settings.absolute_end(record) - self._app.store.now()
-        return math.ceil(min(left, in_ms(settings.absolute_timeout)) / 1000)
-
-    def _new_record(
-        self,
-        token: Token,
-        data: Mapping[str, bytes],
-        user_id: UserId | None = None,
-        remember: bool = True,
-        is_proved: bool = True,
-        former: Former | None = None,
-    ) -> Record:
-        return new_record(
-            token,
-            now=self._app.store.now(),
-            client=self._client,
-            user_id=user_id,
-            remembered=remember,
-            is_proved=is_proved,
-            former=former,
-            data=data,
-        )
-
-    def _changed(self, record: Record | None) -> Data:
-        """The data of this record, with the pending changes on top."""
-        return self.session.changes().applied_to(record.encoded_data() if record else {})
-
-    def _arrive(self) -> None:
-        """Takes over what the browser has from the time before this package. One that comes with a
-        token has been here since: what it has left of old must not outlive a revocation."""
-        is_moving = self._app.settings.migrate_cookie_session
-        is_new = is_moving and self._app.cookie.read(self._request) is None
-        if is_new:
-            self.session.take_over(signed_cookie.read(self._app.app, self._request))
-            self._has_signed_data = bool(self.session)
-        for meet in self._app.arrivals:
-            meet(self.session, is_new)
-
-    @contextmanager
-    def _undone_on_failure(self, new: Stored) -> Iterator[None]:
-        """A login that fails half-way is not reported done, so nobody should see its session."""
-        try:
-            yield
-        except Exception:
-            try:
-                self._app.store.remove(new)
-            except StoreUnavailable:
-                log.warning("session %s of a failed login is left until it expires", new.id)
-            raise
-
-    def _warn_of_plain_http(self) -> None:
-        if self._app.cookie.secure and not self._request.is_secure:
-            self._app.warn_of_plain_http()
-
-    def _confirm(self) -> bool:
-        """Makes the session fresh; False if it is gone."""
-        stored = self._rotate(confirm=True)
-        if stored:
-            self._note(signals.login_confirmed, stored)
-        return stored is not None
-
-    def _rotate(self, *, confirm: bool = False) -> Stored | None:
-        """A new secret, with the pending changes in the same write. A secret that another request
-        has changed meanwhile stays, and the browser gets no cookie from here."""
-        self.session.require_open()
-        with self._store_calls() as store:
-            loaded = self.session.stored
-            if loaded is None:
-                return None
-            now, client, changes = store.now(), self._client, self.session.changes()
-            token, permanent = Token.for_session(loaded.id), self.session.permanent
-
-            def change(current: Record) -> Record:
-                new = current.with_data(changes.applied_to(current.encoded_data()))
-                new = new.seen_at(now, client).remembered_as(permanent)
-                new = new.authenticated_now(now) if confirm else new
-                return new if current.secret != loaded.record.secret else new.with_secret_of(token)
-
-            stored = store.update(loaded, change).stored
-        if stored is None or not token.matches(stored.record.secret):
-            self.session.adopt(stored)
-            return stored
-        self._become(stored, token)
-        self._note(signals.token_rotated, stored)
-        return stored
+    # The commit
 
     def _commit(self) -> None:
         """Writes, and once more what receivers of signals have changed then. What those change who
@@ -443,11 +226,11 @@ class RequestState:
         self._is_committed = True
         try:
             self._write()
-            if self._tell():
+            if self._hold.tell():
                 self._write()
         finally:
             self.session.close()
-            self._tell()
+            self._hold.tell()
 
     def _write(self) -> None:
         """Makes the one change in the store that this request is to make, if any."""
@@ -460,79 +243,24 @@ class RequestState:
             return
         if stored is None:
             if changes.set:
-                self._begin_visit(changes.set, self.session.permanent)
-            elif self._has_signed_data and not self.session:
-                self.forget()  # or the signed cookie would bring back what was just cleared
+                self._hold.begin_visit(changes.set, self.session.permanent)
+            elif self._hold.has_signed_data and not self.session:
+                self._hold.forget()  # or the signed cookie would bring back what was just cleared
             return
         if stored.record.is_visitors and changes and not self._changed(stored.record):
-            stored = self._end_visit(stored)
+            stored = self._hold.end_visit(stored)
         if stored is None:
             return
         if self._is_confirmed_by_key():
-            self._confirm()
+            self._hold.rotate(confirm=True)
         elif self.session.permanent != stored.record.remembered:
-            self._rotate()  # the browser needs another cookie, and its secret is not known here
+            self._hold.rotate()  # the browser needs another cookie: see docs/decisions.md
         else:
-            self._update(stored, changes)
+            self._hold.update(stored, changes)
 
-    def _update(self, stored: Stored, changes: Changes) -> None:
-        """Writes the changes, and that somebody was here."""
-        now, client = self._app.store.now(), self._client
-        interval = in_ms(self._app.settings.renewal_interval)
-        # `flash` assigns the list with what was said to a former user, too.
-        own = self.session.assigned - {MESSAGES}
-
-        def change(current: Record) -> Record | None:
-            data = current.encoded_data()
-            edited = changes.applied_to(data)
-            if edited == data and now - current.seen < interval:
-                return None
-            return current.with_data(edited, own).seen_at(now, client)
-
-        try:
-            outcome = self._app.store.update(stored, change)
-        except StoreUnavailable as failure:
-            _log_failure(failure)
-            if changes:
-                self.session.fail(failure)
-                raise
-            return  # Only the renewal is lost; the next request will try again.
-        # A session that has gone meanwhile stays gone, and its changes with it.
-        if outcome.written and outcome.stored:
-            self.session.adopt(outcome.stored)
-            self._note_activity(stored.record, outcome.stored, interval)
-
-    def _end_visit(self, stored: Stored) -> Stored | None:
-        """A visitor's session without data is none. Returns it after all where another request has
-        put something there meanwhile. One that has gone already leaves the browser's cookie, which
-        may be that of a login."""
-        with self._store_calls() as store:
-            gone, held = store.remove(stored, if_unchanged=True)
-        if not gone:
-            return held
-        if held:
-            self.forget()
-        return None
-
-    def _note_activity(self, before: Record, after: Stored, interval: int) -> None:
-        if after.record.seen - before.seen >= interval:
-            self._note(signals.session_renewed, after)
-        if (before.ip, before.agent) != (after.record.ip, after.record.agent):
-            self._note(signals.client_changed, after)
-
-    def _begin_visit(
-        self,
-        data: Mapping[str, bytes],
-        permanent: bool,
-        before: Record | None = None,
-        former: Former | None = None,
-    ) -> None:
-        """The first write of a visitor makes a record; so does what a logout leaves."""
-        with self._store_calls() as store:
-            token = Token.for_session(new_session_id(None))
-            record = self._new_record(token, data, remember=permanent, former=former)
-            store.create(new := Stored.of(token.session_id, record), before)
-        self._become(new, token)
+    def _changed(self, record: Record | None) -> Data:
+        """The data of this record, with the pending changes on top."""
+        return self.session.changes().applied_to(record.encoded_data() if record else {})
 
 
 def request_state() -> RequestState:
@@ -553,11 +281,6 @@ def state_of(app: Flask, request: Request) -> RequestState:
         state = RequestState(app_state(app), request)
         setattr(request, _ATTRIBUTE, state)
     return t.cast(RequestState, state)
-
-
-def _log_failure(failure: StoreUnavailable) -> None:
-    cause = failure.__cause__
-    log.error("the session store is unavailable: %s", cause if cause else failure.description)
 
 
 def _rewrite(response: Response, other: Response) -> None:

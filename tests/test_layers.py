@@ -18,7 +18,7 @@ ROWS = [
     ["extension"],
     ["devices", "cli", "testing", "remember", "guards"],
     ["api", "interface"],
-    ["request", "signed_cookie", "state"],
+    ["request", "hold", "signed_cookie", "state"],
     ["store", "nearcache", "connect", "embedded", "cookie"],
     ["session", "settings"],
     ["carry", "record", "plain", "codec", "token", "signals", "formerly", "errors"],

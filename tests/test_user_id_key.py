@@ -422,6 +422,30 @@ class TestFormerUsers:
         do(client, act)
         assert data_of(client) == {KEY: "bob", "cart": [1]}
 
+    def test_messages_to_a_former_user(self, app: Flask, do: Do) -> None:
+        """What was said to the former user is not shown to the next one, whatever the visitor was
+        told in between."""
+        client = sign_in(app)
+        do(client, lambda: flash("Welcome, ada."))
+        client.post("/out")
+        do(client, lambda: flash("Please sign in."))
+        client.post("/in/bob")
+        assert data_of(client) == {KEY: "bob"}
+
+    def test_signing_out_of_a_revoked_session(self, app: Flask, do: Do) -> None:
+        """What a session held that was revoked meanwhile is not left to a visitor, but what the
+        request has set."""
+        client = sign_in(app, roles=["admin"])
+
+        def act() -> None:
+            session["roles"].append("owner")
+            session["seen"] = True
+            session.pop(KEY)
+            store_of(app).revoke_all("ada")
+
+        do(client, act)
+        assert data_of(client) == {"seen": True}
+
     def test_it_does_not_show(self, app: Flask, do: Do) -> None:
         """That something is a former user's is no part of the mapping."""
         client = sign_in(app, role="admin")
