@@ -13,7 +13,17 @@ from flask.testing import FlaskClient
 import flask_kvsession as kvs
 from flask_kvsession.errors import ConfigurationError, LoginRequired
 
-from .conftest import Clock, CountCommands, Do, Keys, MakeApp, SignIn, store_of, token_of
+from .conftest import (
+    Clock,
+    CountCommands,
+    Do,
+    Keys,
+    MakeApp,
+    SignIn,
+    browser_with,
+    store_of,
+    token_of,
+)
 
 PushedOut = Callable[[], FlaskClient]
 
@@ -120,6 +130,20 @@ def test_a_session_that_is_gone_does_not_count(
     else:
         redis_client.delete(*[key for key in keys() if key.endswith(session_id[3:])])
     assert may_enter(one, sign_in(app)) == [True, True]
+
+
+def test_a_login_over_ones_own_session_counts_without_it(
+    make_app: MakeApp, sign_in: SignIn, clock: Clock
+) -> None:
+    """Where there are too many all the same, the one that is replaced is neither counted nor one of
+    those that are ended."""
+    old, browsers = make_app("old"), []
+    for _ in range(4):
+        browsers.append(sign_in(old))
+        clock.advance(minutes=10)
+    again = browser_with(make_app("new", max_sessions_per_user=2), token_of(browsers[3]))
+    again.post("/login/ada")
+    assert may_enter(again, *browsers[:3]) == [True, False, False, True]
 
 
 def test_a_lowered_limit_holds_from_the_next_login(
