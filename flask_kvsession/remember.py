@@ -81,9 +81,10 @@ def _carry_over(session: Session, cookie: str) -> None:
         return
     if session.user_id is None:
         session.take_over({_USER: user_id, _FRESH: False})
-        if current_user.get_id() != user_id:  # the app knows no such user any more
-            del session[_USER], session[_FRESH]
-            return
+        is_known = current_user.is_authenticated and str(current_user.get_id()) == user_id
+        if not is_known:  # by the app, any more
+            session.pop(_USER, None)
+            session.pop(_FRESH, None)
     if str(session.user_id) == user_id:
         session.permanent = True
 
