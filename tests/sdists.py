@@ -28,7 +28,8 @@ def unpack(name: str, release: str, kept_in: Path, into: Path) -> Path:
         _fetch(name, release, archive)
     with tarfile.open(archive) as opened:
         top = opened.getnames()[0].partition("/")[0]
-        opened.extractall(into, filter="data")
+        opened.extraction_filter = getattr(tarfile, "data_filter", None)  # new in Python 3.11.4
+        opened.extractall(into)
     return into / top
 
 

@@ -586,10 +586,10 @@ def test_a_session_is_freed_with_its_request(client: FlaskClient, path: str) -> 
     gc.collect()
     gc.disable()
     try:
-        before = sum(isinstance(held, Session) for held in gc.get_objects())
+        before = sum(type(held) is Session for held in gc.get_objects())
         for _ in range(5):
             client.get(path)
-        after = sum(isinstance(held, Session) for held in gc.get_objects())
+        after = sum(type(held) is Session for held in gc.get_objects())
     finally:
         gc.enable()
     assert after <= before
