@@ -29,8 +29,9 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /
 PATIENCE = 15.0
 
 HOLD = """
-import os, sys
+import os, signal, sys
 from flask_kvsession.embedded import EmbeddedServer
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell runs beside it
 server = EmbeddedServer(sys.argv[1])
 os.write(1, f"{server.socket_path}\\n".encode())
 sys.stdin.read()
