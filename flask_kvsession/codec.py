@@ -59,7 +59,11 @@ def decode(key: str, encoded: bytes) -> t.Any:
 def check_key(key: object) -> None:
     """Raises `UnstorableValue` unless `key` can be a key of the session."""
     if type(key) is not str:
-        raise UnstorableValue(f"A key of the session must be a str, not of type {_type_name(key)}.")
+        is_short = type(key) is int and key.bit_length() <= 64
+        which = f"session[{key}] cannot be: a" if is_short else "A"
+        raise UnstorableValue(
+            f"{which} key of the session must be a str, not of type {_type_name(key)}."
+        )
     _check_text(key, (None, key))
 
 

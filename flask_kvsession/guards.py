@@ -142,7 +142,8 @@ def url_of_view(setting: str, **query: t.Any) -> str | None:
         return url_for(endpoint, **query)
     except BuildError:
         raise ConfigurationError(
-            f"{key_of(setting)} is {endpoint!r}, and the app has no such endpoint."
+            f"{key_of(setting)} is {endpoint!r}, and the app has no such endpoint; give the"
+            " name of a view, such as 'auth.login', not its URL."
         ) from None
 
 

@@ -115,6 +115,7 @@ class Hold:
                 client=self._client,
                 remembered=permanent,
                 former=former,
+                after=self.session.ended,
                 data=data,
             )
             store.create(new := Stored.of(token.session_id, record), before)

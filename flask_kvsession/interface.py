@@ -38,7 +38,8 @@ def install(app: Flask) -> None:
     if kind is not SecureCookieSessionInterface:
         raise ConfigurationError(
             f"KVSESSION_AS_FLASK_SESSION needs flask.session for itself, and this app has a"
-            f" {kind.__module__}.{kind.__qualname__} for it already; remove that, or the setting."
+            f" {kind.__module__}.{kind.__qualname__} for it already; remove what has put it there,"
+            " such as Flask-Session's Session(app), or the setting."
         )
     app.session_interface = KVSessionInterface()
     app.url_value_preprocessors.setdefault(None, []).insert(0, _require_ours)
@@ -47,7 +48,9 @@ def install(app: Flask) -> None:
 def _require_ours(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
     """Another interface, put in place of ours afterwards, would save nothing of what is written."""
     if not isinstance(current_app.session_interface, KVSessionInterface):
+        kind = type(current_app.session_interface)
         raise ConfigurationError(
-            f"A {type(current_app.session_interface).__qualname__} was put in place of"
-            " Flask-KVSession-Redis's session interface; remove it, or KVSESSION_AS_FLASK_SESSION."
+            f"A {kind.__module__}.{kind.__qualname__} was put in place of Flask-KVSession-Redis's"
+            " session interface; remove what has put it there, such as Flask-Session's"
+            " Session(app), or KVSESSION_AS_FLASK_SESSION."
         )

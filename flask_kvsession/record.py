@@ -51,6 +51,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     agent: str | None = None
     remembered: bool = True
     former: Former | msgspec.UnsetType = msgspec.UNSET
+    after: str | msgspec.UnsetType = msgspec.UNSET
+    """Why the session before, in this visitor's browser, was ended from outside."""
     data: dict[str, msgspec.Raw] = {}
 
     @property
@@ -175,6 +177,7 @@ def new_record(
     remembered: bool = True,
     is_proved: bool = True,
     former: Former | None = None,
+    after: str | None = None,
     data: Mapping[str, bytes],
 ) -> Record:
     """A session that begins now: a user's when there is a user id, else a visitor's. It is fresh
@@ -190,6 +193,7 @@ def new_record(
         agent=client.agent,
         remembered=remembered,
         former=former or msgspec.UNSET,
+        after=after or msgspec.UNSET,
         data=_raw(data),
     )
 

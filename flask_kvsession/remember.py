@@ -13,7 +13,7 @@ from flask import after_this_request, current_app, request
 from .api import current_session
 from .errors import ConfigurationError
 from .request import is_current
-from .settings import RememberCookie
+from .settings import FLASK_LOGINS_FRESH, FLASK_LOGINS_USER, RememberCookie
 from .state import app_state
 
 if t.TYPE_CHECKING:
@@ -25,7 +25,6 @@ if t.TYPE_CHECKING:
 # What Flask-Login leaves in the session for its own hook at the end of the request, which takes it
 # out, and sets the cookie or clears it. As long as it says "clear", the cookie is not believed.
 _WISH, _SECONDS, _SET, _CLEAR, _NEITHER = "_remember", "_remember_seconds", "set", "clear", "kept"
-_USER, _FRESH = "_user_id", "_fresh"
 
 
 def remember_in_session(app: Flask) -> None:
@@ -40,10 +39,10 @@ def remember_in_session(app: Flask) -> None:
     Raises `ConfigurationError` unless Flask-Login's users are known to this package.
     """
     state = app_state(app)
-    if not state.given.as_flask_session or state.given.user_id_key != _USER:
+    if not state.given.as_flask_session or state.given.user_id_key != FLASK_LOGINS_USER:
         raise ConfigurationError(
             "remember_in_session is for Flask-Login's users; set KVSESSION_AS_FLASK_SESSION = True"
-            f' and KVSESSION_USER_ID_KEY = "{_USER}".'
+            f' and KVSESSIONFLASK_LOGINS_USER_ID_KEY = "{FLASK_LOGINS_USER}".'
         )
     from flask_login import user_logged_in  # type: ignore[import-untyped]
 
@@ -69,7 +68,7 @@ def _meet_cookie(session: Session, is_new: bool) -> None:
 def _after(response: Response) -> Response:
     """Flask-Login takes the wish itself for somebody's session, and notes that it is not fresh."""
     if not current_session.failure and not current_session.is_authenticated:
-        current_session.pop(_FRESH, None)
+        current_session.pop(FLASK_LOGINS_FRESH, None)
     return response
 
 
@@ -80,11 +79,11 @@ def _carry_over(session: Session, cookie: str) -> None:
     if user_id is None:
         return
     if session.user_id is None:
-        session.take_over({_USER: user_id, _FRESH: False})
+        session.take_over({FLASK_LOGINS_USER: user_id, FLASK_LOGINS_FRESH: False})
         is_known = current_user.is_authenticated and str(current_user.get_id()) == user_id
         if not is_known:  # by the app, any more
-            session.pop(_USER, None)
-            session.pop(_FRESH, None)
+            session.pop(FLASK_LOGINS_USER, None)
+            session.pop(FLASK_LOGINS_FRESH, None)
     if str(session.user_id) == user_id:
         session.permanent = True
 

@@ -15,7 +15,7 @@ from .errors import ConfigurationError, LoginRequired, StoreUnavailable
 from .hold import Hold
 from .record import Record
 from .session import Session
-from .settings import key_of
+from .settings import FLASK_LOGINS_FRESH, FLASK_LOGINS_USER, key_of
 from .state import AppState, app_state
 from .token import UserId, user_hash
 
@@ -24,8 +24,6 @@ if t.TYPE_CHECKING:
     from flask.wrappers import Request, Response
 
 _ATTRIBUTE = "_kvsession"
-_FRESH = "_fresh"
-"""Where Flask-Login keeps whether a password was given."""
 
 _SPEAKS_OF_THE_BODY = (
     "Accept-Ranges",
@@ -154,11 +152,15 @@ class RequestState:
         """Raises `ConfigurationError` where it is the app that signs users in and out: two ways to
         say who is signed in would contradict each other."""
         key = self._app.settings.user_id_key
-        if key is not None:
-            raise ConfigurationError(
-                f"{verb} is not for this app, since {key_of('user_id_key')} is {key!r}: assign"
-                f" session[{key!r}] to log in, and delete it to log out."
-            )
+        if key is None:
+            return
+        remedy = f"assign session[{key!r}] to log in, and delete it to log out"
+        if key == FLASK_LOGINS_USER:
+            remedy = f"call the {verb} of Flask-Login"
+        raise ConfigurationError(
+            f"{verb} of Flask-KVSession-Redis is not for this app, since {key_of('user_id_key')} is"
+            f" {key!r}; {remedy}."
+        )
 
     def _follow_user_id_key(self) -> bool:
         """Carries out the login or logout that the app's change of the key is; returns whether it
@@ -190,9 +192,9 @@ class RequestState:
     def _is_proved_by_key(self) -> bool:
         """Whether this request has said that the user is who they are. What was only carried over,
         or restored by Flask-Login's remember cookie, proves nothing."""
-        assigned, fresh = self.session.assigned, self.session.get(_FRESH)
+        assigned, fresh = self.session.assigned, self.session.get(FLASK_LOGINS_FRESH)
         is_assigned = self._app.settings.user_id_key in assigned
-        is_confirmed = _FRESH in assigned and fresh is True
+        is_confirmed = FLASK_LOGINS_FRESH in assigned and fresh is True
         return is_confirmed or (is_assigned and fresh is not False)
 
     def _luggage(self) -> Luggage:
@@ -204,7 +206,11 @@ class RequestState:
         """Whether Flask-Login's `confirm_login` was called: nothing else says so, but a login."""
         session = self.session
         is_by_key = self._app.settings.user_id_key is not None and session.is_authenticated
-        return is_by_key and _FRESH in session.assigned and session[_FRESH] is True
+        return (
+            is_by_key
+            and FLASK_LOGINS_FRESH in session.assigned
+            and session[FLASK_LOGINS_FRESH] is True
+        )
 
     def _log_out_by_key(self) -> None:
         """Ends the user's session. What data remain go on in a visitor's, unless there is a newer
@@ -239,6 +245,8 @@ class RequestState:
         changes, stored = self.session.changes(), self.session.stored
         if changes:
             self.session.modified = True  # tests look at it when a request is over
+        if FLASK_LOGINS_USER in self.session.assigned and not self.session.is_authenticated:
+            self._app.warn_of_flask_login()
         if self._follow_user_id_key():
             return
         if stored is None:

@@ -15,7 +15,7 @@ from datetime import datetime
 from . import codec, formerly, plain
 from .errors import KVSessionError, SessionTooLarge, StoreUnavailable, UnstorableValue
 from .record import Changes, Ended, Record, Stored, from_ms, size_of
-from .settings import Settings, in_ms, key_of
+from .settings import FLASK_LOGINS_FRESH, Settings, in_ms, key_of
 from .token import UserId, user_hash
 
 log = logging.getLogger("flask_kvsession")
@@ -165,7 +165,7 @@ class Session(MutableMapping[str, t.Any]):
         record = self._record()
         if record is None or record.authenticated is None or self.is_login_pending:
             return False
-        if self._settings.user_id_key is not None and self.get("_fresh") is False:
+        if self._settings.user_id_key is not None and self.get(FLASK_LOGINS_FRESH) is False:
             return False  # Flask-Login says so, of a client that has changed
         return self._now() - record.authenticated < in_ms(self._settings.fresh_for)
 
@@ -211,7 +211,8 @@ class Session(MutableMapping[str, t.Any]):
     @property
     def ended(self) -> str | None:
         """Why the session that this browser came with is no more, if it was ended from outside:
-        `"revoked"` or `"limit"`. None after logout and expiry, which leave nothing behind."""
+        `"revoked"` or `"limit"`; until somebody signs in. None after logout and expiry, which leave
+        nothing behind."""
         self._touch()
         return self._ended
 
@@ -387,9 +388,11 @@ class Session(MutableMapping[str, t.Any]):
             except StoreUnavailable as failure:
                 self.fail(failure)
                 raise
-            self._ended = held.ended if isinstance(held, Ended) else None
-            self.adopt(held if isinstance(held, Stored) else None)
-            self._loaded_id = self._stored.id if self._stored else None
+            if isinstance(held, Ended):
+                self._ended, held = held.ended, None
+            elif held:
+                self._ended, self._loaded_id = held.record.after or None, held.id
+            self.adopt(held)
             self._arrive()
             if self._settings.user_id_key is not None:
                 self._came_as = self._user_by_key()

@@ -23,7 +23,17 @@ from .errors import ConfigurationError
 from .record import Record
 from .token import UserId
 
-_KEYS_OF_FLASK = ("_flashes", "_fresh", "_id", "_permanent", "_remember", "_remember_seconds")
+FLASK_LOGINS_USER, FLASK_LOGINS_FRESH = "_user_id", "_fresh"
+"""The keys of the session under which Flask-Login keeps who is signed in, and whether a password
+was given for it."""
+_KEYS_OF_FLASK = (
+    FLASK_LOGINS_FRESH,
+    "_flashes",
+    "_id",
+    "_permanent",
+    "_remember",
+    "_remember_seconds",
+)
 
 PREFIX = "KVSESSION_"
 
@@ -51,10 +61,9 @@ class _Wrong(Exception):
 
 def _boolean(value: t.Any) -> bool:
     if not isinstance(value, bool):
-        raise _Wrong(
-            f"must be True or False, not {_shown(value)}; a value from the environment"
-            " is text and has to be converted first"
-        )
+        remedy = "; a value from the environment is text and has to be converted first"
+        is_text = isinstance(value, str)
+        raise _Wrong(f"must be True or False, not {_shown(value)}{remedy if is_text else ''}")
     return value
 
 
@@ -161,6 +170,11 @@ def _function(value: t.Any) -> t.Any:
 
 def _url(value: t.Any) -> str:
     # The URL may hold a password, also where it is malformed, so it is never quoted.
+    if value == "":
+        raise _Wrong(
+            "is empty; say where the server is, redis://HOST:6379/0 or embedded://PATH, or leave"
+            " the setting out"
+        )
     scheme = value.partition("://")[0] if isinstance(value, str) and "://" in value else ""
     if scheme in _LATER_SCHEMES:
         raise _Wrong(
@@ -176,8 +190,8 @@ def _url(value: t.Any) -> str:
     elif not _is_readable(value):
         raise _Wrong(
             "cannot be read; its form is redis://[[user]:password@]host[:port][/db][?option=value]"
-            " or unix://[[user]:password@]/path, and special characters of the password must be"
-            " quoted with urllib.parse.quote(password, safe='')"
+            " or unix://[[user]:password@]/path, where port and db are numbers, and special"
+            " characters of the password are quoted with urllib.parse.quote(password, safe='')"
         )
     return t.cast(str, value)
 
@@ -289,7 +303,7 @@ class Settings:
         given = {key: value for key, value in config.items() if key.startswith(PREFIX)}
         for key in given:
             if key not in known:
-                hint = _did_you_mean(key, known) or "; remove it"
+                hint = _did_you_mean(key, known) or "; see the README's list, or remove it"
                 raise ConfigurationError(_sentence(f"{key} is not a setting{hint}"))
         for key in formerly.CONFIG.keys() & config.keys():
             raise ConfigurationError(formerly.complain(key, formerly.CONFIG[key]))
@@ -301,13 +315,13 @@ class Settings:
                 )
         return cls(**{known[key]: value for key, value in given.items()})
 
-    def with_flasks_lifetime(self, lifetime: timedelta) -> Settings:
+    def with_flasks_lifetime(self, config: Mapping[str, t.Any]) -> Settings:
         """The same with Flask's `PERMANENT_SESSION_LIFETIME` as idle timeout, if `flask.session` is
         ours; it is no more than the absolute timeout then."""
         if not self.as_flask_session:
             return self
         try:
-            _duration(lifetime)
+            lifetime = _duration(config["PERMANENT_SESSION_LIFETIME"])
         except _Wrong as wrong:
             raise ConfigurationError(f"PERMANENT_SESSION_LIFETIME {wrong}.") from None
         given = t.cast("dict[str, t.Any]", vars(self)["_given"])
@@ -396,6 +410,11 @@ class Settings:
             )
 
     def _check_flask_session(self) -> None:
+        if self.user_id_key is not None and not self.as_flask_session:
+            raise ConfigurationError(
+                f"{key_of('user_id_key')} needs {key_of('as_flask_session')} True: otherwise what"
+                " the app says in flask.session is not seen; or sign users in with login_user()."
+            )
         if self.migrate_cookie_session and not self.as_flask_session:
             raise ConfigurationError(
                 f"{key_of('migrate_cookie_session')} needs {key_of('as_flask_session')} True:"
@@ -436,8 +455,11 @@ def in_ms(duration: timedelta) -> int:
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    by_stem = {name.removeprefix(PREFIX): name for name in known}
-    close = difflib.get_close_matches(word.removeprefix(PREFIX), by_stem, n=1, cutoff=0.75)
+    stem, by_stem = word.removeprefix(PREFIX), {name.removeprefix(PREFIX): name for name in known}
+    close = difflib.get_close_matches(stem, by_stem, n=1, cutoff=0.75)
+    longer = [name for name in by_stem if name.startswith(f"{stem}_")]
+    if not close and len(longer) == 1:
+        close = longer
     return f"; did you mean {by_stem[close[0]]}?" if close else ""
 
 

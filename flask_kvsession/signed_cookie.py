@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Mapping
 
 from flask.sessions import SecureCookieSessionInterface
 
 from .errors import ConfigurationError
+from .settings import FLASK_LOGINS_FRESH
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -16,13 +16,17 @@ if t.TYPE_CHECKING:
 _flasks = SecureCookieSessionInterface()
 
 
-def read(app: Flask, request: Request) -> Mapping[str, t.Any]:
+def read(app: Flask, request: Request) -> dict[str, t.Any]:
     """The data of a valid signed cookie that is no older than `PERMANENT_SESSION_LIFETIME`; empty
-    without one. Raises `ConfigurationError` where the app has no key to check it with."""
+    without one. A cookie proves nothing, so Flask-Login is not told that a password was given.
+    Raises `ConfigurationError` where the app has no key to check it with."""
     session = _flasks.open_session(app, request)
     if session is None:
         raise ConfigurationError(
             "KVSESSION_MIGRATE_COOKIE_SESSION needs the SECRET_KEY that the cookies were signed"
             " with; set it, or remove the setting when all have moved."
         )
-    return session
+    data = dict(session)
+    if FLASK_LOGINS_FRESH in data:
+        data[FLASK_LOGINS_FRESH] = False
+    return data

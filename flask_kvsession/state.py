@@ -17,7 +17,7 @@ from .connect import connect
 from .cookie import SessionCookie
 from .errors import ConfigurationError
 from .record import SessionInfo
-from .settings import Settings
+from .settings import FLASK_LOGINS_USER, Settings
 from .store import RedisClient, SessionStore
 
 if t.TYPE_CHECKING:
@@ -44,7 +44,7 @@ class AppState:
     """Called with each session that has just been loaded, and whether its browser may bring along
     what it had before this package."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _has_warned: bool = False
+    _warnings: set[str] = field(default_factory=set, repr=False)
 
     @property
     def app(self) -> Flask:
@@ -57,7 +57,7 @@ class AppState:
     def settings(self) -> Settings:
         """The settings, with Flask's own lifetime where that rules; it is often set after
         `init_app`, so this is settled at first use."""
-        return self.given.with_flasks_lifetime(self.app.permanent_session_lifetime)
+        return self.given.with_flasks_lifetime(self.app.config)
 
     @property
     def store(self) -> SessionStore:
@@ -83,16 +83,24 @@ class AppState:
 
     def warn_of_plain_http(self) -> None:
         """Says once that browsers will not send the cookie back."""
-        if self._has_warned:
-            return
-        self._has_warned = True
         key = "SESSION_COOKIE_SECURE" if self.given.as_flask_session else "KVSESSION_COOKIE_SECURE"
-        log.warning(
+        self._warn_once(
             "A login came over plain http, but the session cookie is Secure, so the browser will"
             " not send it back. Behind a proxy that speaks https, use"
-            " werkzeug.middleware.proxy_fix.ProxyFix; without https, set %s = False.",
-            key,
+            f" werkzeug.middleware.proxy_fix.ProxyFix; without https, set {key} = False."
         )
+
+    def warn_of_flask_login(self) -> None:
+        """Says once that who signs in by Flask-Login is unknown here."""
+        self._warn_once(
+            "Flask-Login has signed a user in whose sessions are neither listed nor revoked; set"
+            f' KVSESSION_USER_ID_KEY = "{FLASK_LOGINS_USER}".'
+        )
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warnings:
+            self._warnings.add(message)
+            log.warning(message)
 
     @cached_property
     def _store(self) -> SessionStore:
@@ -120,5 +128,5 @@ def app_state(app: Flask = current_app) -> AppState:
         return t.cast(AppState, app.extensions[EXTENSION])
     except KeyError:
         raise ConfigurationError(
-            "This app has no sessions; call KVSession(app), or kv.init_app(app)."
+            "This app has no sessions yet; call KVSession(app), or kv.init_app(app), first."
         ) from None

@@ -252,13 +252,14 @@ def test_the_absolute_timeout_caps_the_lifetime(make_app: MakeApp, clock: Clock)
     assert data_of(client) == {}
 
 
-@pytest.mark.parametrize("lifetime", [0, -1])
-def test_a_lifetime_that_cannot_work(make_app: MakeApp, lifetime: int) -> None:
-    """A lifetime of nothing is an error that names Flask's key."""
+@pytest.mark.parametrize("lifetime", [0, -1, "1 day", None])
+def test_a_lifetime_that_cannot_work(lifetime: t.Any) -> None:
+    """A lifetime of nothing is an error that names Flask's key, and what was given."""
     app = Flask("app")
     app.config.update(KVSESSION_AS_FLASK_SESSION=True, PERMANENT_SESSION_LIFETIME=lifetime)
-    with pytest.raises(ConfigurationError, match=r"^PERMANENT_SESSION_LIFETIME must be"):
+    with pytest.raises(ConfigurationError, match=r"^PERMANENT_SESSION_LIFETIME must be") as error:
         kvs.KVSession(app)
+    assert str(error.value).endswith(f" not {lifetime!r}.")
 
 
 @pytest.mark.parametrize(("first", "then"), [("yes", "no"), ("no", "yes")])
@@ -527,7 +528,7 @@ def test_another_session_interface_is_an_error() -> None:
     app = Flask("app")
     app.session_interface = Theirs()
     app.config["KVSESSION_AS_FLASK_SESSION"] = True
-    with pytest.raises(ConfigurationError, match=r"Theirs for it already; remove that"):
+    with pytest.raises(ConfigurationError, match=r"Theirs for it already; remove what"):
         kvs.KVSession(app)
     assert "kvsession" not in app.extensions
     del app.config["KVSESSION_AS_FLASK_SESSION"]

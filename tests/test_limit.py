@@ -180,6 +180,18 @@ class TestReason:
         do(first, lambda: seen.append(g.session.ended))
         assert seen == ["limit", None]
 
+    def test_a_visitor_s_session_goes_on_telling(self, pushed_out: PushedOut, do: Do) -> None:
+        """A message flashed before the sign-in page makes a visitor's session; it hides nothing."""
+        first = pushed_out()
+        seen: list[str | None] = []
+        do(first, lambda: g.session.update(message="please sign in"))
+        do(first, lambda: seen.append(g.session.ended))
+        do(first, lambda: g.session.update(message="once more"))
+        do(first, lambda: seen.append(g.session.ended))
+        first.post("/login/ada")
+        do(first, lambda: seen.append(g.session.ended))
+        assert seen == ["limit", "limit", None]
+
     def test_the_default_answer_tells_nobody(self, pushed_out: PushedOut) -> None:
         """Without a handler, the answer is that to anybody."""
         response = pushed_out().get("/me")

@@ -266,9 +266,13 @@ def test_it_needs_the_key(app: Flask) -> None:
         browser(app, "x").get("/see")
 
 
-def test_it_needs_flask_session() -> None:
-    """It is refused where `flask.session` is Flask's own."""
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("KVSESSION_MIGRATE_COOKIE_SESSION", True), ("KVSESSION_USER_ID_KEY", "user_id")],
+)
+def test_it_needs_flask_session(key: str, value: t.Any) -> None:
+    """What is about `flask.session` is refused where that is Flask's own."""
     app = Flask("app")
-    app.config["KVSESSION_MIGRATE_COOKIE_SESSION"] = True
-    with pytest.raises(ConfigurationError, match="needs KVSESSION_AS_FLASK_SESSION True"):
+    app.config[key] = value
+    with pytest.raises(ConfigurationError, match=f"^{key} needs KVSESSION_AS_FLASK_SESSION True"):
         kvs.KVSession(app)

@@ -136,7 +136,6 @@ ACCEPTED: list[tuple[str, t.Any, t.Any]] = [
     ("fresh_to_revoke", True, True),
     ("locate", nowhere, nowhere),
     ("as_flask_session", True, True),
-    ("user_id_key", "_user_id", "_user_id"),
     ("store_timeout", 0.25, SECOND / 4),
     ("max_session_bytes", 1, 1),
     ("record_ip", False, False),
@@ -352,6 +351,8 @@ def test_a_setting_of_a_later_version_is_unknown(name: str) -> None:
         ("MAX_SESSION_PER_USER", "MAX_SESSIONS_PER_USER"),
         ("PROTECTED_PATH", "PROTECTED_PATHS"),
         ("LOGINVIEW", "LOGIN_VIEW"),
+        ("REDIS", "REDIS_URL"),
+        ("MIGRATE", "MIGRATE_COOKIE_SESSION"),
     ],
 )
 def test_a_misspelt_key_is_told_what_it_should_be(misspelt: str, meant: str) -> None:
@@ -586,7 +587,9 @@ def test_a_url_that_redis_py_would_misread_is_refused(url: str) -> None:
 def test_what_is_no_url_is_told_the_schemes(url: t.Any) -> None:
     """The message for anything else says what the value must begin with."""
     message = str(refusal_of(redis_url=url))
-    assert message.startswith("KVSESSION_REDIS_URL ")
+    assert message.startswith(
+        "KVSESSION_REDIS_URL is empty" if url == "" else "KVSESSION_REDIS_URL "
+    )
     assert "embedded://" in message
 
 

@@ -212,13 +212,6 @@ class TestLogin:
         assert token_of(client, "session") == first
         assert [name for name, _ in told.signals] == ["user_logged_in", "session_renewed"]
 
-    def test_an_app_that_is_not_flasks(self, make_app: MakeApp, do: Do) -> None:
-        """The key works in `g.session` alone, too."""
-        app = make_app(user_id_key=KEY)
-        client = app.test_client()
-        client.post("/data", json={KEY: "ada"})
-        assert client.get("/me").get_json()["user"] == "ada"
-
     @pytest.mark.parametrize("value", ["ada", 42, 0, A_UUID, "a:b", "{a}", "x" * 10_000])
     def test_ids_keep_their_type(self, app: Flask, do: Do, value: t.Any) -> None:
         """A str, an int or a UUID comes back as it was, and is what list and revoke take."""

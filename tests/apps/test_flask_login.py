@@ -203,6 +203,19 @@ class TestDevices:
         assert [who(laptop), who(phone), who(phone, "/notes")] == ["ada", None, None]
         assert devices(laptop) == ["laptop"]
 
+    def test_the_sign_in_page_knows_why(self, app: Flask) -> None:
+        """Flask-Login flashes a message on the way there, which makes a visitor's session."""
+        laptop, phone = signed_in(app, "laptop"), signed_in(app, "phone")
+        sign_out_elsewhere(laptop, phone)
+        phone.get("/notes")
+        with phone:
+            phone.get("/login")
+            assert g.session.ended == "revoked"
+        log_in(phone)
+        with phone:
+            phone.get("/")
+            assert g.session.ended is None
+
     def test_signing_out_everywhere(self, app: Flask, keys: Keys) -> None:
         """All of a user's sessions can be ended at once, this one too."""
         laptop, phone = signed_in(app, "laptop"), signed_in(app, "phone")
@@ -304,10 +317,24 @@ class TestLogin:
         assert seen == [(None, False), ("ada", True)]
 
     def test_our_verbs_leave_it_to_flask_login(self, app: Flask, do: Do) -> None:
-        """`login_user` and `logout_user` of ours refuse, naming the key that says who it is."""
-        for verb in (lambda: kvs.login_user("ada"), kvs.logout_user):
-            with pytest.raises(ConfigurationError, match="_user_id"):
+        """`login_user` and `logout_user` of ours refuse, and name Flask-Login's."""
+        verbs = {"login_user": lambda: kvs.login_user("ada"), "logout_user": kvs.logout_user}
+        for name, verb in verbs.items():
+            with pytest.raises(ConfigurationError, match=rf"call the {name} of Flask-Login\.$"):
                 do(browser_of(app), verb)
+
+    @pytest.mark.parametrize(
+        ("key", "said"),
+        [("_user_id", False), ("user_id", True), (None, True)],
+    )
+    def test_a_wrong_key_is_told(
+        self, install: Install, caplog: pytest.LogCaptureFixture, key: str | None, said: bool
+    ) -> None:
+        """Without the key that Flask-Login uses nobody would be listed: once, the log says so."""
+        app = install(create_app(), key)
+        for _ in range(2):
+            log_in(browser_of(app))
+        assert caplog.text.count('set KVSESSION_USER_ID_KEY = "_user_id"') == said
 
     def test_it_is_announced(self, app: Flask) -> None:
         """Each login and logout is told by our signals too, once."""
@@ -448,7 +475,7 @@ def test_without_a_store(install: Install, socket_path: str, path: str) -> None:
 
 def test_a_deploy_signs_nobody_out(install: Install) -> None:
     """With `KVSESSION_MIGRATE_COOKIE_SESSION`, who was signed in by Flask's signed cookie stays so,
-    in a session that is listed and can be revoked, and is not fresh to us."""
+    in a session that is listed and can be revoked, and is not fresh: a cookie proves nothing."""
     before = signed_in(create_app())
     app = install(create_app(), "_user_id", migrate_cookie_session=True)
     laptop, phone = browser_of(app), signed_in(app, "phone")
@@ -458,6 +485,9 @@ def test_a_deploy_signs_nobody_out(install: Install) -> None:
     with laptop:
         laptop.get("/")
         assert not g.session.is_fresh
+    assert laptop.get("/payment").location.startswith("/confirm?")
+    laptop.post("/confirm", data={"password": PASSWORDS["ada"]})
+    assert who(laptop, "/payment") == "ada"
     assert devices(phone) == ["phone", "laptop"]
     sign_out_elsewhere(phone, laptop)
     assert who(laptop) is None

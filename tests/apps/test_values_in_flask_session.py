@@ -302,10 +302,11 @@ def test_what_would_not_come_back(shop: Shop, value: t.Any) -> None:
 
 @pytest.mark.parametrize("key", [1, None, b"a", ("a",)])
 def test_a_key_is_a_str(shop: Shop, key: t.Any) -> None:
-    """A key of the session that is no str is refused."""
+    """A key of the session that is no str is refused, and a number named."""
+    named = r"^session\[1\] cannot be" if key == 1 else "^A key of the session must be a str"
 
     def act() -> None:
-        with pytest.raises(UnstorableValue):
+        with pytest.raises(UnstorableValue, match=named):
             session[key] = 1
 
     shop(act)
