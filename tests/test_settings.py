@@ -363,6 +363,12 @@ def test_a_misspelt_key_is_told_what_it_should_be(misspelt: str, meant: str) -> 
     assert "s3cr3t" not in message
 
 
+def test_a_key_that_may_mean_several_is_told_none() -> None:
+    """What begins like many keys is sent to the list of them."""
+    message = str(refusal_of(COOKIE="x"))
+    assert message == "KVSESSION_COOKIE is not a setting; see the README's list, or remove it."
+
+
 @pytest.mark.parametrize("key", ["KVSESSION_", "KVSESSION_idle_timeout", "KVSESSION_REDIS_URL "])
 def test_a_key_of_our_prefix_that_is_none_of_ours_is_refused(key: str) -> None:
     """No key that begins like ours is passed over in silence."""
