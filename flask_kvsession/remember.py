@@ -7,8 +7,11 @@ nowhere but in the browser, so no revocation reaches it.
 from __future__ import annotations
 
 import typing as t
+from contextlib import suppress
 
 from flask import after_this_request, current_app, request
+from werkzeug.datastructures import ImmutableMultiDict
+from werkzeug.exceptions import HTTPException
 
 from .api import current_session
 from .errors import ConfigurationError
@@ -23,7 +26,7 @@ if t.TYPE_CHECKING:
     from .session import Session
 
 # What Flask-Login leaves in the session for its own hook at the end of the request, which takes it
-# out, and sets the cookie or clears it. As long as it says "clear", the cookie is not believed.
+# out, and sets the cookie or clears it.
 _WISH, _SECONDS, _SET, _CLEAR, _NEITHER = "_remember", "_remember_seconds", "set", "clear", "kept"
 
 
@@ -51,52 +54,71 @@ def remember_in_session(app: Flask) -> None:
 
 
 def _meet_cookie(session: Session, is_new: bool) -> None:
-    """Before anything else sees the session: Flask-Login asks it first, and then the cookie."""
+    """Before anything else sees the session: Flask-Login asks it first, and then the cookie, which
+    it must not find: it would believe it wherever the session is empty, by a revocation too."""
     if not is_current(session):
         return  # session_transaction() of a test client
-    cookie, value = _cookie()
+    cookie = RememberCookie.from_config(current_app.config)
+    value = request.cookies.get(cookie.name)
     if value is None:
         if cookie.is_sent_again and session.is_authenticated:
             session[_WISH] = _NEITHER
     elif hasattr(current_app, "login_manager"):
+        _hide(cookie)
         if is_new:
             _carry_over(session, value)
         session[_WISH] = _CLEAR
         after_this_request(_after)
 
 
+def _hide(cookie: RememberCookie) -> None:
+    others = [item for item in request.cookies.items(multi=True) if item[0] != cookie.name]
+    request.cookies = ImmutableMultiDict(others)
+
+
 def _after(response: Response) -> Response:
-    """Flask-Login takes the wish itself for somebody's session, and notes that it is not fresh."""
-    if not current_session.failure and not current_session.is_authenticated:
-        current_session.pop(FLASK_LOGINS_FRESH, None)
+    """A view that clears the session, or ends it, takes the wish away, too. And with the wish in it
+    Flask-Login takes a visitor's session for somebody's, and notes that it is not fresh."""
+    session = current_session
+    if session.failure:
+        return response
+    if not session.is_authenticated:
+        session.pop(FLASK_LOGINS_FRESH, None)
+    if session.get(_WISH) != _CLEAR:
+        session[_WISH] = _CLEAR
     return response
 
 
 def _carry_over(session: Session, cookie: str) -> None:
-    from flask_login import current_user, decode_cookie
+    from flask_login import decode_cookie
 
-    user_id = decode_cookie(cookie)
+    user_id = decode_cookie(cookie) if cookie.isascii() else None
     if user_id is None:
         return
     if session.user_id is None:
         session.take_over({FLASK_LOGINS_USER: user_id, FLASK_LOGINS_FRESH: False})
-        is_known = current_user.is_authenticated and str(current_user.get_id()) == user_id
-        if not is_known:  # by the app, any more
-            session.pop(FLASK_LOGINS_USER, None)
-            session.pop(FLASK_LOGINS_FRESH, None)
+        is_known = False
+        try:
+            is_known = _is_known(user_id)
+        finally:
+            if not is_known:  # by the app, any more
+                session.pop(FLASK_LOGINS_USER, None)
+                session.pop(FLASK_LOGINS_FRESH, None)
     if str(session.user_id) == user_id:
         session.permanent = True
 
 
+def _is_known(user_id: str) -> bool:
+    from flask_login import current_user
+
+    with suppress(HTTPException):  # a loader that looks users up by `get_or_404`
+        return current_user.is_authenticated and str(current_user.get_id()) == user_id
+    return False
+
+
 def _keep_wish(sender: Flask, **extra: t.Any) -> None:
-    session, (_, value) = current_session, _cookie()
+    session = current_session
     if session.get(_WISH) == _SET:
         session.pop(_SECONDS, None)
         session.permanent = True
-    session[_WISH] = _NEITHER if value is None else _CLEAR
-
-
-def _cookie() -> tuple[RememberCookie, str | None]:
-    """Flask-Login's cookie, and what this request has in it."""
-    cookie = RememberCookie.from_config(current_app.config)
-    return cookie, request.cookies.get(cookie.name)
+    session[_WISH] = _NEITHER

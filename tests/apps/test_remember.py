@@ -4,16 +4,18 @@ any other; there is no second cookie that would outlive its revocation."""
 from __future__ import annotations
 
 import typing as t
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from flask import Flask, g, request_started, session
+from flask import Flask, abort, current_app, g, request_started, session
 from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from flask_login import (  # type: ignore[import-untyped]
     current_user,
     decode_cookie,
     encode_cookie,
+    logout_user,
 )
 
 import flask_kvsession as kvs
@@ -31,7 +33,7 @@ from .conftest import (
     sign_out_elsewhere,
     token,
 )
-from .login_app import create_app
+from .login_app import User, create_app
 from .test_flask_login import REMEMBER, flashed, log_in, pytestmark, restart, signed_in, who
 
 __all__ = ["pytestmark"]
@@ -57,6 +59,15 @@ def make(install: Install) -> Make:
 @pytest.fixture
 def app(make: Make) -> Flask:
     return make()
+
+
+def clear() -> None:
+    session.clear()
+
+
+def leave() -> None:
+    logout_user()
+    session.clear()
 
 
 def with_old_cookie(app: Flask, name: str = "ada") -> FlaskClient:
@@ -232,12 +243,74 @@ class TestOldCookies:
         assert who(phone) is None
 
     @pytest.mark.parametrize("moving", [False, True])
-    def test_junk(self, make: Make, keys: Keys, moving: bool) -> None:
+    @pytest.mark.parametrize("value", ["ada|forged", "ada|é", "ada|\xff", "|", "", "ada"], ids=repr)
+    def test_junk(self, make: Make, keys: Keys, value: str, moving: bool) -> None:
         """A forged one signs nobody in and makes no session, honoured once or not at all."""
-        browser = browser_of(make(migrate_cookie_session=moving))
-        browser.set_cookie(REMEMBER, "ada|forged")
-        assert who(browser) is None
+        browser = make(migrate_cookie_session=moving).test_client(use_cookies=False)
+        for path in ("/", "/health"):
+            response = browser.get(path, headers={"Cookie": f"{REMEMBER}={value}"})
+            assert response.status_code == 200
+            assert "ada at" not in response.text
+            assert clears(*cookies_set(response, REMEMBER))
         assert keys() == set()
+
+    @pytest.mark.parametrize("moving", [False, True])
+    @pytest.mark.parametrize("end", [clear, kvs.revoke_all_sessions, leave])
+    def test_in_a_session_that_is_emptied(
+        self, make: Make, keys: Keys, end: Callable[[], None], moving: bool
+    ) -> None:
+        """Nor where the view empties or ends the session, and then asks for the user; the cookie
+        is cleared all the same."""
+        app = make(migrate_cookie_session=moving)
+
+        @app.post("/end")
+        def act() -> str:
+            end()
+            current_app.login_manager._load_user()  # type: ignore[attr-defined]
+            return str(current_user.is_authenticated)
+
+        browser = signed_in(app)
+        with app.app_context():
+            browser.set_cookie(REMEMBER, encode_cookie("ada"))
+        response = browser.post("/end")
+        assert response.text == "False"
+        assert clears(*cookies_set(response, REMEMBER))
+        assert who(browser) is None
+        assert not any(":u:" in key for key in keys())
+
+    def test_at_a_failed_login(self, app: Flask) -> None:
+        """Nor where a login view clears the session, finds the password wrong, and goes on."""
+
+        @app.post("/try")
+        def try_to() -> str:
+            session.clear()
+            return str(current_user.is_authenticated)
+
+        response = with_old_cookie(app).post("/try")
+        assert response.text == "False"
+        assert clears(*cookies_set(response, REMEMBER))
+
+    def test_an_app_that_refuses_its_user(self, make: Make, keys: Keys) -> None:
+        """One whose user the app refuses with an error page, as `get_or_404` does, signs nobody in
+        and is cleared."""
+        app = make(migrate_cookie_session=True)
+        app.login_manager.user_loader(lambda user_id: abort(404))  # type: ignore[attr-defined]
+        response = with_old_cookie(app).get("/")
+        assert (response.status_code, "nobody" in response.text) == (200, True)
+        assert clears(*cookies_set(response, REMEMBER))
+        assert keys() == set()
+
+    def test_an_app_that_cannot_load_its_user(self, make: Make, keys: Keys) -> None:
+        """Where the app fails to look its user up it signs nobody in, and stays for another try."""
+        app = make({"PROPAGATE_EXCEPTIONS": False}, migrate_cookie_session=True)
+        users = {"ada": User("ada")}
+        app.login_manager.user_loader(lambda user_id: users[user_id])  # type: ignore[attr-defined]
+        browser, ada = with_old_cookie(app), users.pop("ada")
+        response = browser.get("/")
+        assert (response.status_code, cookies_set(response, REMEMBER)) == (500, [])
+        assert keys() == set()
+        users["ada"] = ada
+        assert who(browser) == "ada"
 
     def test_of_a_user_who_is_gone(self, make: Make, keys: Keys) -> None:
         """One of a user whom the app no longer knows signs nobody in, also by our own guards, and
