@@ -69,7 +69,10 @@ class Luggage:
         encoded = self.loaded.encoded_data().get(MESSAGES) if self.loaded else None
         said = codec.decode(MESSAGES, encoded) if encoded else []
         messages = codec.decode(MESSAGES, all_said)
-        is_list = isinstance(said, list) and isinstance(messages, list)
-        if not is_list or messages[: len(said)] != said:
+        if not isinstance(said, list) or not isinstance(messages, list):
             return {}
-        return {MESSAGES: codec.encode(MESSAGES, messages[len(said) :])}
+        if messages[: len(said)] == said:
+            new = messages[len(said) :]
+        else:  # those before were taken out first
+            new = [message for message in messages if message not in said]
+        return {MESSAGES: codec.encode(MESSAGES, new)}

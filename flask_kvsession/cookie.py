@@ -70,9 +70,14 @@ class SessionCookie:
         Which of two the browser was given by us cannot be told, and the wrong guess would put a
         visitor into a session that somebody else planted.
         """
-        texts = set(request.cookies.getlist(self.name))
-        tokens = [token for text in texts if (token := Token.parse(text))]
+        tokens = self.tokens_in(request)
         return tokens[0] if len(tokens) == 1 else None
+
+    def tokens_in(self, request: Request) -> list[Token]:
+        """All that the request has in cookies of this name and could be a token; seldom more than
+        one."""
+        texts = set(request.cookies.getlist(self.name))
+        return [token for text in texts if (token := Token.parse(text))]
 
     def write(self, response: Response, token: Token, max_age: int | None) -> None:
         """Gives the browser this token for `max_age` seconds; None: until the browser is closed."""

@@ -38,6 +38,9 @@ class Hold:
         self.has_signed_data = False
         """Whether the browser has brought along what Flask's own session had left there."""
         self._app = app
+        self._secret: str | None = None
+        """The hash of what the browser's token opens its session with; another request may have
+        changed it since."""
         # Held in return, request and session would be freed by the garbage collector only.
         self._request, this = weakref.proxy(request), weakref.ref(self)
         self._news: list[tuple[NamedSignal, SessionInfo]] = []
@@ -152,13 +155,14 @@ class Hold:
             if loaded is None:
                 return None
             now, client, changes = store.now(), self._client, self.session.changes()
-            token, permanent = Token.for_session(loaded.id), self.session.permanent
+            token, permanent = Token.for_session(loaded.id), self.session.wants_permanent
 
             def change(current: Record) -> Record:
                 new = current.with_data(changes.applied_to(current.encoded_data()), self._own)
-                new = new.seen_at(now, client).remembered_as(permanent)
+                new = new.seen_at(now, client)
+                new = new if permanent is None else new.remembered_as(permanent)
                 new = new.authenticated_now(now) if confirm else new
-                return new if current.secret != loaded.record.secret else new.with_secret_of(token)
+                return new.with_secret_of(token) if current.secret == self._secret else new
 
             stored = store.update(loaded, change).stored
         if stored and token.matches(stored.record.secret):
@@ -240,16 +244,18 @@ class Hold:
         if token is None:
             return None
         try:
-            return self._app.store.load(token)
+            held = self._app.store.load(token)
         except StoreUnavailable as failure:
             _log_failure(failure)
             raise
+        self._secret = held.record.secret if isinstance(held, Stored) else None
+        return held
 
     def _arrive(self) -> None:
         """Takes over what the browser has from the time before this package. One that comes with a
         token has been here since: what it has left of old must not outlive a revocation."""
         is_moving = self._app.settings.migrate_cookie_session
-        is_new = is_moving and self._app.cookie.read(self._request) is None
+        is_new = is_moving and not self._app.cookie.tokens_in(self._request)
         if is_new:
             self.session.take_over(signed_cookie.read(self._app.app, self._request))
             self.has_signed_data = bool(self.session)
@@ -282,6 +288,7 @@ class Hold:
     def _become(self, stored: Stored, token: Token) -> None:
         """This browser's session is now `stored`, which it opens with `token`."""
         self.session.adopt(stored)
+        self._secret = stored.record.secret
         max_age = self._seconds_left(stored.record) if stored.record.remembered else None
         self.answer = partial(self._app.cookie.write, token=token, max_age=max_age)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import typing as t
 from collections.abc import Mapping
+from contextlib import suppress
 
 from flask import current_app, g, has_request_context, request
 
@@ -212,15 +213,24 @@ class RequestState:
             and session[FLASK_LOGINS_FRESH] is True
         )
 
+    def _is_ended_by_clearing(self) -> bool:
+        """Whether the browser's cookie has to go though it opens nothing: a signed one would bring
+        back what was cleared; and where that is a logout, the token may be one that another request
+        has just replaced, and the logout must not be for nothing."""
+        is_logout = self._app.settings.user_id_key is not None and self.session.is_cleared
+        return is_logout or self._hold.has_signed_data
+
     def _log_out_by_key(self) -> None:
         """Ends the user's session. What data remain go on in a visitor's, unless there is a newer
-        one or the session was ended from outside: then only what this request has set."""
+        one or the session was ended from outside: then only what this request has set. If that
+        cannot be written, the logout is done all the same."""
         luggage, permanent = self._luggage(), bool(self.session.wants_permanent)
         ended = self._hold.end()
         before = ended.record if ended else None
         remaining, former = luggage.into_visit(before)
         if remaining:
-            self._hold.begin_visit(remaining, permanent, before, former)
+            with suppress(StoreUnavailable):
+                self._hold.begin_visit(remaining, permanent, before, former)
 
     # The commit
 
@@ -252,8 +262,8 @@ class RequestState:
         if stored is None:
             if changes.set:
                 self._hold.begin_visit(changes.set, self.session.permanent)
-            elif self._hold.has_signed_data and not self.session:
-                self._hold.forget()  # or the signed cookie would bring back what was just cleared
+            elif not self.session and self._is_ended_by_clearing():
+                self._hold.forget()
             return
         if stored.record.is_visitors and changes and not self._changed(stored.record):
             stored = self._hold.end_visit(stored)

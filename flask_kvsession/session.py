@@ -7,9 +7,11 @@ the store or of HTTP.
 from __future__ import annotations
 
 import logging
+import threading
 import typing as t
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
+from copy import deepcopy
 from datetime import datetime
 
 from . import codec, formerly, plain
@@ -46,7 +48,9 @@ class Session(MutableMapping[str, t.Any]):
         self._arrive = arrive
         self._now = now
         self._settings = settings
+        self._loading = threading.RLock()
         self._is_loaded = False
+        self._is_ready = False
         self._is_closed = False
         self._failure: StoreUnavailable | None = None
         self._stored: Stored | None = None
@@ -105,8 +109,20 @@ class Session(MutableMapping[str, t.Any]):
         self._touch()
         return key in self._values
 
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self))
+
+    def popitem(self) -> tuple[str, t.Any]:
+        """Takes out the last item, as of a dict."""
+        for key in reversed(self):
+            return key, self.pop(key)
+        raise KeyError("the session is empty")
+
     def __or__(self, other: Mapping[str, t.Any]) -> dict[str, t.Any]:
         return dict(self) | dict(other)
+
+    def __ror__(self, other: Mapping[str, t.Any]) -> dict[str, t.Any]:
+        return dict(other) | dict(self)
 
     def __ior__(self, other: Mapping[str, t.Any]) -> t.Self:
         self.update(other)
@@ -116,12 +132,18 @@ class Session(MutableMapping[str, t.Any]):
         """What the session holds, as a dict."""
         return dict(self)
 
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, t.Any]) -> dict[str, t.Any]:
+        return deepcopy(dict(self), memo)
+
     def clear(self) -> None:
         """Removes all data, also what other requests put there since this one began."""
         self.require_open()
         self._values, self._sizes = {}, {}
         self._is_cleared = True
-        if self._settings.as_flask_session:
+        # What a hook has said before, of every page, is not said again in this request.
+        if self._settings.as_flask_session and self._wants_permanent is None:
             self._wants_permanent = False
         self._note_change()
 
@@ -286,6 +308,11 @@ class Session(MutableMapping[str, t.Any]):
         return frozenset(self._assigned & self._values.keys())
 
     @property
+    def is_cleared(self) -> bool:
+        """Whether `clear()` was called since the last load or write."""
+        return self._is_cleared
+
+    @property
     def failure(self) -> StoreUnavailable | None:
         """What the store failed with, so that nobody knows whose session this is."""
         return self._failure
@@ -382,21 +409,27 @@ class Session(MutableMapping[str, t.Any]):
     def _touch(self) -> Stored | None:
         if not self._is_closed:
             self.accessed = True
-        if not self._is_loaded:
-            try:
-                held = self._load()
-            except StoreUnavailable as failure:
-                self.fail(failure)
-                raise
-            if isinstance(held, Ended):
-                self._ended, held = held.ended, None
-            elif held:
-                self._ended, self._loaded_id = held.record.after or None, held.id
-            self.adopt(held)
-            self._arrive()
-            if self._settings.user_id_key is not None:
-                self._came_as = self._user_by_key()
+        if not self._is_ready:
+            with self._loading:  # a view may hand its request to a thread
+                if not self._is_loaded:
+                    self._open()
+                    self._is_ready = True
         return self._stored
+
+    def _open(self) -> None:
+        try:
+            held = self._load()
+        except StoreUnavailable as failure:
+            self.fail(failure)
+            raise
+        if isinstance(held, Ended):
+            self._ended, held = held.ended, None
+        elif held:
+            self._ended, self._loaded_id = held.record.after or None, held.id
+        self.adopt(held)
+        self._arrive()
+        if self._settings.user_id_key is not None:
+            self._came_as = self._user_by_key()
 
     def _user_by_key(self) -> str | None:
         user_id = self.user_id

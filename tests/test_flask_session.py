@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import threading
 import typing as t
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -14,6 +17,7 @@ from flask import (
     Response,
     abort,
     after_this_request,
+    copy_current_request_context,
     flash,
     g,
     get_flashed_messages,
@@ -30,6 +34,7 @@ from werkzeug.test import Client, TestResponse
 import flask_kvsession as kvs
 from flask_kvsession.errors import ConfigurationError, KVSessionError, StoreUnavailable
 from flask_kvsession.session import Session
+from flask_kvsession.store import SessionStore
 
 from .conftest import Clock, CountCommands, Do, Keys, MakeApp, attributes_of, close, token_of
 
@@ -282,6 +287,53 @@ def test_clearing_ends_permanence(client: FlaskClient) -> None:
     client.get("/clear")
     [cookie] = session_cookies(client.get("/set?a=1"))
     assert "Max-Age" not in cookie
+
+
+def test_permanent_on_every_page(app: Flask) -> None:
+    """Where a hook makes all sessions permanent, a login that clears the session first is so at
+    once: the next requests, of which there may be several, go on with its token."""
+
+    @app.before_request
+    def make_permanent() -> None:
+        session.permanent = True
+
+    @app.post("/login")
+    def login() -> str:
+        session.clear()
+        session["user_id"] = "ada"
+        return ""
+
+    client = app.test_client()
+    [cookie] = session_cookies(client.post("/login"))
+    assert "Max-Age" in cookie
+    assert not session_cookies(client.get("/get"))
+
+
+def test_threads_of_one_request(app: Flask, do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that get a view's request, and touch the session first at the same time, find one
+    session; what each puts there is kept."""
+    client = app.test_client()
+    client.get("/set?a=1")
+    load, both = SessionStore.load, threading.Barrier(2, timeout=0.2)
+
+    def load_together(*args: t.Any) -> t.Any:
+        with suppress(threading.BrokenBarrierError):
+            both.wait()
+        return load(*args)
+
+    monkeypatch.setattr(SessionStore, "load", load_together)
+
+    def act() -> None:
+        def put(key: str) -> None:
+            session[key] = 1
+
+        with ThreadPoolExecutor(2) as pool:
+            tasks = [pool.submit(copy_current_request_context(put), key) for key in "bc"]
+        for task in tasks:
+            task.result()
+
+    do(client, act)
+    assert data_of(client) == {"a": "1", "b": 1, "c": 1}
 
 
 def test_it_is_not_sent_again(client: FlaskClient, clock: Clock) -> None:

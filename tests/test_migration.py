@@ -209,7 +209,8 @@ def test_beside_a_token_it_is_nothing(app: Flask) -> None:
     [key] = store_of(app)._client.keys(f"{app.config['KVSESSION_KEY_PREFIX']}:*")
     store_of(app)._client.delete(key)
     late, old = app.test_client(use_cookies=False), signed_cookie(**DATA)
-    for cookies in (f"session={token}; session={old}", f"session={old}; session={token}"):
+    two = f"session={old}; session={token}; session={'x' * 62}"
+    for cookies in (f"session={token}; session={old}", f"session={old}; session={token}", two):
         assert late.get("/see", headers={"Cookie": cookies}).get_json()["user"] is None
 
 

@@ -149,6 +149,25 @@ def test_a_secret_changed_meanwhile_stays(
     assert parallel.get("/me").get_json()["data"] == {"x": 1}
 
 
+@pytest.mark.parametrize("rotate", [kvs.rotate_token, kvs.confirm_login])
+def test_nor_does_a_second_try(
+    app: Flask, sign_in: SignIn, do: Do, rotate: Callable[[], None]
+) -> None:
+    """A request whose rotation came too late does not replace the other's secret later on."""
+    browser = sign_in(app)
+    parallel = browser_with(app, token_of(browser))
+
+    def act() -> None:
+        assert g.session.is_authenticated
+        do(parallel, kvs.rotate_token)
+        rotate()
+        rotate()
+        g.session.permanent = False
+
+    assert not cookies_of(do(browser, act))
+    assert parallel.get("/me").status_code == 200
+
+
 @pytest.mark.parametrize("end", ["/logout", "/login/ada"])
 def test_brings_no_ended_session_back(app: Flask, sign_in: SignIn, do: Do, end: str) -> None:
     """A session that ended since it was loaded stays ended, and the browser gets no cookie."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 from collections.abc import Callable, Mapping, MutableMapping
+from copy import copy, deepcopy
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -49,6 +50,7 @@ OPERATIONS: dict[str, Act] = {
     "pop missing": lambda m: m.pop("missing"),
     "pop default": lambda m: m.pop("missing", 5),
     "popitem": lambda m: sorted(key for key, _ in [m.popitem() for _ in list(m)]),
+    "popitem takes the last": lambda m: (m.__setitem__("last", 1), m.popitem()),
     "popitem of nothing": lambda m: (m.clear(), m.popitem()),
     "clear": lambda m: m.clear(),
     "setdefault": lambda m: (m.setdefault("a", 9), m.setdefault("new", [])),
@@ -57,6 +59,10 @@ OPERATIONS: dict[str, Act] = {
     "update from pairs": lambda m: m.update([("a", 2), ("b", 3)]),
     "update by |=": lambda m: m.__ior__({"a": 2, "b": 3}) is m,
     "|": lambda m: m | {"a": 2, "b": 3},
+    "|, the other way": lambda m: {"a": 2, "b": 3} | m,
+    "reversed": lambda m: list(reversed(m)) == list(m)[::-1],
+    "copy": lambda m: copy(m),
+    "deepcopy": lambda m: (deepcopy(m), deepcopy(m).get("list") is m.get("list", 0)),
     "in place, a list": lambda m: m["list"].append({"x": []}),
     "in place, deep": lambda m: m["dict"]["deep"].update(er=[1]),
     "clear, then set": lambda m: (m.clear(), m.__setitem__("a", 1)),

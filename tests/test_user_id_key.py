@@ -189,6 +189,19 @@ class TestLogin:
         do(client, lambda: seen.extend(get_flashed_messages()))
         assert seen == ["Welcome, bob."]
 
+    def test_messages_after_those_were_shown(self, app: Flask, do: Do) -> None:
+        """So it does where the page of that request has shown those before."""
+        client = sign_in(app)
+        do(client, lambda: flash("Welcome, ada."))
+
+        def act() -> None:
+            get_flashed_messages()
+            session[KEY] = "bob"
+            flash("Welcome, bob.")
+
+        do(client, act)
+        assert data_of(client)["_flashes"] == [["message", "Welcome, bob."]]
+
     def test_the_tutorials_way(self, app: Flask, do: Do) -> None:
         """`clear()` and then assigning drops what a visitor had, and signs in."""
         client = app.test_client()
@@ -424,6 +437,22 @@ class TestFormerUsers:
         do(client, lambda: flash("Please sign in."))
         client.post("/in/bob")
         assert data_of(client) == {KEY: "bob"}
+
+    @pytest.mark.parametrize(
+        ("act", "cleared"),
+        [(lambda: session.clear(), True), (lambda: session.pop("x", None), False)],
+        ids=["clear", "look"],
+    )
+    def test_signing_out_with_a_token_of_before(
+        self, app: Flask, do: Do, act: Callable[[], None], cleared: bool
+    ) -> None:
+        """Another request may have rotated the token meanwhile: `clear()` takes the cookie away
+        though it opens nothing, or the logout would be for nothing. Nothing else does."""
+        client = sign_in(app)
+        late = browser(app, token_of(client, "session"))
+        do(client, kvs.confirm_login)
+        cookies = do(late, act).headers.getlist("Set-Cookie")
+        assert [("Max-Age=0" in cookie) for cookie in cookies] == ([True] if cleared else [])
 
     def test_signing_out_of_a_revoked_session(self, app: Flask, do: Do) -> None:
         """What a session held that was revoked meanwhile is not left to a visitor, but what the
@@ -673,7 +702,8 @@ class TestFailures:
     def test_a_visitors_session_that_cannot_follow(
         self, app: Flask, do: Do, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Where the logout was done and what remains could not be written, the cookie goes."""
+        """Where the logout was done and what remains could not be written, it stays done: with a
+        memory that is full nobody could sign out."""
         client = sign_in(app, cart=[1])
 
         def fail(*args: t.Any) -> t.NoReturn:
@@ -681,7 +711,7 @@ class TestFailures:
 
         monkeypatch.setattr(store_of(app), "create", fail)
         response = client.post("/out")
-        assert response.status_code == 503
+        assert response.status_code == 200
         assert token_of(client, "session") is None
         monkeypatch.undo()
         assert sessions_of(app, "ada") == []

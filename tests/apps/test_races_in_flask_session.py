@@ -120,6 +120,16 @@ def test_so_are_messages_and_data(stage: FlaskStage, ada: str) -> None:
     assert stage.data(ada) == {"user_id": "ada", "a": 0, "b": 1, "cart": {"things": ["pen"]}}
 
 
+@pytest.mark.parametrize("rotate", [kvs.rotate_token, kvs.confirm_login])
+def test_permanence_is_kept(app: Flask, stage: FlaskStage, ada: str, rotate: Act) -> None:
+    """A rotation beside a request that makes the session permanent leaves it so."""
+    release = stage.park(ada, rotate)
+    stage.do(ada, lambda: setattr(session, "permanent", True))
+    assert not cookies_set(release())
+    [stored] = store_of(app).sessions_of("ada")
+    assert stored.record.remembered
+
+
 def test_a_value_merely_read_is_not_written_back(stage: FlaskStage, ada: str) -> None:
     """A request that read a key, and changed another, leaves others' change of the first alone."""
     release = stage.park(ada, lambda: session.update(b=session["a"]))
