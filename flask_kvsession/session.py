@@ -50,7 +50,6 @@ class Session(MutableMapping[str, t.Any]):
         self._settings = settings
         self._loading = threading.RLock()
         self._is_loaded = False
-        self._is_ready = False
         self._is_closed = False
         self._failure: StoreUnavailable | None = None
         self._stored: Stored | None = None
@@ -409,11 +408,9 @@ class Session(MutableMapping[str, t.Any]):
     def _touch(self) -> Stored | None:
         if not self._is_closed:
             self.accessed = True
-        if not self._is_ready:
-            with self._loading:  # a view may hand its request to a thread
-                if not self._is_loaded:
-                    self._open()
-                    self._is_ready = True
+        with self._loading:  # a view may hand its request to threads
+            if not self._is_loaded:
+                self._open()
         return self._stored
 
     def _open(self) -> None:

@@ -281,6 +281,17 @@ def test_permanent_changes_later(client: FlaskClient, first: str, then: str) -> 
     assert not session_cookies(client.get(f"/set?b=3&permanent={then}"))
 
 
+def test_permanent_after_a_login(app: Flask, do: Do) -> None:
+    """What a request says of it after `login_user` is what its one cookie says."""
+
+    def act() -> None:
+        kvs.login_user("ada")
+        session.permanent = False
+
+    [cookie] = session_cookies(do(app.test_client(), act))
+    assert "Max-Age" not in cookie
+
+
 def test_clearing_ends_permanence(client: FlaskClient) -> None:
     """As in Flask, `clear()` takes `permanent` away with the data."""
     client.get("/set?a=1&permanent=yes")

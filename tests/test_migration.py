@@ -151,6 +151,23 @@ def test_a_logout_is_the_first_thing(app: Flask, keys: Keys) -> None:
     assert keys() == set()
 
 
+def test_emptied_it_goes(make_app: MakeApp, keys: Keys) -> None:
+    """So it is with what a visitor had, or it would come back with the next request."""
+    app = with_views(make_app(**MOVING | {"user_id_key": None}))
+    client = browser(app, signed_cookie(cart=[1]))
+    client.get("/out")
+    assert token_of(client, "session") is None
+    assert keys() == set()
+
+
+def test_what_is_not_to_be_saved_stays(app: Flask, keys: Keys, do: Do) -> None:
+    """`modified = False` keeps it from being carried over; the next request finds it again."""
+    client = browser(app, cookie := signed_cookie(cart=[1]))
+    do(client, lambda: setattr(session, "modified", False))
+    assert token_of(client, "session") == cookie
+    assert keys() == set()
+
+
 def test_untouched_it_stays(app: Flask, keys: Keys) -> None:
     """A page that does not touch the session carries nothing over."""
     client = browser(app, cookie := signed_cookie(**DATA))

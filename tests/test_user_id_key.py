@@ -189,6 +189,25 @@ class TestLogin:
         do(client, lambda: seen.extend(get_flashed_messages()))
         assert seen == ["Welcome, bob."]
 
+    @pytest.mark.parametrize(
+        ("before", "then", "left"),
+        [
+            ([["message", "Hi"]], [["message", "Hi"], ["message", "Hi"]], [["message", "Hi"]]),
+            ([["a", "1"], ["a", "2"]], [["a", "2"], ["b", "3"]], [["b", "3"]]),
+            ("text", [["a", "1"]], None),
+            ([["a", "1"]], 5, None),
+        ],
+    )
+    def test_what_is_new_among_messages(
+        self, app: Flask, before: t.Any, then: t.Any, left: t.Any
+    ) -> None:
+        """A message in the same words is new, one of those before is not, and what is no list of
+        messages stays behind."""
+        client = sign_in(app)
+        client.post("/put", json={"_flashes": before})
+        client.post("/in/bob", json={"_flashes": then})
+        assert data_of(client) == {KEY: "bob"} | ({"_flashes": left} if left else {})
+
     def test_messages_after_those_were_shown(self, app: Flask, do: Do) -> None:
         """So it does where the page of that request has shown those before."""
         client = sign_in(app)
