@@ -163,7 +163,12 @@ def test_emptied_it_goes(make_app: MakeApp, keys: Keys) -> None:
 def test_what_is_not_to_be_saved_stays(app: Flask, keys: Keys, do: Do) -> None:
     """`modified = False` keeps it from being carried over; the next request finds it again."""
     client = browser(app, cookie := signed_cookie(cart=[1]))
-    do(client, lambda: setattr(session, "modified", False))
+
+    def act() -> None:
+        assert session["cart"] == [1]
+        session.modified = False
+
+    do(client, act)
     assert token_of(client, "session") == cookie
     assert keys() == set()
 
