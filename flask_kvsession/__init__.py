@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from . import errors, formerly, signals
+from . import errors, renamed, signals
 from .api import (
     confirm_login,
     current_session,
@@ -60,6 +60,6 @@ if not t.TYPE_CHECKING:  # which would take any name then
     def __getattr__(name):
         """Says of a name of old what it is called now; as an ImportError, which alone keeps its
         message in a `from … import`."""
-        if name in formerly.EXPORTS:
-            raise ImportError(formerly.complain(name, formerly.EXPORTS[name]))
+        if name in renamed.EXPORTS:
+            raise ImportError(renamed.renamed_message(name, renamed.EXPORTS[name]))
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 import weakref
 
-from . import formerly, interface
+from . import interface, renamed
 from .connect import check_url
 from .errors import ConfigurationError
 from .guards import guard_paths
@@ -64,7 +64,7 @@ class KVSession:
 
         def __getattr__(self, name):
             """Says of a name of old what it is called now."""
-            formerly.complain_of_attribute(self, name)
+            renamed.raise_renamed_attribute(self, name)
 
 
 def _enter(endpoint: str | None, values: dict[str, t.Any] | None) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from copy import deepcopy
 from datetime import datetime
 
-from . import codec, formerly, plain
+from . import codec, plain, renamed
 from .errors import KVSessionError, SessionTooLarge, StoreUnavailable, UnstorableValue
 from .record import Changes, Ended, Record, Stored, from_ms, size_of
 from .settings import FLASK_LOGINS_FRESH, Settings, in_ms, key_of
@@ -150,7 +150,7 @@ class Session(MutableMapping[str, t.Any]):
 
         def __getattr__(self, name):
             """Says of a name of old what it is called now."""
-            formerly.complain_of_attribute(self, name)
+            renamed.raise_renamed_attribute(self, name)
 
     def __repr__(self) -> str:
         if not self._is_loaded:

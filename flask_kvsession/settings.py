@@ -18,7 +18,7 @@ from datetime import timedelta
 from inspect import iscoroutinefunction
 from urllib.parse import parse_qsl, urlsplit
 
-from . import formerly
+from . import renamed
 from .errors import ConfigurationError
 from .record import Record
 from .token import UserId
@@ -305,8 +305,8 @@ class Settings:
             if key not in known:
                 hint = _did_you_mean(key, known) or "; see the README's list, or remove it"
                 raise ConfigurationError(_sentence(f"{key} is not a setting{hint}"))
-        for key in formerly.CONFIG.keys() & config.keys():
-            raise ConfigurationError(formerly.complain(key, formerly.CONFIG[key]))
+        for key in renamed.CONFIG.keys() & config.keys():
+            raise ConfigurationError(renamed.renamed_message(key, renamed.CONFIG[key]))
         if given.get(key_of("as_flask_session")) is True:
             for name in _FLASKS_OWN.keys() & {known[key] for key in given}:
                 raise ConfigurationError(

@@ -21,7 +21,7 @@ ROWS = [
     ["request", "hold", "signed_cookie", "state"],
     ["store", "nearcache", "connect", "embedded", "cookie"],
     ["session", "settings"],
-    ["carry", "record", "plain", "codec", "token", "signals", "formerly", "errors"],
+    ["carry", "record", "plain", "codec", "token", "signals", "renamed", "errors"],
 ]
 """From top to bottom: a module may import what is below it, or to its right in its row."""
 
