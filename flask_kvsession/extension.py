@@ -45,7 +45,6 @@ class KVSession:
                 "This app has its sessions already; call KVSession(app), or kv.init_app(app), once."
             )
         settings = Settings.from_config(app.config)
-        settings.with_flasks_lifetime(app.config)
         if redis is None and settings.redis_url is not None:
             check_url(settings.redis_url)
         # The first hook before and the last one after, whatever was registered already: all the

@@ -19,7 +19,7 @@ from werkzeug.routing import BuildError
 from .api import current_session
 from .errors import ConfigurationError, FreshLoginRequired, LoginRequired, RoleRequired
 from .request import request_state
-from .settings import key_of
+from .settings import config_key
 from .state import app_state
 
 P = t.ParamSpec("P")
@@ -142,7 +142,7 @@ def url_of_view(setting: str, **query: t.Any) -> str | None:
         return url_for(endpoint, **query)
     except BuildError:
         raise ConfigurationError(
-            f"{key_of(setting)} is {endpoint!r}, and the app has no such endpoint; give the"
+            f"{config_key(setting)} is {endpoint!r}, and the app has no such endpoint; give the"
             " name of a view, such as 'auth.login', not its URL."
         ) from None
 

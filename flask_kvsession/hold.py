@@ -16,7 +16,7 @@ from .carry import MESSAGES, Carry
 from .errors import KVSessionError, StoreUnavailable
 from .record import Changes, Client, Ended, Former, Record, SessionInfo, Stored, new_record
 from .session import Session
-from .settings import in_ms
+from .settings import to_ms
 from .state import AppState
 from .store import SessionStore
 from .token import Token, UserId, new_session_id, user_hash
@@ -177,7 +177,7 @@ class Hold:
     def update(self, stored: Stored, changes: Changes) -> None:
         """Writes the changes, and that somebody was here."""
         now, client = self._app.store.now(), self._client
-        interval = in_ms(self._app.settings.renewal_interval)
+        interval = to_ms(self._app.settings.renewal_interval)
 
         def change(current: Record) -> Record | None:
             data = current.encoded_data()
@@ -297,7 +297,7 @@ class Hold:
         than when the record was made, so never more than all of it."""
         settings = self._app.settings
         left = settings.absolute_end(record) - self._app.store.now()
-        return math.ceil(min(left, in_ms(settings.absolute_timeout)) / 1000)
+        return math.ceil(min(left, to_ms(settings.absolute_timeout)) / 1000)
 
     @property
     def _own(self) -> Collection[str]:

@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException
 from .api import current_session
 from .errors import ConfigurationError
 from .request import is_current
-from .settings import FLASK_LOGINS_FRESH, FLASK_LOGINS_USER, RememberCookie
+from .settings import FLASK_LOGIN_FRESH_KEY, FLASK_LOGIN_USER_KEY, RememberCookie
 from .state import app_state
 
 if t.TYPE_CHECKING:
@@ -42,10 +42,10 @@ def remember_in_session(app: Flask) -> None:
     Raises `ConfigurationError` unless Flask-Login's users are known to this package.
     """
     state = app_state(app)
-    if not state.given.as_flask_session or state.given.user_id_key != FLASK_LOGINS_USER:
+    if not state.given.as_flask_session or state.given.user_id_key != FLASK_LOGIN_USER_KEY:
         raise ConfigurationError(
             "remember_in_session is for Flask-Login's users; set KVSESSION_AS_FLASK_SESSION = True"
-            f' and KVSESSIONFLASK_LOGINS_USER_ID_KEY = "{FLASK_LOGINS_USER}".'
+            f' and KVSESSION_USER_ID_KEY = "{FLASK_LOGIN_USER_KEY}".'
         )
     from flask_login import user_logged_in  # type: ignore[import-untyped]
 
@@ -61,7 +61,7 @@ def _meet_cookie(session: Session, is_new: bool) -> None:
     cookie = RememberCookie.from_config(current_app.config)
     value = request.cookies.get(cookie.name)
     if value is None:
-        if cookie.is_sent_again and session.is_authenticated:
+        if cookie.refresh_each_request and session.is_authenticated:
             session[_WISH] = _NEITHER
     elif hasattr(current_app, "login_manager"):
         _hide(cookie)
@@ -83,7 +83,7 @@ def _after(response: Response) -> Response:
     if session.failure:
         return response
     if not session.is_authenticated:
-        session.pop(FLASK_LOGINS_FRESH, None)
+        session.pop(FLASK_LOGIN_FRESH_KEY, None)
     if session.get(_WISH) != _CLEAR:
         session[_WISH] = _CLEAR
     return response
@@ -96,14 +96,14 @@ def _carry_over(session: Session, cookie: str) -> None:
     if user_id is None:
         return
     if session.user_id is None:
-        session.take_over({FLASK_LOGINS_USER: user_id, FLASK_LOGINS_FRESH: False})
+        session.take_over({FLASK_LOGIN_USER_KEY: user_id, FLASK_LOGIN_FRESH_KEY: False})
         is_known = False
         try:
             is_known = _is_known(user_id)
         finally:
             if not is_known:  # by the app, any more
-                session.pop(FLASK_LOGINS_USER, None)
-                session.pop(FLASK_LOGINS_FRESH, None)
+                session.pop(FLASK_LOGIN_USER_KEY, None)
+                session.pop(FLASK_LOGIN_FRESH_KEY, None)
     if str(session.user_id) == user_id:
         session.permanent = True
 

@@ -16,7 +16,7 @@ from .errors import ConfigurationError, LoginRequired, StoreUnavailable
 from .hold import Hold
 from .record import Record
 from .session import Session
-from .settings import FLASK_LOGINS_FRESH, FLASK_LOGINS_USER, key_of
+from .settings import FLASK_LOGIN_FRESH_KEY, FLASK_LOGIN_USER_KEY, config_key
 from .state import AppState, app_state
 from .token import UserId, user_hash
 
@@ -156,11 +156,11 @@ class RequestState:
         if key is None:
             return
         remedy = f"assign session[{key!r}] to log in, and delete it to log out"
-        if key == FLASK_LOGINS_USER:
+        if key == FLASK_LOGIN_USER_KEY:
             remedy = f"call the {verb} of Flask-Login"
         raise ConfigurationError(
-            f"{verb} of Flask-KVSession-Redis is not for this app, since {key_of('user_id_key')} is"
-            f" {key!r}; {remedy}."
+            f"{verb} of Flask-KVSession-Redis is not for this app, since"
+            f" {config_key('user_id_key')} is {key!r}; {remedy}."
         )
 
     def _follow_user_id_key(self) -> bool:
@@ -193,9 +193,9 @@ class RequestState:
     def _is_proved_by_key(self) -> bool:
         """Whether this request has said that the user is who they are. What was only carried over,
         or restored by Flask-Login's remember cookie, proves nothing."""
-        assigned, fresh = self.session.assigned, self.session.get(FLASK_LOGINS_FRESH)
+        assigned, fresh = self.session.assigned, self.session.get(FLASK_LOGIN_FRESH_KEY)
         is_assigned = self._app.settings.user_id_key in assigned
-        is_confirmed = FLASK_LOGINS_FRESH in assigned and fresh is True
+        is_confirmed = FLASK_LOGIN_FRESH_KEY in assigned and fresh is True
         return is_confirmed or (is_assigned and fresh is not False)
 
     def _luggage(self) -> Luggage:
@@ -209,8 +209,8 @@ class RequestState:
         is_by_key = self._app.settings.user_id_key is not None and session.is_authenticated
         return (
             is_by_key
-            and FLASK_LOGINS_FRESH in session.assigned
-            and session[FLASK_LOGINS_FRESH] is True
+            and FLASK_LOGIN_FRESH_KEY in session.assigned
+            and session[FLASK_LOGIN_FRESH_KEY] is True
         )
 
     def _is_ended_by_clearing(self) -> bool:
@@ -255,7 +255,7 @@ class RequestState:
         changes, stored = self.session.changes(), self.session.stored
         if changes:
             self.session.modified = True  # tests look at it when a request is over
-        if FLASK_LOGINS_USER in self.session.assigned and not self.session.is_authenticated:
+        if FLASK_LOGIN_USER_KEY in self.session.assigned and not self.session.is_authenticated:
             self._app.warn_of_flask_login()
         if self._follow_user_id_key():
             return

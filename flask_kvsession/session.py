@@ -17,7 +17,7 @@ from datetime import datetime
 from . import codec, plain, renamed
 from .errors import KVSessionError, SessionTooLarge, StoreUnavailable, UnstorableValue
 from .record import Changes, Ended, Record, Stored, from_ms, size_of
-from .settings import FLASK_LOGINS_FRESH, Settings, in_ms, key_of
+from .settings import FLASK_LOGIN_FRESH_KEY, Settings, config_key, to_ms
 from .token import UserId, user_hash
 
 log = logging.getLogger("flask_kvsession")
@@ -186,9 +186,9 @@ class Session(MutableMapping[str, t.Any]):
         record = self._record()
         if record is None or record.authenticated is None or self.is_login_pending:
             return False
-        if self._settings.user_id_key is not None and self.get(FLASK_LOGINS_FRESH) is False:
+        if self._settings.user_id_key is not None and self.get(FLASK_LOGIN_FRESH_KEY) is False:
             return False  # Flask-Login says so, of a client that has changed
-        return self._now() - record.authenticated < in_ms(self._settings.fresh_for)
+        return self._now() - record.authenticated < to_ms(self._settings.fresh_for)
 
     @property
     def created_at(self) -> datetime | None:
@@ -479,6 +479,6 @@ def _check_user_id(key: str, value: t.Any) -> None:
     if value is None or value == "" or _is_user_id(value):
         return
     raise ValueError(
-        f"session[{key!r}] is {key_of('user_id_key')}, so it must be a str, an int or a UUID, such"
-        f" as user.id, or None; a value of type {type(value).__name__} was given."
+        f"session[{key!r}] is {config_key('user_id_key')}, so it must be a str, an int or a UUID,"
+        f" such as user.id, or None; a value of type {type(value).__name__} was given."
     )

@@ -7,7 +7,7 @@ import typing as t
 from flask.sessions import SecureCookieSessionInterface
 
 from .errors import ConfigurationError
-from .settings import FLASK_LOGINS_FRESH
+from .settings import FLASK_LOGIN_FRESH_KEY
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -27,6 +27,6 @@ def read(app: Flask, request: Request) -> dict[str, t.Any]:
             " with; set it, or remove the setting when all have moved."
         )
     data = dict(session)
-    if FLASK_LOGINS_FRESH in data:
-        data[FLASK_LOGINS_FRESH] = False
+    if FLASK_LOGIN_FRESH_KEY in data:
+        data[FLASK_LOGIN_FRESH_KEY] = False
     return data

@@ -17,7 +17,7 @@ from .connect import connect
 from .cookie import SessionCookie
 from .errors import ConfigurationError
 from .record import SessionInfo
-from .settings import FLASK_LOGINS_USER, Settings
+from .settings import FLASK_LOGIN_USER_KEY, Settings
 from .store import RedisClient, SessionStore
 
 if t.TYPE_CHECKING:
@@ -55,9 +55,9 @@ class AppState:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings, with Flask's own lifetime where that rules; it is often set after
-        `init_app`, so this is settled at first use."""
-        return self.given.with_flasks_lifetime(self.app.config)
+        """The settings, read at first use if `flask.session` is this session, because Flask's
+        lifetime is often set after `init_app`."""
+        return Settings.from_config(self.app.config) if self.given.as_flask_session else self.given
 
     @property
     def store(self) -> SessionStore:
@@ -94,7 +94,7 @@ class AppState:
         """Says once that who signs in by Flask-Login is unknown here."""
         self._warn_once(
             "Flask-Login has signed a user in whose sessions are neither listed nor revoked; set"
-            f' KVSESSION_USER_ID_KEY = "{FLASK_LOGINS_USER}".'
+            f' KVSESSION_USER_ID_KEY = "{FLASK_LOGIN_USER_KEY}".'
         )
 
     def _warn_once(self, message: str) -> None:

@@ -21,7 +21,7 @@ from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
 from flask_kvsession.embedded import EmbeddedServer
-from flask_kvsession.settings import in_ms
+from flask_kvsession.settings import to_ms
 from flask_kvsession.state import AppState
 from flask_kvsession.store import ACTS, ServerClock, load_script
 
@@ -173,7 +173,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock, real = Clock(), ServerClock.now
-    monkeypatch.setattr(ServerClock, "now", lambda self: real(self) + in_ms(clock.ahead))
+    monkeypatch.setattr(ServerClock, "now", lambda self: real(self) + to_ms(clock.ahead))
     return clock
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flask_kvsession import Settings, __all__, signals
-from flask_kvsession.settings import PREFIX, key_of
+from flask_kvsession.settings import PREFIX, config_key
 
 ROOT = Path(__file__).parent.parent
 TESTS = ROOT / "tests"
@@ -30,7 +30,7 @@ def test_the_readme_names_every_setting() -> None:
     table = text[text.index("## Settings") : text.index("## Signals")]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     named = {f"{PREFIX}{word}" for row in rows for word in re.findall(r"`([A-Z_]+)`", row)}
-    assert named == {key_of(setting.name) for setting in dataclasses.fields(Settings)}
+    assert named == {config_key(setting.name) for setting in dataclasses.fields(Settings)}
 
 
 def test_the_readme_names_every_public_name() -> None:

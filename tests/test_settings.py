@@ -318,6 +318,120 @@ def test_settings_need_no_app() -> None:
         Settings(idle_timeot=60)  # type: ignore[call-arg]
 
 
+# Flask's lifetime
+
+FLASK_SESSION = {"KVSESSION_AS_FLASK_SESSION": True, "PERMANENT_SESSION_LIFETIME": DAY}
+
+
+@pytest.mark.parametrize(
+    ("config", "idle_timeout"),
+    [
+        ({"PERMANENT_SESSION_LIFETIME": 20 * DAY}, 20 * DAY),
+        ({"PERMANENT_SESSION_LIFETIME": 3600}, HOUR),
+        ({"PERMANENT_SESSION_LIFETIME": 31 * DAY}, 30 * DAY),
+        ({"KVSESSION_ABSOLUTE_TIMEOUT": 3600}, HOUR),
+        ({"KVSESSION_ABSOLUTE_TIMEOUT": None}, DAY),
+        ({"KVSESSION_AS_FLASK_SESSION": False}, 7 * DAY),
+    ],
+    ids=str,
+)
+def test_flask_lifetime_is_the_idle_timeout_of_flask_session(
+    config: dict[str, t.Any], idle_timeout: timedelta
+) -> None:
+    """Flask's lifetime applies to `flask.session` only, up to the absolute timeout."""
+    assert Settings.from_config(FLASK_SESSION | config).idle_timeout == idle_timeout
+
+
+def test_flask_lifetime_caps_the_timeouts_that_are_not_set() -> None:
+    """The other idle timeouts and the renewal interval follow from Flask's lifetime."""
+    settings = Settings.from_config(FLASK_SESSION | {"PERMANENT_SESSION_LIFETIME": 60})
+    assert settings.unremembered_timeout == settings.anonymous_timeout == MINUTE
+    assert settings.renewal_interval == MINUTE / 2
+
+
+def test_a_config_without_flask_lifetime_has_the_default_idle_timeout() -> None:
+    """A mapping that is not a Flask config need not hold Flask's settings."""
+    assert Settings.from_config({"KVSESSION_AS_FLASK_SESSION": True}).idle_timeout == 7 * DAY
+
+
+@pytest.mark.parametrize("lifetime", [None, 0, "3600", NAN])
+def test_an_invalid_flask_lifetime_is_refused_for_flask_session(lifetime: t.Any) -> None:
+    """The message names Flask's key, which is not read for other sessions."""
+    config = FLASK_SESSION | {"PERMANENT_SESSION_LIFETIME": lifetime}
+    with pytest.raises(ConfigurationError, match=r"^PERMANENT_SESSION_LIFETIME must be .*\.$"):
+        Settings.from_config(config)
+    assert Settings.from_config(config | {"KVSESSION_AS_FLASK_SESSION": False}) == Settings()
+
+
+def test_an_invalid_absolute_timeout_is_named_for_flask_session_too() -> None:
+    """The message names the absolute timeout and not the lifetime that it would cap."""
+    with pytest.raises(ConfigurationError, match=r"^KVSESSION_ABSOLUTE_TIMEOUT must be"):
+        Settings.from_config(FLASK_SESSION | {"KVSESSION_ABSOLUTE_TIMEOUT": "1"})
+
+
+# Settings that were changed
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ({}, {}, []),
+        ({}, {"IDLE_TIMEOUT": 60}, ["IDLE_TIMEOUT"]),
+        ({"IDLE_TIMEOUT": 60}, {}, ["IDLE_TIMEOUT"]),
+        ({"IDLE_TIMEOUT": 60}, {"IDLE_TIMEOUT": MINUTE}, []),
+        ({"PROTECTED_PATHS": ["/a"]}, {"PROTECTED_PATHS": ("/a",)}, []),
+        (
+            {"REDIS_URL": "redis://a"},
+            {"RECORD_IP": False, "PROTECTED_PATHS": ["/a/*"]},
+            ["PROTECTED_PATHS", "RECORD_IP", "REDIS_URL"],
+        ),
+        ({}, {"AS_FLASK_SESSION": True}, ["AS_FLASK_SESSION"]),
+        (
+            {"AS_FLASK_SESSION": True},
+            {"AS_FLASK_SESSION": True, "ABSOLUTE_TIMEOUT": 60},
+            ["ABSOLUTE_TIMEOUT"],
+        ),
+    ],
+    ids=str,
+)
+def test_changed_keys_are_the_config_keys_with_different_values(
+    before: dict[str, t.Any], after: dict[str, t.Any], changed: list[str]
+) -> None:
+    """Keys are reported for their normalised values; derived defaults are not reported."""
+    flask = {"PERMANENT_SESSION_LIFETIME": 31 * DAY}
+    one, two = (
+        Settings.from_config(flask | {key_of(name): value for name, value in values.items()})
+        for values in (before, after)
+    )
+    assert one.changed_keys(two) == two.changed_keys(one) == [key_of(name) for name in changed]
+
+
+def test_a_changed_flask_lifetime_is_no_changed_key() -> None:
+    """PERMANENT_SESSION_LIFETIME is often set after `init_app`, which must not be an error."""
+    one, two = (
+        Settings.from_config(FLASK_SESSION | {"PERMANENT_SESSION_LIFETIME": lifetime})
+        for lifetime in (HOUR, DAY)
+    )
+    assert one != two
+    assert one.changed_keys(two) == []
+
+
+def test_a_list_that_changes_in_place_is_a_changed_key() -> None:
+    """The settings keep a copy, so that a path that is appended later is noticed."""
+    config = {"KVSESSION_PROTECTED_PATHS": ["/a"]}
+    before = Settings.from_config(config)
+    config["KVSESSION_PROTECTED_PATHS"].append("/b")
+    assert before.protected_paths == ("/a",)
+    assert before.changed_keys(Settings.from_config(config)) == ["KVSESSION_PROTECTED_PATHS"]
+
+
+def test_the_user_id_key_is_reserved() -> None:
+    """Without a user id key no session key is reserved."""
+    assert Settings().reserved_keys == frozenset()
+    settings = Settings(as_flask_session=True, user_id_key="user_id")
+    assert settings.reserved_keys == {"user_id"}
+
+
 # Unknown keys
 
 LATER = [
@@ -366,7 +480,9 @@ def test_a_misspelt_key_is_told_what_it_should_be(misspelt: str, meant: str) -> 
 def test_a_key_that_may_mean_several_is_told_none() -> None:
     """What begins like many keys is sent to the list of them."""
     message = str(refusal_of(COOKIE="x"))
-    assert message == "KVSESSION_COOKIE is not a setting; see the README's list, or remove it."
+    assert message == (
+        "KVSESSION_COOKIE is not a setting; remove it, or see the list of settings in the README."
+    )
 
 
 @pytest.mark.parametrize("key", ["KVSESSION_", "KVSESSION_idle_timeout", "KVSESSION_REDIS_URL "])

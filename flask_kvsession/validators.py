@@ -1,0 +1,266 @@
+"""Checks of single values, one function for each kind of setting.
+
+Each function takes a value as a user wrote it and returns the normalised value. It raises
+`InvalidValue` if the value cannot be used. The functions know neither Flask nor the setting's name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import keyword
+import re
+import typing as t
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from inspect import iscoroutinefunction
+from urllib.parse import parse_qsl, urlsplit
+
+Validator = Callable[[t.Any], t.Any]
+
+MIN_DURATION, MAX_DURATION = timedelta(milliseconds=1), timedelta(days=36500)
+
+_URL_SCHEMES = ("redis", "rediss", "unix", "embedded")
+_SCHEMES_WITHOUT_SUPPORT = {"redis+sentinel": "Redis Sentinel", "redis+cluster": "Redis Cluster"}
+
+_HOST_NAME = r"(?=.{1,254}\Z)\.?[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*"
+_ORIGIN = r"[a-z][a-z0-9+.-]*://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9]\d{0,4})?"
+_ORIGIN_WITH_DEFAULT_PORT = r"http://.*:80|https://.*:443"
+
+_NAMES_OF_G_METHODS = ("get", "pop", "setdefault")
+_KEYS_WITH_ANOTHER_MEANING = (
+    "_flashes",
+    "_fresh",
+    "_id",
+    "_permanent",
+    "_remember",
+    "_remember_seconds",
+)
+"""Session keys that Flask and Flask-Login use for something else than the user's id."""
+
+
+class InvalidValue(ValueError):
+    """A value cannot be used.
+
+    The message is the end of a sentence, such as "must be True or False, not 1". The caller puts
+    the name of the setting before it.
+    """
+
+
+def optional(validator: Validator) -> Validator:
+    """A validator that also accepts None."""
+    return lambda value: None if value is None else validator(value)
+
+
+def text(pattern: str, requirement: str) -> Callable[[t.Any], str]:
+    """A validator for text that matches all of `pattern`; `requirement` is for the message."""
+
+    def validate(value: t.Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise InvalidValue(f"{requirement}, not {quoted(value)}")
+        return value
+
+    return validate
+
+
+def boolean(value: t.Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    remedy = ""
+    if isinstance(value, str):
+        remedy = (
+            "; an environment variable holds text, which must be converted first"
+            " (app.config.from_prefixed_env() converts true and false)"
+        )
+    raise InvalidValue(f"must be True or False, not {quoted(value)}{remedy}")
+
+
+def duration(value: t.Any) -> timedelta:
+    """A timedelta, or a number of seconds as a timedelta."""
+    if isinstance(value, timedelta):
+        converted = value
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            converted = timedelta(seconds=value)
+        except (OverflowError, ValueError):  # infinite, not a number, or too large
+            converted = timedelta.max
+    else:
+        raise InvalidValue(f"must be a timedelta or a number of seconds, not {quoted(value)}")
+    if not MIN_DURATION <= converted <= MAX_DURATION:
+        raise InvalidValue(f"must be from 1 millisecond to 100 years, not {quoted(value)}")
+    return converted
+
+
+def positive(value: t.Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidValue(f"must be a whole number of at least 1, not {quoted(value)}")
+    return value
+
+
+def session_limit(value: t.Any) -> t.Any:
+    """A positive number, or a function whose results the caller checks with `positive`."""
+    return value if callable(value) else positive(value)
+
+
+def ip_function(value: t.Any) -> t.Any:
+    """A function that takes an IP address, and is not a coroutine function."""
+    if not callable(value) or iscoroutinefunction(value):
+        raise InvalidValue(
+            f"must be a function (not async) that takes an IP address, not {quoted(value)}"
+        )
+    return value
+
+
+key_prefix = text(r"[A-Za-z0-9_.:-]+", "must consist of letters, digits and the characters _ . : -")
+endpoint = text(r".+", 'must be the name of an endpoint, such as "auth.login"')
+host_name = text(_HOST_NAME, "must be a host name without scheme and port, or None")
+cookie_path = text(
+    r"/[^;,\s\x00-\x20\x7f]*", 'must be a path that begins with "/" and has no space, ";" or ","'
+)
+_cookie_token = text(  # RFC 6265, 4.1.1, and RFC 9110, 5.6.2
+    r"[A-Za-z0-9!#$%&'*+.^_`|~-]+",
+    "must consist of the characters of a cookie name: letters, digits and !#$%&'*+-.^_`|~",
+)
+_session_key = text(r"(?s).+", 'must be a session key, such as "user_id"')
+
+
+def cookie_name(value: t.Any) -> str:
+    name = _cookie_token(value)
+    if name.lower().startswith(("__host-", "__secure-")):
+        raise InvalidValue(
+            "must not begin with __Host- or __Secure-, because the prefix is added automatically"
+            f" where the cookie may have it; remove the prefix from {quoted(value)}"
+        )
+    return name
+
+
+def samesite(value: t.Any) -> str:
+    """`Lax`, `Strict` or `None` as text, written in any case."""
+    words = {"lax": "Lax", "strict": "Strict", "none": "None"}
+    if not isinstance(value, str) or value.lower() not in words:
+        raise InvalidValue(f'must be "Lax", "Strict" or "None", not {quoted(value)}')
+    return words[value.lower()]
+
+
+def g_name(value: t.Any) -> str:
+    """A Python name that hides no attribute of `flask.g`."""
+    is_name = isinstance(value, str) and value.isidentifier() and not keyword.iskeyword(value)
+    if not is_name or value in _NAMES_OF_G_METHODS or value.startswith("__"):
+        raise InvalidValue(
+            "must be a Python name that is not an attribute of flask.g already, or None, not"
+            f" {quoted(value)}"
+        )
+    return t.cast(str, value)
+
+
+def user_id_key(value: t.Any) -> str:
+    key = _session_key(value)
+    if not key.isprintable():
+        raise InvalidValue(f"must consist of printable characters, not {quoted(value)}")
+    if key in _KEYS_WITH_ANOTHER_MEANING:
+        raise InvalidValue(
+            "must be the session key that holds the user's id; Flask or Flask-Login uses"
+            f" {quoted(value)} for something else"
+        )
+    return key
+
+
+def paths(value: t.Any) -> tuple[str, ...]:
+    """Paths such as `/profile`, or `/dashboard/*` for a path and everything below it."""
+    if not isinstance(value, tuple | list):
+        raise InvalidValue(
+            f'must be a tuple of paths such as ("/dashboard/*",), not {quoted(value)}'
+        )
+    for path in value:
+        stem = path.removesuffix("/*") if isinstance(path, str) else "*"
+        if "*" in stem or not path.startswith("/"):
+            raise InvalidValue(
+                f'must not contain {quoted(path)}: a path begins with "/", and "*" may only follow'
+                ' the last "/", as in "/dashboard/*"'
+            )
+    return tuple(value)
+
+
+def origins(value: t.Any) -> tuple[str, ...]:
+    """Origins as browsers send them in the `Origin` header (RFC 6454, 6.2)."""
+    if not isinstance(value, tuple | list):
+        example = '("https://admin.example.com",)'
+        raise InvalidValue(f"must be a tuple of origins such as {example}, not {quoted(value)}")
+    for origin in value:
+        is_origin = isinstance(origin, str) and re.fullmatch(_ORIGIN, origin, re.ASCII)
+        # Browsers never send the default port, so an origin with it would never match.
+        if not is_origin or re.fullmatch(_ORIGIN_WITH_DEFAULT_PORT, origin):
+            raise InvalidValue(
+                f"must not contain {quoted(origin)}: write scheme://host or scheme://host:port in"
+                " lower case, without a path and without the scheme's default port"
+            )
+    return tuple(value)
+
+
+def redis_url(value: t.Any) -> str:
+    """The URL of a Redis server. No message quotes the URL, because it may contain a password."""
+    if value == "":
+        raise InvalidValue(
+            "is empty; set it to redis://HOST:6379/0 or embedded://PATH, or remove the setting"
+        )
+    scheme = value.partition("://")[0] if isinstance(value, str) and "://" in value else ""
+    if scheme in _SCHEMES_WITHOUT_SUPPORT:
+        raise InvalidValue(
+            f"is a URL of {_SCHEMES_WITHOUT_SUPPORT[scheme]}, which this version does not support;"
+            " pass a redis-py client instead: KVSession(app, redis=client)"
+        )
+    if scheme not in _URL_SCHEMES:
+        known = ", ".join(f"{scheme}://" for scheme in _URL_SCHEMES)
+        raise InvalidValue(f"must begin with one of {known}{did_you_mean(scheme, _URL_SCHEMES)}")
+    if scheme == "embedded":
+        if value == "embedded://":
+            raise InvalidValue("has no folder; write embedded://PATH")
+    elif not _is_understood_by_redis_py(value):
+        raise InvalidValue(
+            "is malformed; write redis://[[user]:password@]host[:port][/db][?option=value] or"
+            " unix://[[user]:password@]/path, where port and db are numbers, and quote special"
+            " characters of the password with urllib.parse.quote(password, safe='')"
+        )
+    return t.cast(str, value)
+
+
+def _is_understood_by_redis_py(url: str) -> bool:
+    """Whether redis-py uses every part of the URL.
+
+    It silently ignores other parts. For example, an unquoted "/" in the password moves the rest of
+    the URL into the path, and redis-py then connects to another server.
+    """
+    try:
+        parts = urlsplit(url)
+        user, _, host = parts.netloc.rpartition("@")
+        is_valid = parts.port != 0 and not {"[", "]"} & set(user)
+        if parts.query:
+            parse_qsl(parts.query, strict_parsing=True)
+    except ValueError:
+        return False
+    path = r"(/\d*)?"
+    if parts.scheme == "unix":
+        is_valid, path = not host, r"/.+"
+    return is_valid and not parts.fragment and re.fullmatch(path, parts.path) is not None
+
+
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of a message that proposes the known word closest to `word`; "" if none is close.
+
+    A known word is close if its spelling is similar, or if it is the only one that continues `word`
+    after a "_". The message shows it after `prefix`.
+    """
+    candidates = list(known)
+    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.75)
+    longer = [name for name in candidates if name.startswith(f"{word}_")]
+    if not close and len(longer) == 1:
+        close = longer
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
+
+
+def quoted(value: t.Any) -> str:
+    """The value as a message shows it: its repr, of at most 200 characters."""
+    try:
+        shown = repr(value)
+    except Exception:  # an int with too many digits, or a broken __repr__
+        return f"a value of type {type(value).__name__}"
+    return shown if len(shown) <= 200 else f"{shown[:200]}…"
