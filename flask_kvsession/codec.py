@@ -1,10 +1,16 @@
-"""Values to JSON and back: a value comes back equal and of the same type, or is refused.
+"""Encodes session values as JSON and decodes them.
 
-The model is Flask's tagged JSON: what JSON cannot say is a one-item object whose key, the tag,
-begins with a space. It differs in three ways. Only exact types are taken, because a subclass
-would come back as its base. What merely looks alike is refused (NaN, int keys). The encoding is
-canonical: the same value gives the same bytes in every process, so comparing bytes tells
-whether a value has changed.
+A decoded value is equal to the original and has the same type. A value that cannot be restored in
+this way is refused when it is encoded.
+
+The format is similar to Flask's tagged JSON: a value of a type that JSON does not have becomes an
+object with one item, whose key is the tag of the type and begins with a space. There are three
+differences from Flask:
+
+- Only exact types are accepted, because a subclass would be decoded as its base class.
+- Values that JSON would change are refused: NaN, infinity, and keys that are not str.
+- The encoding is canonical: every process encodes a value to the same bytes. So comparing bytes
+  tells whether a value has changed.
 """
 
 from __future__ import annotations
@@ -24,12 +30,13 @@ from markupsafe import Markup
 from .errors import KVSessionError, UnstorableValue
 
 MAX_DEPTH = 100
-"""How deep lists and dicts may nest. Also what stops a list that contains itself."""
+"""How deep containers may be nested. The limit also stops at a list that contains itself."""
 
 _Place = tuple[t.Any, t.Any]
-"""Where a value stands: the place of what holds it (None at the top), and its key or index.
+"""The position of a value: the position of its container (None for the session), and its key or
+index there.
 
-A chain, because a path is written on every assignment and read only in an error.
+It is a linked list because every assignment builds it, and only an error message reads it.
 """
 
 _MAX_JSON_INT = 2**64 - 1
@@ -37,38 +44,39 @@ _MIN_JSON_INT = -(2**63)
 
 
 def encode(key: str, value: t.Any) -> bytes:
-    """The bytes that stand for `value` in the store.
+    """The bytes to store for `value`.
 
-    Raises `UnstorableValue`, naming `key` and the place inside the value, for what would not
-    come back equal and of the same type.
+    Raises `UnstorableValue` if decoding would not restore an equal value of the same type. The
+    message names `key` and the position inside the value.
     """
     return msgspec.json.encode(_to_json(value, (None, key), MAX_DEPTH))
 
 
 def decode(key: str, encoded: bytes) -> t.Any:
-    """The value that `encode` was given, made anew.
+    """A new value, equal to the one that was encoded.
 
-    Raises `KVSessionError` for bytes that `encode` never wrote, or a time zone unknown here.
+    Raises `KVSessionError` for bytes that `encode` did not write, and for a time zone that this
+    machine does not know.
     """
     try:
         return _from_json(msgspec.json.decode(encoded))
     except Exception as error:
-        raise KVSessionError(f"session[{key!r}] cannot be read back: {error}") from error
+        raise KVSessionError(f"session[{key!r}] cannot be decoded: {error}") from error
 
 
 def check_key(key: object) -> None:
-    """Raises `UnstorableValue` unless `key` can be a key of the session."""
+    """Raises `UnstorableValue` unless `key` can be a session key."""
     if type(key) is not str:
-        is_short = type(key) is int and key.bit_length() <= 64
-        which = f"session[{key}] cannot be: a" if is_short else "A"
+        is_short_int = type(key) is int and key.bit_length() <= 64
+        given = f"{key}, which is" if is_short_int else "a value"
         raise UnstorableValue(
-            f"{which} key of the session must be a str, not of type {_type_name(key)}."
+            f"A session key must be a str, not {given} of type {_type_name(key)}."
         )
     _check_text(key, (None, key))
 
 
 def encode_all(values: Mapping[str, t.Any]) -> dict[str, bytes]:
-    """Each value encoded, under its key; raises `UnstorableValue` as `encode` does."""
+    """The encoded values by their keys. Raises `UnstorableValue` for an invalid key or value."""
     for key in values:
         check_key(key)
     return {key: encode(key, value) for key, value in values.items()}
@@ -77,14 +85,15 @@ def encode_all(values: Mapping[str, t.Any]) -> dict[str, bytes]:
 def _to_json(value: t.Any, place: _Place, depth: int) -> t.Any:
     if depth == 0:
         raise UnstorableValue(
-            f"{_path(place)} is nested more than {MAX_DEPTH} levels deep, or contains itself."
+            f"{_path_to(place)} is nested more than {MAX_DEPTH} levels deep, or contains itself;"
+            " store a flatter value."
         )
     writer = _WRITERS.get(type(value))
     if writer is None:
         raise UnstorableValue(
-            f"{_path(place)} is of type {_type_name(value)}, which would not come back the same;"
-            " store plain values (str, int, float, bool, None, list, dict, tuple, set, bytes,"
-            " Decimal, UUID, Markup, date, datetime, timedelta), or build it from them when needed."
+            f"{_path_to(place)} is of type {_type_name(value)}, which cannot be stored; convert it"
+            " to str, int, float, bool, None, list, dict, tuple, set, bytes, Decimal, UUID, Markup,"
+            " date, datetime or timedelta."
         )
     return writer(value, place, depth - 1)
 
@@ -100,7 +109,7 @@ def _from_json(value: t.Any) -> t.Any:
     return {key: _from_json(item) for key, item in value.items()}
 
 
-# Writers: one for each exact type; `place` and `depth` are for what they hold.
+# Writers, one for each exact type. `place` and `depth` are for the items of a container.
 
 
 def _write_as_is(value: t.Any, place: _Place, depth: int) -> t.Any:
@@ -118,20 +127,20 @@ def _write_int(value: int, place: _Place, depth: int) -> t.Any:
     try:
         return {" i": str(value)}
     except ValueError:
-        raise UnstorableValue(f"{_path(place)} is an int of more than 4,300 digits.") from None
+        raise UnstorableValue(
+            f"{_path_to(place)} is an int of more than 4,300 digits; store a str."
+        ) from None
 
 
 def _write_float(value: float, place: _Place, depth: int) -> t.Any:
     if not math.isfinite(value):
-        raise UnstorableValue(
-            f"{_path(place)} is {value}, which JSON cannot say; store None or a str."
-        )
+        raise UnstorableValue(f"{_path_to(place)} is {value}; store None or a str.")
     return value
 
 
 def _write_decimal(value: Decimal, place: _Place, depth: int) -> t.Any:
     if not value.is_finite():
-        raise UnstorableValue(f"{_path(place)} is Decimal('{value}'); store None or a str.")
+        raise UnstorableValue(f"{_path_to(place)} is Decimal('{value}'); store None or a str.")
     return {" c": str(value)}
 
 
@@ -144,7 +153,7 @@ def _write_tuple(value: tuple[t.Any, ...], place: _Place, depth: int) -> t.Any:
 
 
 def _write_set(value: set[t.Any], place: _Place, depth: int) -> t.Any:
-    # A set has no order of its own, and what it shows differs between processes.
+    # The iteration order of a set differs between processes.
     items = [_to_json(item, (place, "…"), depth) for item in value]
     return {" s": sorted(items, key=msgspec.json.encode)}
 
@@ -153,23 +162,22 @@ def _write_dict(value: dict[t.Any, t.Any], place: _Place, depth: int) -> t.Any:
     for key in value:
         if type(key) is not str:
             raise UnstorableValue(
-                f"{_path(place)} has a key of type {_type_name(key)}; only str keys come back as"
-                " they were."
+                f"{_path_to(place)} has a key of type {_type_name(key)}; convert the keys to str."
             )
         _check_text(key, (place, key))
     written = {key: _to_json(item, (place, key), depth) for key, item in value.items()}
     if len(value) == 1 and next(iter(value)) in _READERS:
-        return {" o": next(iter(written.items()))}  # looks like a tag, so it is tagged itself
+        return {" o": next(iter(written.items()))}  # its key is a tag, so it needs a tag itself
     return written
 
 
 def _write_datetime(value: datetime, place: _Place, depth: int) -> t.Any:
     written = _datetime_parts(value)
-    # Exotic zones differ from every offset at some times (PEP 495), or are no zone at all.
+    # Some time zones of other libraries cannot be restored by name or offset (see PEP 495).
     if _read_datetime(written) != value:
         raise UnstorableValue(
-            f"{_path(place)} has a time zone that would not come back; use zoneinfo,"
-            " or .astimezone(timezone.utc)."
+            f"{_path_to(place)} has a time zone that cannot be stored; use zoneinfo.ZoneInfo, or"
+            " convert the datetime with .astimezone(timezone.utc)."
         )
     return {" d": written}
 
@@ -180,15 +188,18 @@ def _datetime_parts(value: datetime) -> str | list[t.Any]:
 
 
 def _zone_parts(value: datetime) -> str | list[int] | None:
-    """The zone by its name where it has one that everybody knows, else as an offset. By an offset
-    alone a time in the hour that a clock repeats would not come back equal."""
-    if isinstance(value.tzinfo, ZoneInfo) and _is_well_known(value.tzinfo):
+    """The name of a zone in the IANA database, otherwise the offset (days, seconds, microseconds).
+
+    The name is needed: with an offset alone, a time in the hour that a clock change repeats would
+    not be equal to the original.
+    """
+    if isinstance(value.tzinfo, ZoneInfo) and _is_in_iana_database(value.tzinfo):
         return value.tzinfo.key
     offset = value.utcoffset()
     return None if offset is None else [offset.days, offset.seconds, offset.microseconds]
 
 
-def _is_well_known(zone: ZoneInfo) -> bool:
+def _is_in_iana_database(zone: ZoneInfo) -> bool:
     try:
         return zone.key is not None and zone is ZoneInfo(zone.key)
     except (LookupError, OSError, ValueError):
@@ -236,7 +247,7 @@ _WRITERS: t.Final[dict[type, Callable[[t.Any, _Place, int], t.Any]]] = {
 }
 
 
-# Readers: one for each tag.
+# Readers, one for each tag.
 
 
 def _read_datetime(written: str | list[t.Any]) -> datetime:
@@ -267,7 +278,7 @@ _READERS: t.Final[dict[str, Callable[[t.Any], t.Any]]] = {
 }
 
 
-def _path(place: _Place | None) -> str:
+def _path_to(place: _Place | None) -> str:
     keys: list[t.Any] = []
     while place is not None:
         place, key = place
@@ -281,7 +292,8 @@ def _check_text(text: str, place: _Place) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise UnstorableValue(
-            f"{_path(place)} has a lone surrogate, which is no text; store bytes or repair the str."
+            f"{_path_to(place)} contains a lone surrogate, which UTF-8 cannot encode; store bytes,"
+            " or remove the surrogate."
         ) from None
 
 
