@@ -1,6 +1,7 @@
-"""Signals, each sent after the thing is done in Redis.
+"""Signals about sessions. Each is sent after the change is stored in Redis.
 
-The sender is the app; `session` is a `SessionInfo`. A receiver must take `**extra`:
+The sender is the app. The argument `session` is the `SessionInfo` of the session. A receiver must
+accept `**extra`, because later versions may add arguments:
 
     @user_logged_in.connect_via(app)
     def greet(app, session, **extra): ...
@@ -22,18 +23,21 @@ __all__ = [
 
 _signals = Namespace()
 
-user_logged_in = _signals.signal("user-logged-in", "A login made this session.")
+user_logged_in = _signals.signal("user-logged-in", "A user logged in with this new session.")
 user_logged_out = _signals.signal(
-    "user-logged-out", "This session's own browser ended it, by logging out or in anew."
+    "user-logged-out", "The session's own browser ended it, by a logout or by another login."
 )
 login_confirmed = _signals.signal(
-    "login-confirmed", "The user proved again who they are; the session is fresh."
+    "login-confirmed", "The user authenticated again, and the session is fresh."
 )
-session_renewed = _signals.signal("session-renewed", "Activity extended the idle timeout.")
+session_renewed = _signals.signal(
+    "session-renewed", "Activity extended the session's idle timeout."
+)
 token_rotated = _signals.signal("token-rotated", "The session has a new secret.")
 session_revoked = _signals.signal(
-    "session-revoked", "This session was ended from outside, or by the limit of sessions per user."
+    "session-revoked", "The session was ended from outside, or by the limit of sessions per user."
 )
 client_changed = _signals.signal(
-    "client-changed", "A renewal came from another IP address or user agent than the one before."
+    "client-changed",
+    "A request came from another IP address or user agent than the last recorded one.",
 )
