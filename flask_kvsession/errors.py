@@ -1,4 +1,4 @@
-"""Everything this package raises: one base, and children that each add one fact."""
+"""The exceptions of this package. All of them derive from `KVSessionError`."""
 
 from __future__ import annotations
 
@@ -24,36 +24,41 @@ __all__ = [
 
 
 class KVSessionError(Exception):
-    """The base of every error of this package."""
+    """The base class of every error of this package."""
 
 
 class ConfigurationError(KVSessionError):
-    """A setting, or the set-up of the extension, cannot work; the message says what to change."""
+    """A setting or the set-up of the extension is invalid. The message says what to change."""
 
 
 class UnstorableValue(KVSessionError, TypeError):
-    """A value would not come back from the store as it was given; the message names its key."""
+    """A value or key cannot be stored in the session. The message names it and the remedy."""
 
 
 class SessionTooLarge(KVSessionError, ValueError):
-    """The data would be larger than `KVSESSION_MAX_SESSION_BYTES`; the session stays as it was."""
+    """A write would make the data larger than `KVSESSION_MAX_SESSION_BYTES`.
+
+    The session is unchanged.
+    """
 
     @classmethod
-    def by(cls, cause: str, size: int, most: int) -> SessionTooLarge:
+    def caused_by(cls, write: str, size: int, limit: int) -> SessionTooLarge:
+        """The error for a write that would bring the data to `size` bytes."""
         return cls(
-            f"{cause} would bring the session's data to {size} bytes, and"
-            f" KVSESSION_MAX_SESSION_BYTES allows {most}; keep large things elsewhere and only"
+            f"{write} would make the session's data {size} bytes long, and"
+            f" KVSESSION_MAX_SESSION_BYTES allows {limit}; store large values elsewhere, and only"
             " their ids in the session."
         )
 
 
 class StoreUnavailable(KVSessionError, ServiceUnavailable):
-    """The store failed, so nobody knows who is signed in: 503 with `Retry-After`.
+    """The session store failed: 503 with `Retry-After: 1`.
 
-    The cookie is left as it is. Never raised for a session that merely does not exist.
+    Whether the user is signed in is unknown, so the browser keeps its cookie. Never raised for a
+    session that does not exist.
     """
 
-    description = "The session store cannot be reached just now. Please try again in a moment."
+    description = "The session store is unavailable. Please try again in a moment."
 
     def __init__(self, description: str | None = None, response: Response | None = None) -> None:
         super().__init__(description, response, retry_after=1)
@@ -64,8 +69,8 @@ class StoreUnavailable(KVSessionError, ServiceUnavailable):
         return [*super().get_headers(environ, scope), ("Cache-Control", "no-store")]
 
 
-class _Refusal(KVSessionError, HTTPException):
-    """A request that is refused: a short JSON body, unless a handler of the app says it better."""
+class _RequestRefused(KVSessionError, HTTPException):
+    """A guard refused the request. The body is JSON, unless the app has an error handler."""
 
     error: t.ClassVar[str]
 
@@ -77,7 +82,7 @@ class _Refusal(KVSessionError, HTTPException):
     def get_headers(
         self, environ: WSGIEnvironment | None = None, scope: dict[str, t.Any] | None = None
     ) -> list[tuple[str, str]]:
-        # The same URL redirects a browser and answers others, signed in or not: caches must know.
+        # The same URL redirects a browser, and its response depends on the session.
         return [
             ("Content-Type", "application/json"),
             ("Cache-Control", "no-store"),
@@ -85,11 +90,11 @@ class _Refusal(KVSessionError, HTTPException):
         ]
 
 
-class LoginRequired(_Refusal, Unauthorized):
-    """Nobody is signed in: 401.
+class LoginRequired(_RequestRefused, Unauthorized):
+    """No user is signed in: 401.
 
-    `ended` tells an app's handler why, where the session was ended from outside: `"revoked"`
-    or `"limit"`; it is None for a visitor and after expiry.
+    `ended` says why, for the app's error handler: `"revoked"` or `"limit"` if the session was ended
+    from outside. It is None for an anonymous session and after expiry.
     """
 
     error = "Unauthorized"
@@ -106,15 +111,15 @@ class LoginRequired(_Refusal, Unauthorized):
         self.ended = ended
 
 
-class FreshLoginRequired(_Refusal, Unauthorized):
-    """Somebody is signed in but proved it too long ago: 401. See `confirm_login`."""
+class FreshLoginRequired(_RequestRefused, Unauthorized):
+    """The user is signed in, but authenticated too long ago: 401. See `confirm_login`."""
 
     error = "FreshLoginRequired"
     description = "Please confirm your password."
 
 
-class RoleRequired(_Refusal, Forbidden):
-    """Somebody is signed in but has none of the roles asked for: 403."""
+class RoleRequired(_RequestRefused, Forbidden):
+    """The user is signed in, but has none of the required roles: 403."""
 
     error = "Forbidden"
     description = "This account may not do that."

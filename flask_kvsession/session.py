@@ -463,7 +463,7 @@ class Session(MutableMapping[str, t.Any]):
         before = sum(self._sizes.values())
         size, most = before - self._sizes.get(key, 0) + new_size, self._settings.max_session_bytes
         if size > max(before, most):
-            raise SessionTooLarge.by(f"session[{key!r:.100}]", size, most)
+            raise SessionTooLarge.caused_by(f"session[{key!r:.100}]", size, most)
 
 
 def _is_user_id(value: t.Any) -> bool:

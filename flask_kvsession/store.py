@@ -319,7 +319,7 @@ class SessionStore:
         """Refuses data that are too large, unless they were larger before."""
         size, most = new.data_size, self._settings.max_session_bytes
         if size > most and (old is None or size > old.data_size):
-            raise SessionTooLarge.by("This write", size, most)
+            raise SessionTooLarge.caused_by("This write", size, most)
 
     def _until_deadline(self) -> Iterator[None]:
         """As many tries as the time for one store call allows, and at least one."""
