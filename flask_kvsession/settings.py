@@ -23,7 +23,7 @@ PREFIX = "KVSESSION_"
 FLASK_LOGIN_USER_KEY = "_user_id"
 """The session key in which Flask-Login keeps the user's id."""
 FLASK_LOGIN_FRESH_KEY = "_fresh"
-"""The session key in which Flask-Login keeps whether the user has just authenticated."""
+"""The session key in which Flask-Login keeps False if its remember cookie signed the user in."""
 
 _FLASK_LIFETIME = "PERMANENT_SESSION_LIFETIME"
 _FLASK_SETTINGS = {
@@ -75,7 +75,7 @@ class Settings:
     idle_timeout: timedelta = _timeout(timedelta(days=7))
     """How long a session lives without activity."""
     absolute_timeout: timedelta = _timeout(timedelta(days=30))
-    """How long a session lives after the login, whatever its activity."""
+    """How long a session lives after it was created, whatever its activity."""
     unremembered_timeout: timedelta = _timeout(timedelta(hours=12))
     """The idle timeout after a login with `remember=False`."""
     anonymous_timeout: timedelta = _timeout(timedelta(days=1))

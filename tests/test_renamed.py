@@ -1,4 +1,4 @@
-"""The names of the old Flask-KVSession lead to the new ones."""
+"""Names of Flask-KVSession raise an error that says what replaces them."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ GUIDE = Path(__file__).parent.parent / "docs" / "flask-session.md"
 
 
 @pytest.mark.parametrize("name", renamed.EXPORTS)
-def test_an_old_import_says_the_new_name(name: str) -> None:
-    """`from flask_kvsession import` an old name fails with a sentence that has the new one."""
+def test_import_of_an_old_name_says_what_replaces_it(name: str) -> None:
+    """The `ImportError` names the old name and its replacement."""
     with pytest.raises(ImportError, match=f"^{name} is a name of Flask-KVSession.*it is .*\\.$"):
         exec(f"from flask_kvsession import {name}", {})
 
 
-def test_other_names_are_missing_as_ever() -> None:
-    """What never was is the error that Python gives."""
+def test_import_of_an_unknown_name_raises_the_usual_error() -> None:
+    """A name that never existed gets the message of Python itself."""
     with pytest.raises(ImportError, match="cannot import name 'nonsense'"):
         exec("from flask_kvsession import nonsense", {})
     assert not hasattr(importlib.import_module("flask_kvsession"), "nonsense")
 
 
 @pytest.mark.parametrize("name", renamed.ATTRIBUTES)
-def test_an_old_method_says_the_new_name(name: str) -> None:
-    """A method of the old session or extension fails with a sentence that has the new one."""
+def test_use_of_an_old_attribute_says_what_replaces_it(name: str) -> None:
+    """The `AttributeError` of session and extension names the old name and its replacement."""
     session = Session(lambda: None, lambda: 0, Settings())
     for thing in (session, kvs.KVSession()):
         with pytest.raises(AttributeError, match=f"^{name} is a name of Flask-KVSession"):
@@ -43,8 +43,8 @@ def test_an_old_method_says_the_new_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("key", renamed.CONFIG)
-def test_an_old_setting_is_refused(key: str) -> None:
-    """A setting that would be without effect is an error when the app is set up."""
+def test_an_old_config_key_is_refused(key: str) -> None:
+    """`init_app` raises for a key that would have no effect."""
     app = Flask("app")
     app.config[key] = 64
     with pytest.raises(ConfigurationError, match=f"^{key} is a name of Flask-KVSession.*remove it"):
@@ -52,6 +52,6 @@ def test_an_old_setting_is_refused(key: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*renamed.EXPORTS, *renamed.CONFIG, "regenerate", "destroy"])
-def test_the_guide_names_it(name: str) -> None:
-    """The table of the guide has every name of old."""
+def test_the_guide_names_every_old_name(name: str) -> None:
+    """The migration table in `docs/flask-session.md` is complete."""
     assert name in GUIDE.read_text()
