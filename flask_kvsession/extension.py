@@ -6,7 +6,7 @@ import typing as t
 import weakref
 
 from . import interface, renamed
-from .connect import check_url
+from .connection import check_url
 from .errors import ConfigurationError
 from .guards import guard_paths
 from .request import request_state

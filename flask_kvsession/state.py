@@ -13,7 +13,7 @@ from functools import cached_property
 from flask import current_app
 
 from . import signals
-from .connect import connect
+from .connection import connect
 from .cookie import SessionCookie
 from .errors import ConfigurationError
 from .record import SessionInfo

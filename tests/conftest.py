@@ -20,7 +20,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
-from flask_kvsession.embedded import EmbeddedServer
+from flask_kvsession.connection import EmbeddedServer
 from flask_kvsession.settings import to_ms
 from flask_kvsession.state import AppState
 from flask_kvsession.store import ACTS, ServerClock, load_script

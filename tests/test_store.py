@@ -18,7 +18,7 @@ from flask.testing import FlaskClient
 from redis.crc import key_slot
 
 import flask_kvsession as kvs
-from flask_kvsession.embedded import find_binary
+from flask_kvsession.connection.embedded import find_binary
 from flask_kvsession.record import Client, Stored, new_record
 from flask_kvsession.store import ACTS, load_script
 from flask_kvsession.token import Token, new_session_id, user_hash

@@ -17,7 +17,7 @@ import pytest
 from flask.sessions import SecureCookieSessionInterface
 
 import flask_kvsession as kvs
-from flask_kvsession.embedded import EmbeddedServer
+from flask_kvsession.connection import EmbeddedServer
 from flask_kvsession.interface import KVSessionInterface
 
 done = {"apps": 0, "sessions": 0}
