@@ -1,8 +1,9 @@
-"""The devices pages: where am I signed in, is that me, and out with it. For people and as JSON.
+"""The devices pages: a user sees where they are signed in, and signs devices out.
 
-`views` answers requests, `describe` makes "Firefox on Linux" of a user agent, `texts` lets an app
-translate, `geo` names the place of an IP address. The templates are `templates/kvsession/*.html`,
-the JSON is described by `openapi.json`.
+Every URL answers with a page or with JSON. `views` answers the requests, `describe` turns a user
+agent into "Firefox on Linux", `texts` translates into the app's language, and `geo` names the
+place of an IP address. The templates are in `templates/kvsession/`; `static/openapi.json`
+describes the JSON.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What a person reads of a session: "Firefox on Linux", "5 minutes ago".
+"""Describe a session for people: "Firefox on Linux", "5 minutes ago".
 
-Both are better with the extra `[devices]`, and plainer without: the user agent as it came, and
-the exact time. Neither library is imported before there is something to describe.
+The extra `[devices]` installs the two libraries for this. Without them the pages show the user
+agent unchanged and the exact time. The libraries are imported at the first description, so that an
+app that never shows the pages does not load them.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ if t.TYPE_CHECKING:
 
 Kind = t.Literal["computer", "phone", "tablet", "program", "unknown"]
 
-_SYSTEMS = {"Mac OS X": "macOS"}
-_APPLES = ("iPhone", "iPad")
-_BROWSERS = {"Mobile Safari UI/WKWebView": "App", "Chrome Mobile WebView": "App"}
-_SAME_BROWSER = re.compile(r"^Headless|\b(Mobile|iOS)\b")
+_SYSTEM_NAMES = {"Mac OS X": "macOS"}
+_APPLE_MODELS = ("iPhone", "iPad")
+_BROWSER_NAMES = {"Mobile Safari UI/WKWebView": "App", "Chrome Mobile WebView": "App"}
+_VARIANT_WORDS = re.compile(r"^Headless|\b(Mobile|iOS)\b")
 _MOBILE = re.compile(r"\bMobile\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a user agent tells of itself. Families only: the versions in it are frozen, and lie."""
+    """What a user agent says about itself: names without versions.
+
+    Browsers no longer update the versions in the user agent, so the versions are often wrong.
+    """
 
     browser: str | None = None
     system: str | None = None
@@ -33,7 +37,7 @@ class Device:
 
     @property
     def name(self) -> str | None:
-        """In English; the pages put it together in the app's language."""
+        """The name in English. The pages build the name in the app's language themselves."""
         if self.browser and self.system:
             return f"{self.browser} on {self.system}"
         return self.browser or self.system
@@ -48,37 +52,38 @@ def describe(user_agent: str | None) -> Device:
         import ua_parser
     except ImportError:
         return Device(browser=user_agent)
-    return _read(user_agent, ua_parser.parse(user_agent))
+    return _device_from(user_agent, ua_parser.parse(user_agent))
 
 
 def ago(moment: datetime) -> str | None:
-    """How long ago that was, in words; None without the library that has them."""
+    """The time since `moment` in words, at least "a minute ago". None without humanize."""
     try:
         import humanize
     except ImportError:
         return None
-    # What the server's clock is ahead of this worker's would read as "from now".
+    # `moment` comes from the store's clock. If that clock is ahead of this worker's clock, the
+    # difference is negative and humanize would say "from now".
     passed = max(datetime.now(UTC) - moment, timedelta(minutes=1))
     return humanize.naturaltime(passed, minimum_unit="seconds")
 
 
-def _read(user_agent: str, found: Result) -> Device:
-    browser = found.user_agent.family if found.user_agent else None
-    system = found.os.family if found.os else None
-    model = found.device.family if found.device else ""
+def _device_from(user_agent: str, parsed: Result) -> Device:
+    browser = parsed.user_agent.family if parsed.user_agent else None
+    system = parsed.os.family if parsed.os else None
+    model = parsed.device.family if parsed.device else ""
     if browser is None and system is None:
-        # Of "MyApp/2.1 (build 7)" the first word is a better name than none.
+        # The parser does not know it. For "MyApp/2.1 (build 7)" the name is "MyApp".
         return Device(browser=user_agent.partition("/")[0][:40].strip() or None)
     return Device(
-        browser=_tidy(browser) if browser else None,
-        system=model if model in _APPLES else _SYSTEMS.get(system or "", system),
+        browser=_browser_name(browser) if browser else None,
+        system=model if model in _APPLE_MODELS else _SYSTEM_NAMES.get(system or "", system),
         kind=_kind(user_agent, model, system),
     )
 
 
-def _tidy(browser: str) -> str:
-    """One name for one browser: what it runs on is told beside it."""
-    return _BROWSERS.get(browser) or _SAME_BROWSER.sub("", browser).strip() or browser
+def _browser_name(family: str) -> str:
+    """One name for all variants of a browser: the pages show the system beside it."""
+    return _BROWSER_NAMES.get(family) or _VARIANT_WORDS.sub("", family).strip() or family
 
 
 def _kind(user_agent: str, model: str, system: str | None) -> Kind:

@@ -1,7 +1,8 @@
-"""The pages' texts in the app's language, where its Jinja environment can translate.
+"""Translate the pages' texts with the app's `gettext` and `ngettext`, if its Jinja has them.
 
-Flask-Babel and Jinja's own i18n extension put `gettext` and `ngettext` there. `{% trans %}` would
-not even compile without the extension, so the templates call these functions instead.
+Flask-Babel and Jinja's i18n extension add these two functions to the Jinja environment. The
+templates call `translate` and `ntranslate` instead of `{% trans %}`, because `{% trans %}` does not
+compile without that extension.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from markupsafe import Markup, escape
 
 @pass_context
 def translate(context: Context, message: str, **values: t.Any) -> Markup:
-    """The message in the app's language, with its values put in, and escaped."""
-    return _translated(context, "gettext", (message,), message, values)
+    """The message in the app's language, with its values escaped and inserted."""
+    return _call_gettext(context, "gettext", (message,), message, values)
 
 
 @pass_context
 def ntranslate(context: Context, singular: str, plural: str, num: int, **values: t.Any) -> Markup:
-    """The same for a number of things, which is `%(num)d` in the message."""
+    """Like `translate`, for a message with a number: `%(num)d` is replaced by `num`."""
     english = singular if num == 1 else plural
-    return _translated(context, "ngettext", (singular, plural, num), english, values, num=num)
+    return _call_gettext(context, "ngettext", (singular, plural, num), english, values, num=num)
 
 
-def _translated(
+def _call_gettext(
     context: Context,
     name: str,
     args: tuple[t.Any, ...],
@@ -38,7 +39,8 @@ def _translated(
     if function is None:
         return Markup(english) % {**values, **number}
     if getattr(context.environment, "newstyle_gettext", False):
-        # Such a function puts the values in and adds the number itself, and may escape nothing.
-        safe = {key: escape(value) for key, value in values.items()}
-        return Markup(context.call(function, *args, **safe))
+        # A newstyle function inserts the values and the number itself. Escape the values here,
+        # because Flask-Babel's functions do not.
+        escaped = {key: escape(value) for key, value in values.items()}
+        return Markup(context.call(function, *args, **escaped))
     return Markup(context.call(function, *args)) % {**values, **number}

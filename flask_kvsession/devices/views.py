@@ -1,8 +1,9 @@
-"""The requests of the devices pages. They speak the thin verbs that any app's views speak.
+"""The views of the devices pages. They use the same public functions as an app's own views.
 
-Every answer is a page or JSON, as `Accept` asks. What changes something is a post (or DELETE),
-comes from no other site, and leads back to the list with the number of ended sessions in the URL:
-`flash()` would need a `flask.session`, which an app may not have.
+Every view answers with a page or with JSON, as the request's `Accept` asks. A request that ends
+sessions is a POST or a DELETE and must not come from another site. A browser is then redirected to
+the list, with the number of ended sessions in the URL. `flash()` is not used for that number,
+because it needs a `flask.session`, which an app may not have.
 """
 
 from __future__ import annotations
@@ -45,16 +46,17 @@ from .texts import ntranslate, translate
 log = logging.getLogger("flask_kvsession")
 
 PER_PAGE = 20
-"""How many other sessions a page shows; the JSON has them all."""
+"""How many of the other sessions one page shows. The JSON has all of them."""
 
-# It goes with our own base page only: an app's layout may need what this forbids. No form-action:
-# browsers hold it against the redirect too, and the app may sign in on another site.
+# Sent only with our own base page: an app's layout may need what this policy forbids. It has no
+# form-action, because browsers also apply form-action to the redirect after a form, and an app's
+# sign-in page may be on another site.
 POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 LOCATE_SECONDS = 1.0
-"""How long one answer may wait for the names of places."""
+"""How many seconds one response may spend on the names of places."""
 
 P = t.ParamSpec("P")
 
@@ -62,14 +64,15 @@ sessions_blueprint = Blueprint(
     "kvsession",
     __name__,
     static_folder="static",
-    static_url_path="/kvsession-static",  # below "" or "/" too, where the app's own is "/static"
+    # Not "/static": with an empty prefix, that is the URL of the app's own static files.
+    static_url_path="/kvsession-static",
     template_folder="templates",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One session as the pages show it."""
+    """One session, as the templates show it."""
 
     session: SessionInfo
     device: Device
@@ -77,14 +80,14 @@ class Row:
     ago: str | None
 
 
-# Around every view
+# Before and after every view
 
 sessions_blueprint.before_request(cross_origin_guard)
 
 
 @sessions_blueprint.after_request
 def add_headers(response: Response) -> Response:
-    """No cache keeps a page, and no other site embeds one (OWASP ASVS 5.0, 3.5.8 and 14.3.2)."""
+    """Forbid caching, and embedding by other sites (OWASP ASVS 5.0, 3.5.8 and 14.3.2)."""
     response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
     response.headers["X-Content-Type-Options"] = "nosniff"
     if not str(request.endpoint).endswith(".static"):
@@ -93,13 +96,16 @@ def add_headers(response: Response) -> Response:
     return response
 
 
-def may_revoke(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
-    """Lets in who is signed in, and with `KVSESSION_FRESH_TO_REVOKE` has lately proved it; a
-    browser comes back to the list, where the form was, and is told to choose again."""
+def revocation_guard(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
+    """Require a login, and a fresh one with `KVSESSION_FRESH_TO_REVOKE`.
+
+    After signing in or confirming, a browser returns to the list, and the user has to choose
+    again: the browser does not repeat the POST.
+    """
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
-        url_of_view("login_view")  # one that is not there is an error before anything has ended
+        url_of_view("login_view")  # raises for an unknown endpoint, before anything is ended
         if app_state().settings.fresh_to_revoke:
             _require_fresh_login()
         else:
@@ -113,13 +119,13 @@ def _require_fresh_login() -> None:
     try:
         require_fresh_login(back_to=_list_url(confirmed=1))
     except FreshLoginRequired as refusal:
-        if wants_page() and not _can_confirm():
-            refusal.response = _page("stale.html", back_to=_list_url())
+        if wants_page() and not _has_confirm_view():
+            refusal.response = _render_page("stale.html", back_to=_list_url())
             refusal.response.status_code = 401
         raise
 
 
-def _can_confirm() -> bool:
+def _has_confirm_view() -> bool:
     return app_state().settings.confirm_view is not None
 
 
@@ -129,96 +135,101 @@ def _can_confirm() -> bool:
 @sessions_blueprint.get("/")
 @login_required
 def index() -> ResponseReturnValue:
-    """Where the user is signed in: the current session first, the rest by last activity."""
+    """List the user's sessions: the current one first, the others by last activity."""
     sessions = list_sessions()
-    current = [session for session in sessions if session.is_current] or [_current()]
+    current = [session for session in sessions if session.is_current] or [_current_session_info()]
     others = [session for session in sessions if not session.is_current]
     locate = _Locator()
     if not wants_page():
         return {"sessions": [_as_json(session, locate) for session in current + others]}
 
     pages = max(1, -(-len(others) // PER_PAGE))
-    page = min(_number("page") or 1, pages)
+    page = min(_number_in_query("page") or 1, pages)
     shown = others[(page - 1) * PER_PAGE : page * PER_PAGE]
-    return _page(
+    return _render_page(
         "sessions.html",
         current=[_row(session, locate) for session in current] if page == 1 else [],
         others=[_row(session, locate) for session in shown],
         others_count=len(others),
         page=page,
         pages=pages,
-        ended=_number("ended"),
-        confirmed=_number("confirmed"),
+        ended=_number_in_query("ended"),
+        confirmed=_number_in_query("confirmed"),
         asks_password=app_state().settings.fresh_to_revoke and not current_session.is_fresh,
-        can_confirm=_can_confirm(),
+        can_confirm=_has_confirm_view(),
     )
 
 
 @sessions_blueprint.post("/<session_id>/revoke")
 @sessions_blueprint.delete("/<session_id>", endpoint="delete")
-@may_revoke
+@revocation_guard
 def revoke(session_id: str) -> ResponseReturnValue:
-    """Ends one of the user's sessions; 404 for any other, be it another user's or nobody's."""
+    """End one of the user's sessions. 404 for another user's session and for an unknown id."""
     if not revoke_session(session_id):
         raise _not_found()
-    return _ended(1)
+    return _ended_response(1)
 
 
 @sessions_blueprint.post("/revoke-others")
-@may_revoke
+@revocation_guard
 def revoke_others() -> ResponseReturnValue:
-    """Ends all of the user's sessions but this one."""
-    return _ended(revoke_all_sessions(except_current=True))
+    """End all of the user's sessions except the current one."""
+    return _ended_response(revoke_all_sessions(except_current=True))
 
 
 @sessions_blueprint.post("/revoke-all")
-@may_revoke
+@revocation_guard
 def revoke_all() -> ResponseReturnValue:
-    """Ends all of the user's sessions, this one too, even where no list shows it."""
+    """End all of the user's sessions, including the current one.
+
+    If the user's index was lost, `revoke_all_sessions` does not find the current session, so it is
+    ended explicitly.
+    """
     count = revoke_all_sessions()
     if current_session.is_authenticated:
         request_state().logout()
         count += 1
-    return _ended(count)
+    return _ended_response(count)
 
 
 @sessions_blueprint.post("/sign-out")
 def sign_out() -> ResponseReturnValue:
-    """Ends this session. It needs no fresh login, and none at all: the cookie goes in any case."""
+    """End the current session. Needs no login: the cookie is deleted in any case."""
     url_of_view("login_view")
     was_signed_in = current_session.is_authenticated
-    request_state().logout()  # also in an app that signs users in and out by itself
-    return _ended(int(was_signed_in))
+    # Not `logout_user`: it refuses in an app that signs users in and out by itself.
+    request_state().logout()
+    return _ended_response(int(was_signed_in))
 
 
-# Answers
+# Responses
 
 
-def _ended(count: int) -> ResponseReturnValue:
-    """What a view says that has ended this many sessions."""
+def _ended_response(count: int) -> ResponseReturnValue:
+    """The response of a view that has ended `count` sessions."""
     if not wants_page():
         return {"revoked": count}
     if current_session.is_authenticated:
         return redirect(_list_url(ended=count), 303)
     login_url = url_of_view("login_view", ended=count)
-    return redirect(login_url, 303) if login_url else _page("signed_out.html", ended=count)
+    return redirect(login_url, 303) if login_url else _render_page("signed_out.html", ended=count)
 
 
 def _not_found() -> NotFound:
-    """404 with our page or JSON, unless a handler of the app says it better."""
+    """A 404 with our page or JSON. An error handler of the app replaces it."""
     if wants_page():
-        response = _page("not_found.html", back_to=_list_url())
+        response = _render_page("not_found.html", back_to=_list_url())
     else:
         response = make_response({"error": "NotFound"})
     response.status_code = 404
     return NotFound("There is no such session.", response)
 
 
-def _page(template: str, **values: t.Any) -> Response:
+def _render_page(template: str, **values: t.Any) -> Response:
     headers = {}
 
     def send_policy() -> str:
-        """Called by our own base page, and so not by an app's."""
+        """Called by our base page only, so a base page of the app keeps its own policy."""
         headers["Content-Security-Policy"] = POLICY
         headers["Referrer-Policy"] = "same-origin"
         return ""
@@ -230,21 +241,21 @@ def _page(template: str, **values: t.Any) -> Response:
 
 
 def _list_url(**query: t.Any) -> str:
-    """The list, on the page that the form was on."""
-    page = _number("page")
+    """The URL of the list, with the page number that the request came from."""
+    page = _number_in_query("page")
     return url_for(".index", page=page if page and page > 1 else None, **query)
 
 
-def _number(name: str) -> int | None:
-    """A small number of the query; None for anything else, which is never shown."""
+def _number_in_query(name: str) -> int | None:
+    """A number of up to four digits from the query. None for anything else."""
     text = request.args.get(name, "")
     return int(text) if re.fullmatch(r"[0-9]{1,4}", text) else None
 
 
-def _current() -> SessionInfo:
-    """The current session, where the user's index has been lost."""
+def _current_session_info() -> SessionInfo:
+    """The current session from its record. Used if the user's index was lost."""
     stored = request_state().session.stored
-    assert stored is not None, "nobody looks at the list who is not signed in"
+    assert stored is not None, "login_required runs before this, so the session has a record"
     return app_state().store.info(stored, is_current=True)
 
 
@@ -275,9 +286,11 @@ def _row(session: SessionInfo, locate: _Locator) -> Row:
 
 
 class _Locator:
-    """Asks `KVSESSION_LOCATE`, once for each address of an answer. After a failure, or when it has
-    taken too long, it asks no more: places are a help, and who looks for an intruder must not be
-    kept from it by them."""
+    """Calls `KVSESSION_LOCATE` once for each address of one response.
+
+    After an exception or after LOCATE_SECONDS it makes no more calls, and the remaining sessions
+    have no place. The list must always appear, because a user may need it to sign out an intruder.
+    """
 
     def __init__(self) -> None:
         self._hook = app_state().settings.locate
@@ -288,14 +301,14 @@ class _Locator:
         if ip_address is None or self._hook is None:
             return None
         if ip_address not in self._known and time.monotonic() < self._deadline:
-            self._known[ip_address] = self._ask(self._hook, ip_address)
+            self._known[ip_address] = self._call_hook(self._hook, ip_address)
         return self._known.get(ip_address)
 
-    def _ask(self, hook: Callable[[str], str | None], ip_address: str) -> str | None:
+    def _call_hook(self, hook: Callable[[str], str | None], ip_address: str) -> str | None:
         try:
             place = hook(ip_address)
         except Exception:
-            log.exception("KVSESSION_LOCATE failed; this list goes without places")
+            log.exception("KVSESSION_LOCATE raised an exception; this list shows no more places")
             self._hook = None
             return None
         return str(place) if isinstance(place, str) and place else None
