@@ -1,4 +1,4 @@
-"""The devices pages: looking, and ending sessions."""
+"""The devices pages: the list of sessions, and ending sessions."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from .conftest import (
 LIST = "/devices/"
 AS_PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
-NOBODYS_ID = "x" * 19
+UNKNOWN_ID = "x" * 19
 READS = ["GET", "ZRANGEBYSCORE", "MGET"]
 
 
 def add_devices(app: Flask) -> Flask:
-    """Puts the pages into an app, and the two views that they lead to."""
+    """Registers the pages in an app, and the two views that they redirect to."""
     app.register_blueprint(kvs.sessions_blueprint, url_prefix=LIST.rstrip("/"))
     app.add_url_rule("/sign-in", "sign_in", lambda: "sign in")
     app.add_url_rule("/confirm", "confirm", lambda: "confirm")
@@ -67,7 +67,7 @@ def sessions_of(browser: FlaskClient) -> list[dict[str, t.Any]]:
 
 
 def names_on(page: str) -> list[str]:
-    """The devices on a page, from top to bottom."""
+    """The names of the devices on a page, from top to bottom."""
     names = re.findall(r'<li class="kvs-row kvs-session">.*?<h3>(.*?)</h3>', page, re.DOTALL)
     return [re.sub(r"\s*<.*", "", name).strip() for name in names]
 
@@ -82,7 +82,7 @@ def revoking(session_id: str) -> list[tuple[str, str]]:
 
 
 class Browsers:
-    """Makes browsers of one user, each with a user agent and an address of its own."""
+    """Makes browsers of one user, each with its own user agent and address."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -99,9 +99,11 @@ def browser_of(app: Flask) -> Browsers:
     return Browsers(app)
 
 
-class TestLooking:
-    def test_this_device_comes_first(self, browser_of: Browsers, clock: Clock) -> None:
-        """The current session is first, with a badge; the rest come by last activity."""
+class TestList:
+    def test_current_session_comes_first_then_the_others_by_last_activity(
+        self, browser_of: Browsers, clock: Clock
+    ) -> None:
+        """The current session is first and has a badge; the others follow by last activity."""
         laptop = browser_of("laptop")
         for agent in ("phone", "tablet", "toaster"):
             clock.advance(hours=1)
@@ -112,13 +114,16 @@ class TestLooking:
         assert page.index("laptop") < page.index("This device</span>") < page.index("toaster")
         assert [row["device"] for row in sessions_of(laptop)] == names_on(page)
 
-    def test_only_ones_own(self, browser_of: Browsers) -> None:
-        """Nobody sees another user's sessions."""
+    def test_shows_no_session_of_another_user(self, browser_of: Browsers) -> None:
+        """The list has the sessions of the signed-in user only."""
         browser_of("bob's", user="bob")
         assert names_on(page_of(browser_of("ada's"))) == ["ada&#39;s"]
 
-    def test_what_is_told_of_a_session(self, browser_of: Browsers) -> None:
-        """Browser and system, address, last activity and sign-in date, and the user agent whole."""
+    def test_shows_device_address_times_and_user_agent_of_a_session(
+        self, browser_of: Browsers
+    ) -> None:
+        """A row shows browser, system, address, last activity, sign-in date and the full user
+        agent."""
         browser_of(FIREFOX, ip="2001:db8::7")
         page = page_of(browser_of("laptop"))
         assert "Firefox on Linux" in page
@@ -128,13 +133,15 @@ class TestLooking:
         assert f'Signed in on <time datetime="{datetime.now(UTC):%Y-%m-%d}">' in page
         assert f"<code>{FIREFOX}</code>" in page
 
-    def test_the_json(self, browser_of: Browsers, clock: Clock) -> None:
+    def test_json_has_the_same_facts_with_iso_8601_times(
+        self, browser_of: Browsers, clock: Clock
+    ) -> None:
         """Without text/html in `Accept` the list is JSON, with times in ISO 8601."""
         laptop = browser_of(FIREFOX)
         clock.advance(minutes=6)
         (row,) = sessions_of(laptop)
         times = [datetime.fromisoformat(row.pop(f"{name}_at")) for name in ("created", "last_seen")]
-        assert times[0] == times[1]  # renewed after this answer only
+        assert times[0] == times[1]  # the renewal comes after this response
         assert times[0].utcoffset() == timedelta(0)
         assert datetime.fromisoformat(row.pop("expires_at")) - times[1] == timedelta(days=7)
         assert row == {
@@ -157,16 +164,18 @@ class TestLooking:
             ("\x00;;,q=,/", False),
         ],
     )
-    def test_accept_chooses(self, browser_of: Browsers, accept: str, is_page: bool) -> None:
-        """Who names text/html gets a page; anybody else, garbage too, gets JSON."""
+    def test_is_a_page_only_if_accept_names_text_html(
+        self, browser_of: Browsers, accept: str, is_page: bool
+    ) -> None:
+        """A request that accepts text/html gets a page; every other request gets JSON."""
         response = browser_of("x").get(LIST, headers={"Accept": accept})
         assert response.status_code == 200
         assert response.is_json is not is_page
 
-    def test_it_costs_two_round_trips(
+    def test_costs_two_reads_beyond_the_session_for_any_number_of_sessions(
         self, browser_of: Browsers, count_commands: CountCommands
     ) -> None:
-        """Beyond the session's own read, the list is two reads, for one session and for many."""
+        """In addition to the session's own read, the list costs two reads."""
         laptop = browser_of("laptop")
         for headers in (AS_PAGE, {}):
             for _ in range(2):
@@ -175,8 +184,8 @@ class TestLooking:
                 assert commands.names == READS
                 browser_of("another")
 
-    def test_nothing_secret_is_shown(self, browser_of: Browsers) -> None:
-        """Pages and JSON have public ids, and no part of a token beyond them."""
+    def test_contains_session_ids_but_no_other_part_of_a_token(self, browser_of: Browsers) -> None:
+        """Page and JSON contain public session ids and no secret."""
         laptop, phone = browser_of("laptop"), browser_of("phone")
         for text in (page_of(laptop), laptop.get(LIST).text):
             assert id_of(phone) in text
@@ -184,8 +193,8 @@ class TestLooking:
                 assert (token_of(browser) or "")[19:40] not in text
                 assert (token_of(browser) or "")[40:] not in text
 
-    def test_markup_in_a_user_agent_is_text(self, browser_of: Browsers) -> None:
-        """HTML in a user agent is shown, not obeyed, wherever it stands."""
+    def test_escapes_html_in_a_user_agent(self, browser_of: Browsers) -> None:
+        """HTML in a user agent is shown as text."""
         browser_of("<script>alert(1)</script>")
         browser_of('"><b onclick=x>/1.0')
         page = page_of(browser_of("'><i>"))
@@ -194,8 +203,8 @@ class TestLooking:
         assert "<i>" not in page
         assert "&lt;script&gt;alert(1)" in page
 
-    def test_what_was_not_recorded_is_left_out(self, make_app: MakeApp) -> None:
-        """Without user agent and address there is still a row, and null in the JSON."""
+    def test_omits_user_agent_and_address_if_they_are_not_recorded(self, make_app: MakeApp) -> None:
+        """Without recorded user agent and address, the row has neither and the JSON has null."""
         app = add_devices(make_app(record_ip=False, record_user_agent=False))
         laptop = Browsers(app)("laptop")
         page = page_of(laptop)
@@ -205,8 +214,8 @@ class TestLooking:
         (row,) = sessions_of(laptop)
         assert row["device"] is row["ip_address"] is row["location"] is None
 
-    def test_alone(self, browser_of: Browsers) -> None:
-        """With one session there are no others to sign out, and the page says so."""
+    def test_with_one_session_offers_no_signing_out_of_others(self, browser_of: Browsers) -> None:
+        """With one session, the page says that there is no other and has no form for others."""
         laptop = browser_of("laptop")
         page = page_of(laptop)
         assert "You are signed in nowhere else." in page
@@ -215,9 +224,10 @@ class TestLooking:
         assert "sign-out" in page
         assert "revoke-all" in page
 
-    def test_with_others(self, browser_of: Browsers) -> None:
-        """Each other session has its own form, the current one signs out, and the consequence
-        stands before the button."""
+    def test_with_other_sessions_has_a_form_for_each_with_the_consequence_first(
+        self, browser_of: Browsers
+    ) -> None:
+        """Each other session has its own form, and each consequence stands before its button."""
         phone, laptop = browser_of("phone"), browser_of("laptop")
         page = page_of(laptop)
         assert f'action="{LIST}{id_of(phone)}/revoke"' in page
@@ -229,17 +239,19 @@ class TestLooking:
         ]:
             assert page.index(consequence) < page.index(button)
 
-    def test_a_visitor_is_sent_to_sign_in(self, app: Flask) -> None:
-        """A visitor's browser is sent to sign in and comes back; a program gets 401."""
-        visitor = app.test_client()
-        assert visitor.get(LIST, headers=AS_PAGE).location == "/sign-in?next=/devices/"
-        response = visitor.get(LIST)
+    def test_without_a_login_redirects_a_browser_to_sign_in_and_gives_a_program_401(
+        self, app: Flask
+    ) -> None:
+        """Without a login, a browser is redirected to the login view and a program gets 401."""
+        anonymous = app.test_client()
+        assert anonymous.get(LIST, headers=AS_PAGE).location == "/sign-in?next=/devices/"
+        response = anonymous.get(LIST)
         assert (response.status_code, response.get_json()) == (401, {"error": "Unauthorized"})
 
-    def test_the_stylesheet_needs_no_session(
+    def test_stylesheet_is_cacheable_and_reads_no_session(
         self, app: Flask, browser_of: Browsers, count_commands: CountCommands
     ) -> None:
-        """The stylesheet is for everybody, may be cached, and costs no look at the session."""
+        """The stylesheet is public, may be cached and costs no call to Redis."""
         (path,) = re.findall(r'href="(.*\.css)"', page_of(browser_of("x")))
         with count_commands() as commands:
             response = app.test_client().get(path)
@@ -257,9 +269,10 @@ class TestManySessions:
             browser_of(f"device {number}")
         return browser_of("laptop")
 
-    def test_a_page_shows_some(self, laptop: FlaskClient, count_commands: CountCommands) -> None:
-        """A page shows this device and twenty others, still in two round trips, and all pages
-        together show every session once."""
+    def test_each_page_shows_twenty_others_and_all_pages_show_every_session_once(
+        self, laptop: FlaskClient, count_commands: CountCommands
+    ) -> None:
+        """A page shows the current session and twenty others, in the same two reads."""
         with count_commands() as commands:
             page = page_of(laptop)
         assert commands.names == READS
@@ -272,33 +285,41 @@ class TestManySessions:
         assert sorted(seen) == sorted(["laptop", *(f"device {number}" for number in range(499))])
         assert "Page 25 of 25" in page
 
-    def test_the_json_has_all(self, laptop: FlaskClient, count_commands: CountCommands) -> None:
-        """A program gets all sessions at once, in the same two round trips."""
+    def test_json_has_all_sessions_in_the_same_two_reads(
+        self, laptop: FlaskClient, count_commands: CountCommands
+    ) -> None:
+        """The JSON has all 500 sessions at once."""
         with count_commands() as commands:
             rows = sessions_of(laptop)
         assert len(rows) == 500
         assert commands.names == READS
 
-    def test_one_stays_where_one_was(self, laptop: FlaskClient) -> None:
-        """Signing out a device of the third page leads back to the third page."""
+    def test_revoking_on_the_third_page_redirects_to_the_third_page(
+        self, laptop: FlaskClient
+    ) -> None:
+        """The redirect after a revocation keeps the page number."""
         page = page_of(laptop, f"{LIST}?page=3")
         action = re.findall(r'action="([^"]+/revoke\?[^"]*)"', page)[0]
         response = laptop.post(action, headers=AS_PAGE)
         assert response.location in (f"{LIST}?page=3&ended=1", f"{LIST}?ended=1&page=3")
 
-    def test_a_page_that_is_none(self, laptop: FlaskClient) -> None:
-        """What is no page number means the first page, and one too large the last."""
+    def test_an_invalid_page_number_shows_the_first_page_and_a_too_large_one_the_last(
+        self, laptop: FlaskClient
+    ) -> None:
+        """An invalid page number means page 1; a too large number means the last page."""
         for number in ("0", "-1", "x", "", "1e3", "²", "٣", "9" * 99):
             assert "Page 1 of 25" in page_of(laptop, f"{LIST}?page={number}"), number
         for number, shown in (("7", 7), ("007", 7), ("26", 25), ("9999", 25)):
             assert f"Page {shown} of 25" in page_of(laptop, f"{LIST}?page={number}")
 
 
-class TestRevoking:
+class TestRevocation:
     @pytest.mark.parametrize("which", [0, 1], ids=["post", "delete"])
     @pytest.mark.parametrize("as_page", [True, False], ids=["page", "json"])
-    def test_one(self, browser_of: Browsers, which: int, as_page: bool) -> None:
-        """Ending one session signs out that device and no other; the number is in the answer."""
+    def test_revoking_one_session_signs_out_that_device_only(
+        self, browser_of: Browsers, which: int, as_page: bool
+    ) -> None:
+        """Revoking one session ends that session only, and the response has the number 1."""
         laptop, phone, tablet = browser_of("laptop"), browser_of("phone"), browser_of("tablet")
         method, path = revoking(id_of(phone))[which]
         response = laptop.open(path, method=method, headers=AS_PAGE if as_page else {})
@@ -310,8 +331,10 @@ class TestRevoking:
         assert signed_in(laptop, phone, tablet) == [True, False, True]
 
     @pytest.mark.parametrize("as_page", [True, False], ids=["page", "json"])
-    def test_all_others(self, browser_of: Browsers, as_page: bool) -> None:
-        """All others end, and nobody else's; a second time there is nothing left to end."""
+    def test_revoking_all_others_keeps_this_session_and_other_users_sessions(
+        self, browser_of: Browsers, as_page: bool
+    ) -> None:
+        """All other sessions of the user end; a second request ends none."""
         laptop, phone, tablet = browser_of("laptop"), browser_of("phone"), browser_of("tablet")
         bob = browser_of("phone", user="bob")
         for count, message in ((2, "2 devices were signed out."), (0, "Nothing was left")):
@@ -325,8 +348,11 @@ class TestRevoking:
         assert signed_in(laptop, phone, tablet, bob) == [True, False, False, True]
 
     @pytest.mark.parametrize("as_page", [True, False], ids=["page", "json"])
-    def test_everywhere(self, browser_of: Browsers, as_page: bool) -> None:
-        """Everything ends, here too: the cookie goes, and a browser is led to sign in."""
+    def test_revoking_all_ends_this_session_too_and_deletes_the_cookie(
+        self, browser_of: Browsers, as_page: bool
+    ) -> None:
+        """All sessions of the user end, the cookie is deleted, and a browser goes to the login
+        view."""
         laptop, phone, bob = browser_of("x"), browser_of("x"), browser_of("x", user="bob")
         token = token_of(laptop)
         response = laptop.post(f"{LIST}revoke-all", headers=AS_PAGE if as_page else {})
@@ -342,8 +368,11 @@ class TestRevoking:
         ]
 
     @pytest.mark.parametrize("as_page", [True, False], ids=["page", "json"])
-    def test_the_current_one_by_its_id(self, browser_of: Browsers, as_page: bool) -> None:
-        """Ending the current session by its id is signing out."""
+    def test_revoking_the_current_session_by_its_id_signs_out(
+        self, browser_of: Browsers, as_page: bool
+    ) -> None:
+        """Revoking the current session by its id deletes the cookie and redirects to the login
+        view."""
         laptop, phone = browser_of("laptop"), browser_of("phone")
         path = f"{LIST}{id_of(laptop)}/revoke"
         response = laptop.post(path, headers=AS_PAGE if as_page else {})
@@ -352,8 +381,10 @@ class TestRevoking:
         assert signed_in(laptop, phone) == [False, True]
 
     @pytest.mark.parametrize("as_page", [True, False], ids=["page", "json"])
-    def test_signing_out(self, browser_of: Browsers, as_page: bool) -> None:
-        """Signing out ends this session alone; who is not signed in is led the same way."""
+    def test_signing_out_ends_this_session_only_and_may_be_repeated(
+        self, browser_of: Browsers, as_page: bool
+    ) -> None:
+        """Signing out ends the current session only, and a second request redirects too."""
         laptop, phone = browser_of("laptop"), browser_of("phone")
         for count in (1, 0):
             response = laptop.post(f"{LIST}sign-out", headers=AS_PAGE if as_page else {})
@@ -363,8 +394,11 @@ class TestRevoking:
                 assert response.get_json() == {"revoked": count}
         assert signed_in(laptop, phone) == [False, True]
 
-    def test_without_a_login_view(self, make_app: MakeApp) -> None:
-        """Without `KVSESSION_LOGIN_VIEW` a page says that one is signed out, and how many were."""
+    def test_without_a_login_view_a_page_says_that_the_user_is_signed_out(
+        self, make_app: MakeApp
+    ) -> None:
+        """Without `KVSESSION_LOGIN_VIEW` a page says that the user is signed out, and how many
+        ended."""
         browser_of = Browsers(add_devices(make_app()))
         browser_of("phone")
         response = browser_of("laptop").post(f"{LIST}revoke-all", headers=AS_PAGE)
@@ -375,24 +409,25 @@ class TestRevoking:
         assert "You are signed out" in response.text
         assert is_clearing(cookies_of(response)[0])
 
-    def test_a_login_view_that_is_not_there(self, make_app: MakeApp) -> None:
-        """An endpoint that the app does not have is an error that names the setting."""
+    def test_a_login_view_that_the_app_does_not_have_is_a_configuration_error(
+        self, make_app: MakeApp
+    ) -> None:
+        """An unknown endpoint raises an error that names the setting."""
         app = add_devices(make_app(login_view="nowhere"))
         with pytest.raises(ConfigurationError, match="KVSESSION_LOGIN_VIEW is 'nowhere'"):
             Browsers(app)("laptop").post(f"{LIST}sign-out", headers=AS_PAGE)
 
     @pytest.mark.parametrize("as_page", [True, False], ids=["page", "json"])
     @pytest.mark.parametrize("which", [0, 1], ids=["post", "delete"])
-    def test_what_is_not_there_to_end(
+    def test_revoking_a_session_that_is_not_the_users_is_the_same_404_for_any_id(
         self, browser_of: Browsers, keys: Keys, which: int, as_page: bool
     ) -> None:
-        """Another user's id, an ended one, an unknown one and what is none: one and the same 404,
-        to the letter, and nobody is signed out."""
+        """Another user's id, an ended id, an unknown id and an invalid id get an identical 404."""
         bob, ada, phone = browser_of("x", user="bob"), browser_of("x"), browser_of("x")
         ada.post(f"{LIST}{id_of(phone)}/revoke")
         shard_of_ada = id_of(ada)[:3] + "x" * 16
         before, answers = keys(), set()
-        for session_id in (id_of(bob), id_of(phone), NOBODYS_ID, shard_of_ada, "x", "%00", "{a}*"):
+        for session_id in (id_of(bob), id_of(phone), UNKNOWN_ID, shard_of_ada, "x", "%00", "{a}*"):
             method, path = revoking(session_id)[which]
             response = ada.open(path, method=method, headers=AS_PAGE if as_page else {})
             assert response.status_code == 404
@@ -403,10 +438,10 @@ class TestRevoking:
         assert signed_in(ada, bob) == [True, True]
 
     @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH"])
-    def test_only_by_a_method_that_may_change_things(
+    def test_urls_that_end_sessions_answer_405_to_other_methods(
         self, browser_of: Browsers, method: str
     ) -> None:
-        """Looking at a URL that ends sessions is answered 405, and ends none."""
+        """GET, HEAD, PUT and PATCH on such a URL get 405 and end no session."""
         laptop, phone = browser_of("laptop"), browser_of("phone")
         paths = [path for _, path in revoking(id_of(phone))] + [f"{LIST}sign-out"]
         for path in paths:
@@ -417,31 +452,33 @@ class TestRevoking:
         "body",
         [
             {"data": "{not json", "content_type": "application/json"},
-            {"json": {"user_id": "bob", "session_id": NOBODYS_ID}},
-            {"data": {"user_id": "bob", "id": NOBODYS_ID}},
+            {"json": {"user_id": "bob", "session_id": UNKNOWN_ID}},
+            {"data": {"user_id": "bob", "id": UNKNOWN_ID}},
             {"data": '{"user_id": "bob"}', "content_type": "text/plain"},
             {"data": b"\xff\x00" * 5_000_000, "content_type": "multipart/form-data; boundary=x"},
             {"query_string": {"user_id": "bob"}},
         ],
         ids=["broken", "json", "form", "text", "huge", "query"],
     )
-    def test_what_is_sent_along_means_nothing(
+    def test_the_body_and_the_query_cannot_choose_another_users_sessions(
         self, browser_of: Browsers, body: dict[str, t.Any]
     ) -> None:
-        """Whatever the body, it is one's own sessions that end, and those the URL names."""
+        """Body and query are ignored: only the user's own sessions end."""
         ada, phone, bob = browser_of("x"), browser_of("x"), browser_of("x", user="bob")
         response = ada.post(f"{LIST}revoke-others", **body)
         assert (response.status_code, response.get_json()) == (200, {"revoked": 1})
         assert signed_in(ada, phone, bob) == [True, False, True]
 
-    def test_a_visitor_comes_back_to_the_list(self, app: Flask) -> None:
-        """A post by who is no more signed in leads to the list after the sign-in: the post itself
-        cannot be repeated."""
-        for method, path in revoking(NOBODYS_ID):
-            visitor = app.test_client()
-            response = visitor.open(path, method=method, headers=AS_PAGE)
+    def test_revoking_without_a_login_redirects_to_sign_in_and_back_to_the_list(
+        self, app: Flask
+    ) -> None:
+        """Without a login, the redirect leads to the list after signing in, because a POST is not
+        repeated."""
+        for method, path in revoking(UNKNOWN_ID):
+            anonymous = app.test_client()
+            response = anonymous.open(path, method=method, headers=AS_PAGE)
             assert response.location == "/sign-in?next=/devices/"
-            assert visitor.open(path, method=method).status_code == 401
+            assert anonymous.open(path, method=method).status_code == 401
 
     @pytest.mark.parametrize(
         ("ended", "message"),
@@ -454,17 +491,19 @@ class TestRevoking:
             *((junk, None) for junk in ["<b>3</b>", "3\n", "many", "[1]"]),
         ],
     )
-    def test_the_message(self, browser_of: Browsers, ended: str, message: str | None) -> None:
-        """The number in the URL becomes a message only if it is one, and nothing else of it."""
+    def test_message_shows_the_number_in_the_url_only_if_it_is_one(
+        self, browser_of: Browsers, ended: str, message: str | None
+    ) -> None:
+        """The message appears only for a number of up to four digits."""
         laptop = browser_of("laptop")
         page = laptop.get(LIST, query_string={"ended": ended}, headers=AS_PAGE).text
-        said = re.findall(r'role="status">(.*?)</p>', page)
-        assert said == ([message] if message else [])
+        messages = re.findall(r'role="status">(.*?)</p>', page)
+        assert messages == ([message] if message else [])
         assert f"<title>{message + ' ' if message else ''}Your devices</title>" in page
 
 
 class TestLostIndex:
-    """An evicted index lists nothing; the session in use is known all the same."""
+    """The user's index was evicted from Redis, so it lists no session."""
 
     @pytest.fixture
     def laptop(self, browser_of: Browsers, redis_client: redis.Redis, keys: Keys) -> FlaskClient:
@@ -472,13 +511,13 @@ class TestLostIndex:
         redis_client.delete(*[key for key in keys() if ":u:" in key])
         return laptop
 
-    def test_this_device_is_shown(self, laptop: FlaskClient) -> None:
-        """The current session is on the page and in the JSON."""
+    def test_list_still_shows_the_current_session(self, laptop: FlaskClient) -> None:
+        """Page and JSON show the current session."""
         assert names_on(page_of(laptop)) == ["laptop"]
         assert [row["current"] for row in sessions_of(laptop)] == [True]
 
-    def test_everywhere_is_here_too(self, laptop: FlaskClient) -> None:
-        """Signing out everywhere signs out here."""
+    def test_revoking_all_still_ends_the_current_session(self, laptop: FlaskClient) -> None:
+        """Revoking all sessions ends the current session and deletes its cookie."""
         response = laptop.post(f"{LIST}revoke-all")
         assert response.get_json() == {"revoked": 1}
         assert is_clearing(cookies_of(response)[0])
@@ -491,9 +530,11 @@ class TestFreshToRevoke:
         views = {"login_view": "sign_in", "confirm_view": "confirm"}
         return add_devices(make_app(fresh_to_revoke=True, **views))
 
-    def test_a_stale_browser_confirms_first(self, browser_of: Browsers, clock: Clock) -> None:
-        """Some while after signing in nothing can be ended: a browser is sent to confirm and from
-        there back to the list, a program gets 401."""
+    def test_revoking_with_a_stale_login_redirects_to_the_confirm_view_and_ends_nothing(
+        self, browser_of: Browsers, clock: Clock
+    ) -> None:
+        """Without a fresh login, a browser is redirected to the confirm view and a program gets
+        401."""
         laptop, phone = browser_of("laptop"), browser_of("phone")
         clock.advance(hours=1)
         for method, path in revoking(id_of(phone)):
@@ -507,14 +548,19 @@ class TestFreshToRevoke:
             assert refused.get_json() == {"error": "FreshLoginRequired"}
         assert signed_in(laptop, phone) == [True, True]
 
-    def test_a_fresh_one_does_not(self, browser_of: Browsers) -> None:
-        """Just after signing in, ending sessions asks for nothing, and the page says nothing."""
+    def test_revoking_with_a_fresh_login_works_without_a_question(
+        self, browser_of: Browsers
+    ) -> None:
+        """With a fresh login, revoking works, and the page does not mention the password."""
         laptop, phone = browser_of("laptop"), browser_of("phone")
         assert "asked for your password" not in page_of(laptop)
         assert laptop.post(f"{LIST}{id_of(phone)}/revoke").status_code == 200
 
-    def test_looking_and_leaving_are_free(self, browser_of: Browsers, clock: Clock) -> None:
-        """A stale session may see the list, which says what will be asked, and may sign out."""
+    def test_list_and_sign_out_need_no_fresh_login(
+        self, browser_of: Browsers, clock: Clock
+    ) -> None:
+        """Without a fresh login, the list says that the password will be asked, and signing out
+        works."""
         laptop = browser_of("laptop")
         clock.advance(hours=1)
         assert "You will be asked for your password first, and then choose again." in page_of(
@@ -523,8 +569,10 @@ class TestFreshToRevoke:
         assert len(sessions_of(laptop)) == 1
         assert laptop.post(f"{LIST}sign-out").get_json() == {"revoked": 1}
 
-    def test_back_to_the_very_page(self, browser_of: Browsers, clock: Clock) -> None:
-        """Who was on the second page of the list comes back to it."""
+    def test_confirm_view_leads_back_to_the_same_page_of_the_list(
+        self, browser_of: Browsers, clock: Clock
+    ) -> None:
+        """The page number of the list is in the redirect to the confirm view."""
         laptop, phone = browser_of("laptop"), browser_of("phone")
         clock.advance(hours=1)
         path = f"{LIST}{id_of(phone)}/revoke?page=2"
@@ -533,21 +581,25 @@ class TestFreshToRevoke:
             == "/confirm?next=/devices/?page%3D2%26confirmed%3D1"
         )
 
-    def test_one_is_told_to_choose_again(self, browser_of: Browsers) -> None:
-        """Back from there the page says that nothing was signed out yet; it says so to nobody who
-        would have to confirm first."""
+    def test_after_confirming_the_list_says_that_nothing_is_signed_out_yet(
+        self, browser_of: Browsers
+    ) -> None:
+        """After confirming, the list asks the user to choose again."""
         page = page_of(browser_of("laptop"), f"{LIST}?confirmed=1")
         assert "Nothing is signed out yet: choose again." in page
 
-    def test_a_link_cannot_say_so(self, browser_of: Browsers, clock: Clock) -> None:
-        """Who has confirmed nothing is not told so, whatever the URL."""
+    def test_without_a_fresh_login_a_url_cannot_show_the_confirmed_message(
+        self, browser_of: Browsers, clock: Clock
+    ) -> None:
+        """`?confirmed=1` shows no message if the login is not fresh."""
         laptop = browser_of("laptop")
         clock.advance(hours=1)
         assert 'role="status"' not in page_of(laptop, f"{LIST}?confirmed=1")
 
-    def test_without_a_confirm_view(self, make_app: MakeApp, clock: Clock) -> None:
-        """An app without one says that one has to sign in again, before and after; programs get
-        401 as ever."""
+    def test_without_a_confirm_view_the_user_is_told_to_sign_in_again(
+        self, make_app: MakeApp, clock: Clock
+    ) -> None:
+        """Without a confirm view, a page with status 401 asks the user to sign in again."""
         app = add_devices(make_app(fresh_to_revoke=True, login_view="sign_in"))
         laptop = Browsers(app)("laptop")
         Browsers(app)("phone")
@@ -575,10 +627,10 @@ class TestOtherSites:
         ],
         ids=str,
     )
-    def test_end_nothing(
+    def test_requests_from_other_sites_get_403_and_end_no_session(
         self, browser_of: Browsers, count_commands: CountCommands, origin: dict[str, str]
     ) -> None:
-        """Another site's page can end nothing, with testing on too, and causes no call to Redis."""
+        """A request from another site gets 403 and makes no call to Redis."""
         laptop, phone = browser_of("laptop"), browser_of("phone")
         with count_commands() as commands:
             for method, path in [*revoking(id_of(phone)), ("POST", f"{LIST}sign-out")]:
@@ -598,28 +650,29 @@ class TestOtherSites:
         ],
         ids=str,
     )
-    def test_ones_own_and_trusted_ones_may(self, make_app: MakeApp, origin: dict[str, str]) -> None:
-        """The app's own pages and those of `KVSESSION_TRUSTED_ORIGINS` may post."""
+    def test_requests_from_this_site_and_trusted_origins_are_accepted(
+        self, make_app: MakeApp, origin: dict[str, str]
+    ) -> None:
+        """The app's own pages and `KVSESSION_TRUSTED_ORIGINS` may post."""
         app = add_devices(make_app(trusted_origins=["https://admin.example.com"]))
         laptop = Browsers(app)("laptop")
         assert laptop.post(f"{LIST}revoke-others", headers=origin).status_code == 200
 
 
 def answers(browser: FlaskClient, phone_id: str) -> t.Iterator[TestResponse]:
-    """Every kind of answer there is, as page and as JSON."""
+    """Every kind of response that the blueprint has, as page and as JSON."""
     for headers in (AS_PAGE, {}):
         yield browser.get(LIST, headers=headers)
         yield browser.get(f"{LIST}?ended=1", headers=headers)
-        yield browser.post(f"{LIST}{NOBODYS_ID}/revoke", headers=headers)
+        yield browser.post(f"{LIST}{UNKNOWN_ID}/revoke", headers=headers)
         yield browser.post(f"{LIST}revoke-others", headers=headers)
         yield browser.post(f"{LIST}revoke-others", headers={"Sec-Fetch-Site": "cross-site"})
         yield browser.application.test_client().get(LIST, headers=headers)
     yield browser.post(f"{LIST}sign-out", headers=AS_PAGE)
 
 
-def test_no_answer_is_kept_or_embedded(browser_of: Browsers) -> None:
-    """Every answer, refusals too, is kept in no cache and not embedded by other sites, and says
-    what it depends on."""
+def test_every_response_forbids_caching_and_cross_origin_embedding(browser_of: Browsers) -> None:
+    """Every response has no-store, same-origin, nosniff and Vary, refusals too."""
     laptop, phone = browser_of("laptop"), browser_of("phone")
     seen = set()
     for response in answers(laptop, id_of(phone)):
@@ -631,11 +684,11 @@ def test_no_answer_is_kept_or_embedded(browser_of: Browsers) -> None:
     assert seen == {200, 302, 303, 401, 403, 404}
 
 
-def test_a_store_that_is_down(make_app: MakeApp) -> None:
-    """When Redis cannot be reached, the pages say so: nobody looks signed out, nothing ended."""
+def test_every_url_answers_503_without_a_set_cookie_if_redis_is_down(make_app: MakeApp) -> None:
+    """If Redis cannot be reached, every URL answers 503 and keeps the cookie."""
     app = add_devices(make_app(redis_url="redis://127.0.0.1:1/0", login_view="sign_in"))
     browser = browser_with(app, "x" * 62)
-    for method, path in [("GET", LIST), *revoking(NOBODYS_ID), ("POST", f"{LIST}sign-out")]:
+    for method, path in [("GET", LIST), *revoking(UNKNOWN_ID), ("POST", f"{LIST}sign-out")]:
         response = browser.open(path, method=method, headers=AS_PAGE)
         assert response.status_code == 503
         assert not cookies_of(response)

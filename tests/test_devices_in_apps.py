@@ -1,5 +1,5 @@
-"""The devices pages inside apps: several of them, guarded, nested, renamed, with the app's layout,
-language and forms, and without the libraries of the extras."""
+"""The devices pages in different apps: with their prefixes, guards, CSRF protection, templates,
+languages and place names, and without the libraries of the extras."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def page_at(browser: FlaskClient, path: str) -> str:
 
 
 def works_at(app: Flask, path: str) -> bool:
-    """Whether the pages are there, with their stylesheet, and sign a device out."""
+    """Whether the list and its stylesheet load at this path, and a device can be signed out."""
     browser_of = Browsers(app)
     laptop, phone = browser_of("laptop"), browser_of("phone")
     page = page_at(laptop, path)
@@ -46,42 +46,46 @@ def works_at(app: Flask, path: str) -> bool:
     return response.location == f"{path}?ended=1" and not any(signed_in(phone))
 
 
-class TestPlaces:
+class TestRegistration:
     @pytest.mark.parametrize("path", ["/account/sessions", "", "/ä b"])
-    def test_below_any_prefix(self, make_app: MakeApp, path: str) -> None:
-        """The pages stand wherever the app registers them."""
+    def test_pages_work_below_any_url_prefix(self, make_app: MakeApp, path: str) -> None:
+        """The pages work below the URL prefix that the app chooses, also an empty one."""
         app = make_app()
         app.register_blueprint(kvs.sessions_blueprint, url_prefix=path)
         assert works_at(app, quote(path) + "/")
 
-    def test_two_apps_of_one_process(self, make_app: MakeApp) -> None:
-        """A second `create_app()` registers the same blueprint as the first."""
+    def test_two_apps_in_one_process_can_both_register_the_blueprint(
+        self, make_app: MakeApp
+    ) -> None:
+        """A second app of the process can register the same blueprint object."""
         for name in ("one", "two"):
             app = make_app(name)
             app.register_blueprint(kvs.sessions_blueprint, url_prefix=f"/{name}")
             assert works_at(app, f"/{name}/")
 
-    def test_under_another_name(self, make_app: MakeApp) -> None:
-        """An app may give the blueprint another name, and have it twice."""
+    def test_one_app_can_register_the_blueprint_twice_under_different_names(
+        self, make_app: MakeApp
+    ) -> None:
+        """An app can register the blueprint a second time with another name."""
         app = make_app()
         app.register_blueprint(kvs.sessions_blueprint, url_prefix="/a", name="devices")
         app.register_blueprint(kvs.sessions_blueprint, url_prefix="/b")
         assert works_at(app, "/a/")
         assert works_at(app, "/b/")
 
-    def test_below_a_script_root(self, make_app: MakeApp) -> None:
-        """Mounted below a path of the server, the way to sign in and back keeps that path."""
+    def test_redirects_contain_the_script_root_of_a_mounted_app(self, make_app: MakeApp) -> None:
+        """If the app is mounted below a path, the redirect's two URLs contain that path."""
         app = make_app(login_view="sign_in")
         app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
         app.add_url_rule("/sign-in", "sign_in", lambda: "")
-        visitor = app.test_client()
+        anonymous = app.test_client()
         environ = {"SCRIPT_NAME": "/portal"}
-        response = visitor.post("/devices/revoke-all", headers=AS_PAGE, environ_overrides=environ)
+        response = anonymous.post("/devices/revoke-all", headers=AS_PAGE, environ_overrides=environ)
         assert response.location == "/portal/sign-in?next=/portal/devices/"
 
 
 def create_app(make_app: MakeApp) -> Flask:
-    """What docs/devices.md shows: a blueprint of the app's around ours, with its own guard."""
+    """The app from docs/devices.md: its own blueprint with a guard contains ours."""
     account = Blueprint("account", __name__, url_prefix="/account")
 
     @account.before_request
@@ -96,9 +100,10 @@ def create_app(make_app: MakeApp) -> Flask:
 
 
 class TestGuards:
-    def test_an_app_s_own_guard(self, make_app: MakeApp, sign_in: SignIn) -> None:
-        """Nested in a blueprint of the app, the pages have its guard too, in each app of a
-        process."""
+    def test_a_guard_of_the_surrounding_blueprint_guards_the_pages_too(
+        self, make_app: MakeApp, sign_in: SignIn
+    ) -> None:
+        """Nested in a blueprint of the app, the pages have that blueprint's guard, in every app."""
         for _ in range(2):
             app = create_app(make_app)
             assert sign_in(app).get("/account/devices/").status_code == 403
@@ -110,27 +115,33 @@ class TestGuards:
             )
             assert action == "/account/devices/revoke-all"
 
-    def test_protected_paths(self, make_app: MakeApp, sign_in: SignIn) -> None:
-        """The pages may lie below `KVSESSION_PROTECTED_PATHS`."""
+    def test_pages_work_below_the_protected_paths_setting(
+        self, make_app: MakeApp, sign_in: SignIn
+    ) -> None:
+        """The pages work below `KVSESSION_PROTECTED_PATHS`, and without a login they answer 401."""
         app = make_app(protected_paths=["/account/*"])
         app.register_blueprint(kvs.sessions_blueprint, url_prefix="/account/devices")
         assert works_at(app, "/account/devices/")
         assert app.test_client().get("/account/devices/").status_code == 401
 
-    def test_an_app_s_own_handlers(self, make_app: MakeApp, sign_in: SignIn) -> None:
-        """The app's pages for 404, 401 and 403 go before ours."""
+    def test_error_handlers_of_the_app_replace_our_error_pages(
+        self, make_app: MakeApp, sign_in: SignIn
+    ) -> None:
+        """The app's handlers for 401, 403 and 404 replace our pages."""
         app = make_app()
         app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
         for code in (401, 403, 404):
-            app.register_error_handler(code, lambda error: (f"ours: {error.code}", error.code))
+            app.register_error_handler(code, lambda error: (f"app's: {error.code}", error.code))
         browser = sign_in(app)
-        assert browser.post(f"/devices/{'x' * 19}/revoke").text == "ours: 404"
-        assert app.test_client().get("/devices/").text == "ours: 401"
+        assert browser.post(f"/devices/{'x' * 19}/revoke").text == "app's: 404"
+        assert app.test_client().get("/devices/").text == "app's: 401"
         headers = {"Sec-Fetch-Site": "cross-site"}
-        assert browser.post("/devices/revoke-all", headers=headers).text == "ours: 403"
+        assert browser.post("/devices/revoke-all", headers=headers).text == "app's: 403"
 
-    def test_a_guard_that_refuses(self, make_app: MakeApp, sign_in: SignIn) -> None:
-        """What a hook of the app answers is what the browser gets, with our headers on it."""
+    def test_a_refusal_by_a_hook_of_the_app_is_sent_with_our_headers(
+        self, make_app: MakeApp, sign_in: SignIn
+    ) -> None:
+        """The response of an app's hook is sent unchanged, with our headers added."""
         app = make_app()
         app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
         app.before_request(lambda: abort(418))
@@ -149,8 +160,10 @@ class TestOtherCsrfProtection:
         csrf.exempt(app.view_functions["login"])
         return app
 
-    def test_its_token_is_in_our_forms(self, app: Flask) -> None:
-        """Beside Flask-WTF's CSRFProtect the forms carry its token, and are accepted."""
+    def test_our_forms_contain_the_csrf_token_of_flask_wtf_and_are_accepted(
+        self, app: Flask
+    ) -> None:
+        """Every form has the token of Flask-WTF's CSRFProtect; a post without it is refused."""
         browser_of = Browsers(app)
         laptop, phone = browser_of("laptop"), browser_of("phone")
         page = page_at(laptop, "/devices/")
@@ -162,16 +175,16 @@ class TestOtherCsrfProtection:
         assert sent.location == "/devices/?ended=1"
         assert signed_in(laptop, phone) == [True, False]
 
-    def test_a_token_that_is_text(self, make_app: MakeApp) -> None:
-        """Another library's token may be a text instead of a function."""
+    def test_a_csrf_token_that_is_a_string_is_in_our_forms(self, make_app: MakeApp) -> None:
+        """`csrf_token` in the templates may be a string instead of a function."""
         app = make_app()
         app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
         app.context_processor(lambda: {"csrf_token": "its token"})
         page = page_at(Browsers(app)("laptop"), "/devices/")
         assert 'name="csrf_token" value="its token"' in page
 
-    def test_an_exempted_blueprint_is_still_guarded(self, app: Flask) -> None:
-        """An app that exempts the blueprint, for programs, has our protection left."""
+    def test_a_blueprint_exempt_from_flask_wtf_still_refuses_other_sites(self, app: Flask) -> None:
+        """If the app exempts the blueprint, our own check still refuses other sites."""
         app.extensions["csrf"].exempt(kvs.sessions_blueprint)
         laptop = Browsers(app)("laptop")
         assert laptop.post("/devices/revoke-others").status_code == 200
@@ -180,12 +193,12 @@ class TestOtherCsrfProtection:
 
 
 LAYOUT = "<title>{% block title %}{% endblock %}</title>{% block head %}{% endblock %}"
-LAYOUT += "<style></style><nav>ours</nav>{% block content %}{% endblock %}"
+LAYOUT += "<style></style><nav>app's</nav>{% block content %}{% endblock %}"
 
 
 @pytest.fixture
 def page_with(make_app: MakeApp) -> t.Callable[..., tuple[str, str | None]]:
-    """The list in an app with templates of its own, and the policy sent with it."""
+    """Returns the list in an app with these templates, and the policy in its response."""
 
     def page_with(templates: Templates, **env: t.Any) -> tuple[str, str | None]:
         app = make_app()
@@ -206,8 +219,10 @@ PageWith = t.Callable[..., tuple[str, str | None]]
 
 
 class TestTemplates:
-    def test_our_own_base_page_has_a_strict_policy(self, page_with: PageWith) -> None:
-        """Our own page forbids everything but its stylesheet, and needs no more."""
+    def test_our_base_page_is_sent_with_a_strict_content_security_policy(
+        self, page_with: PageWith
+    ) -> None:
+        """The policy allows only the stylesheet and images, and the page needs nothing else."""
         page, policy = page_with({})
         assert policy == (
             "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none';"
@@ -215,30 +230,35 @@ class TestTemplates:
         )
         assert not re.search(r"<script|<style|\sstyle=|\son\w+=|javascript:|https?://", page)
 
-    def test_in_the_app_s_layout(self, page_with: PageWith) -> None:
-        """With a base of the app's the pages stand in its layout, with our stylesheet and without
-        our policy."""
+    def test_pages_in_the_app_s_layout_have_our_stylesheet_and_no_policy(
+        self, page_with: PageWith
+    ) -> None:
+        """With a kvsession/base.html of the app, the pages have its layout and our stylesheet."""
         base = '{% extends "layout.html" %}'
         page, policy = page_with({"kvsession/base.html": base, "layout.html": LAYOUT})
-        assert "<nav>ours</nav>" in page
+        assert "<nav>app's</nav>" in page
         assert "<title>2 devices were signed out. Your devices</title>" in page
         assert "devices.css" in page
         assert names_on(page) == ["laptop", "Firefox on Linux"]
         assert policy is None
 
-    def test_a_page_of_the_app_s(self, page_with: PageWith) -> None:
-        """An app may write the whole page by itself; it then has no policy of ours either."""
+    def test_a_sessions_template_of_the_app_replaces_the_whole_page(
+        self, page_with: PageWith
+    ) -> None:
+        """With a kvsession/sessions.html of the app, its page is sent without our policy."""
         own = "{% for row in current + others %}{{ row.device.name }};{% endfor %}"
         assert page_with({"kvsession/sessions.html": own}) == ("laptop;Firefox on Linux;", None)
 
-    def test_a_part_of_the_app_s(self, page_with: PageWith) -> None:
-        """An app may write a part by itself, and our policy stays."""
+    def test_a_session_template_of_the_app_replaces_each_row(self, page_with: PageWith) -> None:
+        """With a kvsession/_session.html of the app, its rows are in our page with our policy."""
         page, policy = page_with({"kvsession/_session.html": "<li>{{ row.device.kind }}</li>"})
         assert "<li>computer</li>" in page
         assert policy is not None
 
-    def test_an_app_that_is_strict_about_names(self, page_with: PageWith) -> None:
-        """Nothing in the pages is undefined, nor depends on how blocks are trimmed."""
+    def test_templates_work_with_strict_undefined_and_trimmed_blocks(
+        self, page_with: PageWith
+    ) -> None:
+        """The templates use no undefined name and do not depend on how Jinja trims blocks."""
         page, _ = page_with({}, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         assert names_on(page) == ["laptop", "Firefox on Linux"]
 
@@ -260,10 +280,12 @@ def german_many(singular: str, plural: str, number: int) -> str:
     return german(singular if number == 1 else plural)
 
 
-class TestTexts:
+class TestTranslation:
     @pytest.mark.parametrize("kind", ["newstyle", "oldstyle", "globals only"])
-    def test_are_the_app_s_language(self, make_app: MakeApp, kind: str) -> None:
-        """Where the app's Jinja environment translates, so do the pages, whichever way it does."""
+    def test_texts_are_translated_by_the_app_s_gettext_in_each_style(
+        self, make_app: MakeApp, kind: str
+    ) -> None:
+        """The pages use the app's gettext in the newstyle, the oldstyle and as plain functions."""
         app = make_app()
         app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
         if kind == "globals only":
@@ -283,9 +305,10 @@ class TestTexts:
         assert 'Aktiv <time datetime="' in page
         assert "<b>/" not in page
 
-    def test_escape_what_the_app_s_function_does_not(self, make_app: MakeApp) -> None:
-        """With Flask-Babel's own functions in place of Jinja's wrappers, which would escape, a user
-        agent is text all the same, and numbers are put in."""
+    def test_values_are_escaped_if_the_app_s_gettext_does_not_escape_them(
+        self, make_app: MakeApp
+    ) -> None:
+        """With Flask-Babel's own functions, a user agent is escaped and numbers are inserted."""
         app = make_app()
         app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
         flask_babel.Babel(app)
@@ -299,14 +322,14 @@ class TestTexts:
         assert "Firefox on Linux" in page
         assert "2 devices were signed out." in page
 
-    def test_are_english_otherwise(self, page_with: PageWith) -> None:
-        """Without any translation the texts are as they are in the templates."""
+    def test_texts_are_english_in_an_app_without_gettext(self, page_with: PageWith) -> None:
+        """Without gettext, the texts are the English sentences of the templates."""
         page, _ = page_with({})
         assert "<h1>Your devices</h1>" in page
         assert not re.search(r"%\(|%[sd]", page)
 
 
-class TestPlainer:
+class TestWithoutTheExtra:
     @pytest.fixture
     def laptop(self, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
         for name in ("ua_parser", "humanize"):
@@ -317,8 +340,8 @@ class TestPlainer:
         browser_of("<i>phone")
         return browser_of(FIREFOX)
 
-    def test_without_the_extra(self, laptop: FlaskClient) -> None:
-        """Without ua-parser and humanize there are user agents and exact times instead."""
+    def test_the_list_shows_raw_user_agents_and_exact_times(self, laptop: FlaskClient) -> None:
+        """Without ua-parser and humanize, the list shows the user agent and the exact time."""
         page = page_at(laptop, "/devices/")
         assert names_on(page) == [FIREFOX, "&lt;i&gt;phone"]
         assert re.search(r"Active <time [^>]+><time [^>]+>\d+ \w+ \d{4}, \d\d:\d\d UTC<", page)
@@ -331,9 +354,10 @@ class TestPlaceNames:
         app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
         return Browsers(app)
 
-    def test_stand_beside_the_address(self, make_app: MakeApp) -> None:
-        """What the app's function says of an address stands before it, escaped, and in the JSON;
-        it is asked once for each address."""
+    def test_place_names_are_shown_escaped_and_asked_once_per_address(
+        self, make_app: MakeApp
+    ) -> None:
+        """The place of an address is on the page, escaped, and in the JSON."""
         asked: list[str] = []
 
         def locate(ip: str) -> str | None:
@@ -352,8 +376,10 @@ class TestPlaceNames:
         assert current["location"] == "<Lyon>"
         assert {row["location"] for row in others} == {"<Lyon>", None, "<b>Rome</b>"}
 
-    def test_do_not_hold_the_list_up(self, make_app: MakeApp, monkeypatch: t.Any) -> None:
-        """When they have taken a second in all, what is left is shown without."""
+    def test_place_names_stop_after_one_second_and_the_rest_has_none(
+        self, make_app: MakeApp, monkeypatch: t.Any
+    ) -> None:
+        """After one second in total, the remaining sessions are shown without a place."""
         now = [0.0]
         monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
@@ -368,13 +394,17 @@ class TestPlaceNames:
         assert [row["location"] is None for row in rows] == [False, False, True, True]
 
     @pytest.mark.parametrize("place", [b"Lyon", 5, ["Lyon"], object()])
-    def test_are_text_or_nothing(self, make_app: MakeApp, place: t.Any) -> None:
-        """What is no text is no place."""
+    def test_a_place_name_that_is_not_a_string_is_omitted(
+        self, make_app: MakeApp, place: t.Any
+    ) -> None:
+        """If `KVSESSION_LOCATE` returns anything but a string, the session has no place."""
         laptop = self.app(make_app, lambda ip: place)("laptop")
         assert laptop.get("/devices/").get_json()["sessions"][0]["location"] is None
 
-    def test_are_a_help_only(self, make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-        """A function that fails is logged, once for each list, and the list is there without."""
+    def test_a_locate_function_that_raises_is_logged_once_and_the_list_appears(
+        self, make_app: MakeApp, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """An exception in `KVSESSION_LOCATE` is logged once per list; the list has no places."""
 
         def locate(ip: str) -> str | None:
             raise OSError("no network")
@@ -387,8 +417,8 @@ class TestPlaceNames:
         (logged,) = caplog.records
         assert "KVSESSION_LOCATE" in logged.getMessage()
 
-    def test_are_asked_for_what_is_shown(self, make_app: MakeApp) -> None:
-        """A page asks for the addresses on it only."""
+    def test_place_names_are_asked_only_for_sessions_on_the_page(self, make_app: MakeApp) -> None:
+        """A page asks only for the addresses of its own sessions."""
         asked: list[str] = []
         browser_of = self.app(make_app, asked.append)
         for number in range(30):
@@ -397,8 +427,8 @@ class TestPlaceNames:
         assert len(asked) == 21
 
 
-def test_the_pages_are_handed_on() -> None:
-    """`sessions_blueprint` is one object, however it is imported."""
+def test_sessions_blueprint_is_the_same_object_in_the_package_and_in_devices() -> None:
+    """`flask_kvsession.sessions_blueprint` is the object of `flask_kvsession.devices`."""
     from flask_kvsession.devices import sessions_blueprint
 
     assert kvs.sessions_blueprint is sessions_blueprint
