@@ -52,15 +52,17 @@ ANDROID = "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Ge
     ],
     ids=str,
 )
-def test_a_device_has_a_name(user_agent: str | None, name: str | None, kind: str) -> None:
-    """Browser and system by their plain names, without versions, and what kind of device it is."""
+def test_a_user_agent_gives_browser_and_system_without_versions_and_a_kind(
+    user_agent: str | None, name: str | None, kind: str
+) -> None:
+    """The device has the plain names of browser and system, and a kind."""
     device = describe(user_agent)
     assert (device.name, device.kind) == (name, kind)
 
 
 @pytest.mark.parametrize("junk", ["\x00", "x" * 512, "(((((", "Mozilla/5.0 (" * 40, "ÿ" * 512])
-def test_no_user_agent_is_too_strange(junk: str) -> None:
-    """Whatever was sent, it has a short name or none."""
+def test_a_strange_user_agent_gives_a_short_name_or_none(junk: str) -> None:
+    """Whatever the user agent is, the name has at most 80 characters."""
     assert len(describe(junk).name or "") <= 80
 
 
@@ -75,8 +77,10 @@ def test_no_user_agent_is_too_strange(junk: str) -> None:
     ],
     ids=str,
 )
-def test_a_time_in_words(passed: timedelta, words: str) -> None:
-    """No finer than a minute, and never in the future, whatever a worker's clock says."""
+def test_a_time_in_words_is_at_least_a_minute_ago_even_if_clocks_differ(
+    passed: timedelta, words: str
+) -> None:
+    """The words are no finer than a minute and never name the future."""
     assert ago(datetime.now(UTC) - passed) == words
 
 
@@ -106,21 +110,25 @@ class TestMaxMindFile:
             ("", None),
         ],
     )
-    def test_names_a_place(self, path: Path, ip: str, place: str | None) -> None:
-        """City and country, as far as the file has them; nothing for what is no known address."""
+    def test_an_address_gives_city_and_country_as_far_as_the_file_has_them(
+        self, path: Path, ip: str, place: str | None
+    ) -> None:
+        """An address that is invalid or not in the file gives None."""
         assert MaxMindFile(path)(ip) == place
 
-    def test_speaks_languages(self, path: Path) -> None:
-        """A place has its name in the language asked for, else in English."""
+    def test_the_place_is_in_the_configured_language_else_in_english(self, path: Path) -> None:
+        """A part without a name in the configured language has its English name."""
         assert MaxMindFile(path, language="de")("203.0.113.7") == "Lyon, Frankreich"
 
-    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
-        """A wrong path is an error at once, not when somebody looks."""
+    def test_a_missing_file_is_an_error_when_the_object_is_made(self, tmp_path: Path) -> None:
+        """A wrong path raises immediately, not at the first address."""
         with pytest.raises(FileNotFoundError):
             MaxMindFile(tmp_path / "nowhere.mmdb")
 
-    def test_without_the_extra(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without maxminddb the message says what to install."""
+    def test_without_maxminddb_the_error_says_what_to_install(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Without maxminddb, the error names the extra to install."""
         monkeypatch.setitem(sys.modules, "maxminddb", None)
         with pytest.raises(ConfigurationError, match=r"pip install .*\[geo\]"):
             MaxMindFile(path)

@@ -1,4 +1,4 @@
-"""The description that ships with the devices pages, held against them by Schemathesis."""
+"""Schemathesis checks the devices pages against the OpenAPI description in the package."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def description() -> dict[str, t.Any]:
     return t.cast(dict[str, t.Any], json.loads(text))
 
 
-def test_it_is_there_for_programs_to_read(app: Flask) -> None:
-    """The app serves the description below the pages it describes, to anybody."""
+def test_the_app_serves_the_openapi_description_below_the_url_prefix(app: Flask) -> None:
+    """The description is served without a login, below the prefix of the pages."""
     response = app.test_client().get(DESCRIPTION)
     assert response.content_type == "application/json"
     assert response.get_json() == description()
     response.close()
 
 
-def test_it_describes_every_url_of_the_blueprint(app: Flask) -> None:
-    """No view of the blueprint is left out, and none described that is not there."""
+def test_the_description_lists_exactly_the_urls_of_the_blueprint(app: Flask) -> None:
+    """Every URL of the blueprint is described, and no other."""
     described = {
         (method.upper(), path)
         for path, item in description()["paths"].items()
@@ -67,8 +67,10 @@ def test_it_describes_every_url_of_the_blueprint(app: Flask) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(OPERATIONS), ids=str)
-def test_the_app_answers_as_described(app: Flask, sign_in: SignIn, method: str, path: str) -> None:
-    """What comes back is one of the described answers, with what it should hold."""
+def test_a_valid_request_gets_a_described_response(
+    app: Flask, sign_in: SignIn, method: str, path: str
+) -> None:
+    """Every response to a valid request has a described status and body."""
     answers = try_out(app, sign_in, method, path, GenerationMode.POSITIVE)
     assert answers == ({200, 404} if "session_id" in path else {200})
 
@@ -76,14 +78,18 @@ def test_the_app_answers_as_described(app: Flask, sign_in: SignIn, method: str, 
 @pytest.mark.parametrize(
     ("method", "path"), sorted(pair for pair in OPERATIONS if "session_id" in pair[1]), ids=str
 )
-def test_an_id_that_is_none_is_refused(app: Flask, sign_in: SignIn, method: str, path: str) -> None:
-    """Whatever stands in the place of an id, the answer is a described refusal."""
+def test_an_invalid_session_id_gets_a_described_refusal(
+    app: Flask, sign_in: SignIn, method: str, path: str
+) -> None:
+    """No invalid id gets 200, and every refusal is a described response."""
     assert 200 not in try_out(app, sign_in, method, path, GenerationMode.NEGATIVE)
 
 
 def try_out(app: Flask, sign_in: SignIn, method: str, path: str, mode: GenerationMode) -> set[int]:
-    """Sends what Schemathesis makes up, each time from a browser that has just signed in; every
-    second id is one of that user's. Returns the status codes that were seen."""
+    """Send generated requests, each from a newly signed-in browser; return the status codes.
+
+    About half of the valid ids belong to a session of that user.
+    """
     described = description()
     described["components"]["securitySchemes"]["session"]["name"] = "kvsession"  # while testing
     schema = schemathesis.openapi.from_dict(described)

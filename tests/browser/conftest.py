@@ -1,4 +1,4 @@
-"""A real browser, and the example app in a process of its own."""
+"""A real browser, and the example app in a separate process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ START_SECONDS = 30
 
 
 def missing(what: str) -> t.NoReturn:
-    """Skips the test; where `KVSESSION_TEST_REQUIRE` is set, as in CI, it fails instead."""
+    """Skip the test, or fail it if `KVSESSION_TEST_REQUIRE` is set, as in CI."""
     if os.environ.get("KVSESSION_TEST_REQUIRE"):
         pytest.fail(what)
     pytest.skip(what)
@@ -40,7 +40,7 @@ def missing(what: str) -> t.NoReturn:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, or another that `CHROMIUM` names."""
+    """The Chromium on PATH, or the one that the variable `CHROMIUM` names."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -55,7 +55,7 @@ def browser() -> Iterator[Browser]:
 
 
 class ExampleServer:
-    """The example as README.md starts it, always on the same port."""
+    """The example app, started as README.md says; it keeps its port over restarts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -94,7 +94,7 @@ class ExampleServer:
 
 @pytest.fixture
 def example_server(tmp_path: Path) -> Iterator[ExampleServer]:
-    """A running copy of the example, so that its instance folder is not the developer's."""
+    """A running copy of the example, so that it does not use the developer's instance folder."""
     shutil.copytree(ROOT / "example", tmp_path / "example")
     server = ExampleServer(tmp_path)
     server.start()
@@ -115,7 +115,7 @@ def restart_example(example_server: ExampleServer) -> Callable[[], None]:
 
 @pytest.fixture
 def open_page(browser: Browser, example_server: ExampleServer) -> Iterator[Callable[..., Page]]:
-    """Opens an empty page in a browser profile of its own, as if on another device."""
+    """Opens an empty page in a separate browser profile, which stands for another device."""
     contexts: list[BrowserContext] = []
 
     def open_page(*, agent: str, width: int, dark: bool = False) -> Page:
@@ -135,7 +135,7 @@ def open_page(browser: Browser, example_server: ExampleServer) -> Iterator[Calla
 
 @pytest.fixture
 def screenshot() -> Callable[[Page, str], None]:
-    """Saves a picture of a page in the folder that `KVSESSION_SCREENSHOTS` names, if it does."""
+    """Saves a screenshot in the folder `KVSESSION_SCREENSHOTS`; does nothing without it."""
     folder = os.environ.get("KVSESSION_SCREENSHOTS")
 
     def save(page: Page, name: str) -> None:

@@ -29,16 +29,16 @@ def sign_in(page: Page) -> None:
 
 
 def wait_for_heading(page: Page, text: str) -> None:
-    """A click that leads elsewhere returns before the other page is there."""
+    """Wait until the next page is loaded: a click returns before that."""
     from playwright.sync_api import expect
 
     expect(page.get_by_role("heading", level=1)).to_have_text(text)
 
 
-def test_a_session_from_sign_in_to_sign_out(
+def test_a_session_lasts_from_sign_in_over_an_app_restart_to_sign_out(
     open_page: OpenPage, restart_example: Callable[[], None], screenshot: Screenshot
 ) -> None:
-    """Two devices sign in, one ends the other, outlives the app's restart, and signs out."""
+    """Two devices sign in; one revokes the other, survives the app's restart and signs out."""
     laptop = open_page(agent="Laptop", width=WIDE)
     phone = open_page(agent="Phone", width=NARROWEST)
     sign_in(laptop)
@@ -65,13 +65,13 @@ def test_a_session_from_sign_in_to_sign_out(
 
 @pytest.mark.parametrize("width", [NARROWEST, WIDE])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_every_page_fits_and_loads(
+def test_every_page_fits_the_window_and_logs_no_browser_error(
     open_page: OpenPage, screenshot: Screenshot, width: int, dark: bool
 ) -> None:
-    """No page is wider than the window, and none asks for what its policy or the app refuses."""
+    """No page is wider than the window, and the browser's console stays empty."""
     page = open_page(agent="Laptop", width=width, dark=dark)
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
+    console_messages: list[str] = []
+    page.on("console", lambda message: console_messages.append(message.text))
 
     def visit(path: str, name: str) -> None:
         page.goto(path)
@@ -88,4 +88,4 @@ def test_every_page_fits_and_loads(
     visit("/account/password", "password")
     visit("/confirm", "confirm")
     visit("/admin/", "people")
-    assert complaints == []
+    assert console_messages == []

@@ -1,5 +1,5 @@
-"""The devices pages in a real browser, without a script: two profiles, the keyboard, a narrow
-window, the dark. The app is the smallest one, so that the pages stand in our own base page."""
+"""The devices pages in a real browser: without scripts, by keyboard, in narrow windows and in dark
+colours. The app has no layout of its own, so the pages use our base page."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def app(make_app: MakeApp) -> Flask:
     @app.get("/sign-in/<user>")
     def sign_in_as(user: str) -> t.Any:
         kvs.login_user(user)
-        return redirect("/devices/")
+        return redirect("/devices/", 303)
 
     app.add_url_rule("/favicon.ico", "icon", lambda: ("", 204))
     app.add_url_rule("/sign-in", "sign_in", lambda: "<title>Sign in</title>")
@@ -57,13 +57,13 @@ def url(app: Flask) -> Iterator[str]:
 
 
 class Profiles:
-    """Opens the list in browser profiles of their own, each signed in by itself."""
+    """Opens the list in separate browser profiles, each with its own login."""
 
     def __init__(self, browser: Browser, url: str) -> None:
         self.browser = browser
         self.url = url
         self.contexts: list[BrowserContext] = []
-        self.complaints: list[str] = []
+        self.console_messages: list[str] = []
 
     def __call__(
         self, agent: str, *, width: int = WIDE, dark: bool = False, scripts: bool = False
@@ -77,7 +77,7 @@ class Profiles:
         )
         self.contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("console", lambda message: self.console_messages.append(message.text))
         page.goto("/sign-in/ada")
         return page
 
@@ -88,7 +88,7 @@ def open_list(browser: Browser, url: str) -> Iterator[Profiles]:
     yield profiles
     for context in profiles.contexts:
         context.close()
-    assert profiles.complaints == []
+    assert profiles.console_messages == []
 
 
 def row(page: Page, device: str) -> t.Any:
@@ -96,13 +96,13 @@ def row(page: Page, device: str) -> t.Any:
 
 
 def confirm(page: Page, opener: str, button: str) -> None:
-    """Opens the question, and answers yes."""
+    """Open the question and answer yes."""
     page.locator("summary:visible", has_text=opener).click()
     page.get_by_role("button", name=button).click()
 
 
 def wait_for_title(page: Page, title: str) -> None:
-    """A click that leads elsewhere returns before the other page is there."""
+    """Wait until the next page is loaded: a click returns before that."""
     from playwright.sync_api import expect
 
     expect(page).to_have_title(title)
@@ -113,8 +113,8 @@ def is_signed_in(page: Page) -> bool:
     return page.title() == "Your devices"
 
 
-def test_look_and_revoke_one(open_list: Profiles) -> None:
-    """With scripts off one sees both devices, and signs the other one out after a question."""
+def test_without_scripts_a_device_is_signed_out_after_a_question(open_list: Profiles) -> None:
+    """Without scripts, the list shows both devices and signs the other one out after a question."""
     phone, laptop = open_list(IPHONE, width=NARROWEST), open_list(LINUX)
     assert "This device" in row(laptop, "Firefox on Linux").inner_text()
     other = row(laptop, "Safari on iPhone")
@@ -135,9 +135,10 @@ def test_look_and_revoke_one(open_list: Profiles) -> None:
     assert is_signed_in(laptop)
 
 
-def test_revoke_others_and_all(open_list: Profiles) -> None:
-    """All others are signed out from one device, then everything from there, and one is led to
-    sign in."""
+def test_signing_out_all_others_keeps_this_device_and_everywhere_does_not(
+    open_list: Profiles,
+) -> None:
+    """ "All others" keeps this device; "everywhere" leads this device to the sign-in page."""
     phone, laptop = open_list(IPHONE), open_list(LINUX)
     confirm(laptop, "Sign out all other devices", "Yes, sign out all others")
     assert laptop.get_by_role("status").inner_text() == "1 device was signed out."
@@ -150,16 +151,18 @@ def test_revoke_others_and_all(open_list: Profiles) -> None:
     assert not is_signed_in(phone)
 
 
-def test_sign_out_here(open_list: Profiles) -> None:
-    """ "Sign out" on the current row leads to the sign-in page, and signs out nobody else."""
+def test_signing_out_the_current_row_leads_to_sign_in_and_keeps_the_other_device(
+    open_list: Profiles,
+) -> None:
+    """ "Sign out" on the current row ends only the current session."""
     phone, laptop = open_list(IPHONE), open_list(LINUX)
     row(laptop, "Firefox on Linux").get_by_role("button", name="Sign out").click()
     wait_for_title(laptop, "Sign in")
     assert is_signed_in(phone)
 
 
-def test_details_are_folded(open_list: Profiles) -> None:
-    """The whole user agent is shown on demand only."""
+def test_the_user_agent_is_visible_only_after_opening_the_details(open_list: Profiles) -> None:
+    """The full user agent is hidden until "Details" is opened."""
     laptop = open_list(LINUX)
     agent = laptop.get_by_text(LINUX)
     assert not agent.is_visible()
@@ -167,9 +170,8 @@ def test_details_are_folded(open_list: Profiles) -> None:
     assert agent.is_visible()
 
 
-def test_with_the_keyboard_alone(open_list: Profiles) -> None:
-    """Tab goes from top to bottom, Enter asks the question, Tab and Enter answer it; what has the
-    focus is to be seen."""
+def test_a_device_can_be_signed_out_with_tab_and_enter_alone(open_list: Profiles) -> None:
+    """Tab goes from top to bottom, Enter opens and answers the question, and focus is visible."""
     phone, laptop = open_list(IPHONE), open_list(LINUX, scripts=True)
     where = "() => document.activeElement.innerText.split(':')[0].trim()"
     reached = []
@@ -189,11 +191,10 @@ def test_with_the_keyboard_alone(open_list: Profiles) -> None:
 
 @pytest.mark.parametrize("width", [NARROWEST, 600, WIDE])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_it_fits_and_all_can_use_it(
+def test_list_fits_the_window_and_axe_finds_no_violation(
     open_list: Profiles, screenshot: Screenshot, width: int, dark: bool
 ) -> None:
-    """In each width, light and dark, folded and unfolded, nothing is wider than the window and axe
-    finds nothing wrong: contrast, names, landmarks, headings."""
+    """In each width and colour scheme, nothing is wider than the window and axe reports nothing."""
     from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 
     open_list(IPHONE)
@@ -239,11 +240,10 @@ OVERLAPS = """() => {
 
 @pytest.mark.parametrize("width", [NARROWEST, 600, WIDE])
 @pytest.mark.parametrize("direction", ["ltr", "rtl"])
-def test_longer_words_and_the_other_direction(
+def test_long_translations_in_both_directions_do_not_overlap(
     app: Flask, open_list: Profiles, screenshot: Screenshot, width: int, direction: str
 ) -> None:
-    """In another language, written in either direction, no part of the page covers another or is
-    wider than its place."""
+    """With long texts, left-to-right and right-to-left, no part covers another or is too wide."""
     app.jinja_env.globals["gettext"] = lambda message: LONG.get(message, message)
     open_list(IPHONE)
     page = open_list(LINUX, width=width, scripts=True)
@@ -257,8 +257,10 @@ def test_longer_words_and_the_other_direction(
             opener.click()
 
 
-def test_the_sign_in_page_may_be_on_another_site(app: Flask, open_list: Profiles, url: str) -> None:
-    """Signing out leads to where the app signs in, through a redirect to another origin too."""
+def test_signing_out_follows_a_redirect_to_a_sign_in_page_on_another_site(
+    app: Flask, open_list: Profiles, url: str
+) -> None:
+    """The content security policy does not block a redirect to another origin after signing out."""
     elsewhere = url.replace("127.0.0.1", "localhost") + "/elsewhere"
     app.add_url_rule("/elsewhere", "elsewhere", lambda: "<title>Elsewhere</title>")
     app.view_functions["sign_in"] = lambda: redirect(elsewhere)
@@ -267,8 +269,8 @@ def test_the_sign_in_page_may_be_on_another_site(app: Flask, open_list: Profiles
     wait_for_title(laptop, "Elsewhere")
 
 
-def test_axe_would_find_something(open_list: Profiles) -> None:
-    """The check above is one that can fail."""
+def test_axe_reports_a_heading_with_too_little_contrast(open_list: Profiles) -> None:
+    """The accessibility check above can fail."""
     from axe_playwright_python.sync_playwright import Axe
 
     page = open_list(LINUX, scripts=True)
@@ -276,8 +278,10 @@ def test_axe_would_find_something(open_list: Profiles) -> None:
     assert Axe().run(page).violations_count > 0
 
 
-def test_no_other_site_can_post(open_list: Profiles, browser: Browser, url: str) -> None:
-    """A page of another site that posts to the list is refused by what the browser says."""
+def test_a_form_on_another_site_gets_403_and_ends_no_session(
+    open_list: Profiles, browser: Browser, url: str
+) -> None:
+    """A page of another site that posts to the list gets 403."""
     laptop = open_list(LINUX)
     page = laptop.context.new_page()
     action = f"{url}/devices/revoke-all"
