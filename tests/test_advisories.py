@@ -22,22 +22,10 @@ from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
 
-from .conftest import (
-    Clock,
-    CountCommands,
-    Do,
-    Keys,
-    MakeApp,
-    SignIn,
-    browser_with,
-    cookies_of,
-    store_of,
-    token_of,
-)
-
-
-def id_of(browser: FlaskClient) -> str:
-    return (token_of(browser) or "")[:19]
+from .support.apps import Do, MakeApp, store_of
+from .support.browsers import SignIn, browser_with, cookies_of, id_of, token_of
+from .support.clock import Clock
+from .support.commands import CountCommands, Keys
 
 
 def living(client: redis.Redis, keys: Keys) -> list[str]:

@@ -26,7 +26,10 @@ from werkzeug.wrappers import Response
 import flask_kvsession as kvs
 from flask_kvsession.token import Token, new_session_id, user_hash
 
-from .conftest import Clock, CountCommands, Keys, MakeApp, store_of, token_of
+from .support.apps import MakeApp, store_of
+from .support.browsers import token_of, unknown_token
+from .support.clock import Clock
+from .support.commands import CountCommands, Keys
 
 quick = settings(
     max_examples=100,
@@ -75,10 +78,6 @@ class Attacker:
 @pytest.fixture
 def attacker(app: Flask) -> Attacker:
     return Attacker(app)
-
-
-def unknown_token() -> str:
-    return str(Token.for_session(new_session_id(None)))
 
 
 def record_key(keys: set[str]) -> str:

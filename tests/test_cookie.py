@@ -15,9 +15,11 @@ from werkzeug.http import parse_date
 from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
-from flask_kvsession.token import Token, new_session_id
 
-from .conftest import Clock, CountCommands, Keys, MakeApp, token_of
+from .support.apps import MakeApp
+from .support.browsers import token_of, unknown_token
+from .support.clock import Clock
+from .support.commands import CountCommands, Keys
 
 Act = Callable[[], t.Any]
 
@@ -524,10 +526,6 @@ def test_a_page_that_does_not_touch_the_session_has_no_trace_of_it(
 
 
 # An unknown session
-
-
-def unknown_token() -> str:
-    return str(Token.for_session(new_session_id(None)))
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ from flask import Blueprint, Flask
 
 import flask_kvsession as kvs
 
-from .conftest import CountCommands, Do, Keys, MakeApp, SignIn
+from .support.apps import Do, MakeApp
+from .support.browsers import SignIn
+from .support.commands import CountCommands, Keys
 
 UNSAFE = ["POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "post"]
 

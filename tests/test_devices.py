@@ -15,21 +15,24 @@ from werkzeug.test import TestResponse
 import flask_kvsession as kvs
 from flask_kvsession.errors import ConfigurationError
 
-from .conftest import (
-    Clock,
-    CountCommands,
-    Keys,
-    MakeApp,
+from .support.apps import MakeApp
+from .support.browsers import (
+    AS_PAGE,
+    FIREFOX,
+    Browsers,
     browser_with,
     cookies_of,
+    id_of,
     is_clearing,
+    may_enter,
     token_of,
 )
+from .support.clock import Clock
+from .support.commands import CountCommands, Keys
+from .support.devices import names_on
 
 LIST = "/devices/"
-AS_PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
-UNKNOWN_ID = "x" * 19
+NOBODYS_ID = "x" * 19
 READS = ["GET", "ZRANGEBYSCORE", "MGET"]
 
 
@@ -46,14 +49,6 @@ def app(make_app: MakeApp) -> Flask:
     return add_devices(make_app(login_view="sign_in", confirm_view="confirm"))
 
 
-def id_of(browser: FlaskClient) -> str:
-    return (token_of(browser) or "")[:19]
-
-
-def signed_in(*browsers: FlaskClient) -> list[bool]:
-    return [browser.get("/me").status_code == 200 for browser in browsers]
-
-
 def page_of(browser: FlaskClient, path: str = LIST) -> str:
     response = browser.get(path, headers=AS_PAGE)
     assert response.status_code == 200
@@ -66,12 +61,6 @@ def sessions_of(browser: FlaskClient) -> list[dict[str, t.Any]]:
     return t.cast(list[dict[str, t.Any]], body["sessions"])
 
 
-def names_on(page: str) -> list[str]:
-    """The names of the devices on a page, from top to bottom."""
-    names = re.findall(r'<li class="kvs-row kvs-session">.*?<h3>(.*?)</h3>', page, re.DOTALL)
-    return [re.sub(r"\s*<.*", "", name).strip() for name in names]
-
-
 def revoking(session_id: str) -> list[tuple[str, str]]:
     return [
         ("POST", f"{LIST}{session_id}/revoke"),
@@ -79,19 +68,6 @@ def revoking(session_id: str) -> list[tuple[str, str]]:
         ("POST", f"{LIST}revoke-others"),
         ("POST", f"{LIST}revoke-all"),
     ]
-
-
-class Browsers:
-    """Makes browsers of one user, each with its own user agent and address."""
-
-    def __init__(self, app: Flask) -> None:
-        self.app = app
-
-    def __call__(self, agent: str, user: str = "ada", ip: str = "192.0.2.1") -> FlaskClient:
-        browser = self.app.test_client()
-        browser.environ_base.update(HTTP_USER_AGENT=agent, REMOTE_ADDR=ip)
-        browser.post(f"/login/{user}")
-        return browser
 
 
 @pytest.fixture
@@ -328,7 +304,7 @@ class TestRevocation:
             assert "1 device was signed out." in page_of(laptop, response.location)
         else:
             assert (response.status_code, response.get_json()) == (200, {"revoked": 1})
-        assert signed_in(laptop, phone, tablet) == [True, False, True]
+        assert may_enter(laptop, phone, tablet) == [True, False, True]
 
     @pytest.mark.parametrize("as_page", [True, False], ids=["page", "json"])
     def test_revoking_all_others_keeps_this_session_and_other_users_sessions(
@@ -345,7 +321,7 @@ class TestRevocation:
                 assert message in page_of(laptop, response.location)
             else:
                 assert response.get_json() == {"revoked": count}
-        assert signed_in(laptop, phone, tablet, bob) == [True, False, False, True]
+        assert may_enter(laptop, phone, tablet, bob) == [True, False, False, True]
 
     @pytest.mark.parametrize("as_page", [True, False], ids=["page", "json"])
     def test_revoking_all_ends_this_session_too_and_deletes_the_cookie(
@@ -361,7 +337,7 @@ class TestRevocation:
         else:
             assert response.get_json() == {"revoked": 2}
         assert is_clearing(cookies_of(response)[0])
-        assert signed_in(phone, bob, browser_with(laptop.application, token)) == [
+        assert may_enter(phone, bob, browser_with(laptop.application, token)) == [
             False,
             True,
             False,
@@ -378,7 +354,7 @@ class TestRevocation:
         response = laptop.post(path, headers=AS_PAGE if as_page else {})
         assert response.location == "/sign-in?ended=1" if as_page else response.is_json
         assert is_clearing(cookies_of(response)[0])
-        assert signed_in(laptop, phone) == [False, True]
+        assert may_enter(laptop, phone) == [False, True]
 
     @pytest.mark.parametrize("as_page", [True, False], ids=["page", "json"])
     def test_signing_out_ends_this_session_only_and_may_be_repeated(
@@ -392,7 +368,7 @@ class TestRevocation:
                 assert (response.status_code, response.location) == (303, f"/sign-in?ended={count}")
             else:
                 assert response.get_json() == {"revoked": count}
-        assert signed_in(laptop, phone) == [False, True]
+        assert may_enter(laptop, phone) == [False, True]
 
     def test_without_a_login_view_a_page_says_that_the_user_is_signed_out(
         self, make_app: MakeApp
@@ -435,7 +411,7 @@ class TestRevocation:
         ((text, _),) = answers
         assert "No such device" in text if as_page else text.strip() == '{"error":"NotFound"}'
         assert keys() == before
-        assert signed_in(ada, bob) == [True, True]
+        assert may_enter(ada, bob) == [True, True]
 
     @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH"])
     def test_urls_that_end_sessions_answer_405_to_other_methods(
@@ -446,7 +422,7 @@ class TestRevocation:
         paths = [path for _, path in revoking(id_of(phone))] + [f"{LIST}sign-out"]
         for path in paths:
             assert laptop.open(path, method=method).status_code == 405
-        assert signed_in(laptop, phone) == [True, True]
+        assert may_enter(laptop, phone) == [True, True]
 
     @pytest.mark.parametrize(
         "body",
@@ -467,7 +443,7 @@ class TestRevocation:
         ada, phone, bob = browser_of("x"), browser_of("x"), browser_of("x", user="bob")
         response = ada.post(f"{LIST}revoke-others", **body)
         assert (response.status_code, response.get_json()) == (200, {"revoked": 1})
-        assert signed_in(ada, phone, bob) == [True, False, True]
+        assert may_enter(ada, phone, bob) == [True, False, True]
 
     def test_revoking_without_a_login_redirects_to_sign_in_and_back_to_the_list(
         self, app: Flask
@@ -521,7 +497,7 @@ class TestLostIndex:
         response = laptop.post(f"{LIST}revoke-all")
         assert response.get_json() == {"revoked": 1}
         assert is_clearing(cookies_of(response)[0])
-        assert signed_in(laptop) == [False]
+        assert may_enter(laptop) == [False]
 
 
 class TestFreshToRevoke:
@@ -546,7 +522,7 @@ class TestFreshToRevoke:
             refused = laptop.open(path, method=method)
             assert refused.status_code == 401
             assert refused.get_json() == {"error": "FreshLoginRequired"}
-        assert signed_in(laptop, phone) == [True, True]
+        assert may_enter(laptop, phone) == [True, True]
 
     def test_revoking_with_a_fresh_login_works_without_a_question(
         self, browser_of: Browsers
@@ -637,7 +613,7 @@ class TestOtherSites:
                 response = laptop.open(path, method=method, headers=AS_PAGE | origin)
                 assert response.status_code == 403
         assert len(commands) == 0
-        assert signed_in(laptop, phone) == [True, True]
+        assert may_enter(laptop, phone) == [True, True]
 
     @pytest.mark.parametrize(
         "origin",

@@ -20,8 +20,9 @@ from markupsafe import Markup
 
 import flask_kvsession as kvs
 
-from .conftest import MakeApp, SignIn
-from .test_devices import AS_PAGE, FIREFOX, Browsers, names_on, signed_in
+from .support.apps import MakeApp
+from .support.browsers import AS_PAGE, FIREFOX, Browsers, SignIn, may_enter
+from .support.devices import names_on
 
 Templates = dict[str, str]
 
@@ -43,7 +44,7 @@ def works_at(app: Flask, path: str) -> bool:
     (action,) = re.findall(r'action="([^"]+/revoke)"', page)
     response = laptop.post(action, headers=AS_PAGE)
     laptop.post(f"{path}revoke-all")
-    return response.location == f"{path}?ended=1" and not any(signed_in(phone))
+    return response.location == f"{path}?ended=1" and not any(may_enter(phone))
 
 
 class TestRegistration:
@@ -173,7 +174,7 @@ class TestOtherCsrfProtection:
         assert laptop.post(others).status_code == 400
         sent = laptop.post(others, data={"csrf_token": csrf_token}, headers=AS_PAGE)
         assert sent.location == "/devices/?ended=1"
-        assert signed_in(laptop, phone) == [True, False]
+        assert may_enter(laptop, phone) == [True, False]
 
     def test_a_csrf_token_that_is_a_string_is_in_our_forms(self, make_app: MakeApp) -> None:
         """`csrf_token` in the templates may be a string instead of a function."""

@@ -36,7 +36,10 @@ from flask_kvsession.errors import ConfigurationError, KVSessionError, StoreUnav
 from flask_kvsession.session import Session
 from flask_kvsession.store import SessionStore
 
-from .conftest import Clock, CountCommands, Do, Keys, MakeApp, attributes_of, close, token_of
+from .support.apps import Do, MakeApp, close
+from .support.browsers import attributes_of, token_of
+from .support.clock import Clock
+from .support.commands import CountCommands, Keys
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 NOBODY_LISTENS = "unix:///nowhere/redis.sock"

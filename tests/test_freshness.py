@@ -12,7 +12,9 @@ from flask.testing import FlaskClient
 import flask_kvsession as kvs
 from flask_kvsession.errors import FreshLoginRequired, LoginRequired
 
-from .conftest import Clock, Do, MakeApp, SignIn, browser_with, cookies_of, token_of
+from .support.apps import Do, MakeApp
+from .support.browsers import SignIn, browser_with, cookies_of, token_of
+from .support.clock import Clock
 
 SECOND = timedelta(seconds=1)
 PAGE = {"Accept": "text/html"}

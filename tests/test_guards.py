@@ -19,7 +19,8 @@ from werkzeug.test import TestResponse
 import flask_kvsession as kvs
 from flask_kvsession.errors import ConfigurationError, LoginRequired, RoleRequired
 
-from .conftest import Do, MakeApp, SignIn, cookies_of
+from .support.apps import Do, MakeApp
+from .support.browsers import SignIn, cookies_of
 
 PAGE = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 Guard = Callable[[t.Any], t.Any]

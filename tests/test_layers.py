@@ -13,6 +13,7 @@ import pytest
 import flask_kvsession
 
 PACKAGE = Path(flask_kvsession.__file__).parent
+TESTS = Path(__file__).parent
 
 ROWS = [
     ["extension"],
@@ -160,3 +161,16 @@ def test_only_the_request_knows_g(module: str) -> None:
 def test_the_session_never_knows_the_store() -> None:
     """The session loads through a callable."""
     assert ".store" not in imports("session")
+
+
+def test_no_test_file_imports_another_test_file() -> None:
+    """A test file imports what it shares from `tests.support`: fixtures come by their name."""
+    offenders = [
+        f"{path.relative_to(TESTS)}:{node.lineno}"
+        for path in TESTS.rglob("*.py")
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+        if name.rpartition(".")[2].startswith(("test_", "conftest"))
+    ]
+    assert offenders == []

@@ -13,23 +13,13 @@ from flask.testing import FlaskClient
 import flask_kvsession as kvs
 from flask_kvsession.errors import ConfigurationError, LoginRequired
 
-from .conftest import (
-    Clock,
-    CountCommands,
-    Do,
-    Keys,
-    MakeApp,
-    SignIn,
-    browser_with,
-    store_of,
-    token_of,
-)
+from .support.apps import Do, MakeApp, store_of
+from .support.browsers import SignIn, browser_with, id_of, may_enter, token_of
+from .support.clock import Clock
+from .support.commands import CountCommands, Keys
+from .support.signals import recorded_signals
 
 PushedOut = Callable[[], FlaskClient]
-
-
-def may_enter(*browsers: FlaskClient) -> list[bool]:
-    return [browser.get("/me").status_code == 200 for browser in browsers]
 
 
 @pytest.fixture
@@ -121,7 +111,7 @@ def test_a_session_that_is_gone_does_not_count(
 ) -> None:
     """A logout, a revocation and a record that Redis has dropped make room."""
     one, gone = sign_in(app), sign_in(app)
-    session_id = (token_of(gone) or "")[:19]
+    session_id = id_of(gone)
     if how == "logout":
         gone.post("/logout")
     elif how == "revoke":
@@ -199,16 +189,11 @@ class TestReason:
 
     def test_each_ended_session_is_announced(self, app: Flask, sign_in: SignIn) -> None:
         """`session_revoked` is sent for a session ended by the limit."""
-        seen: list[str] = []
-
-        def note(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
-            seen.append(session.id)
-
-        with kvs.signals.session_revoked.connected_to(note, app):
+        with recorded_signals(app, "session_revoked") as recorder:
             browsers = [sign_in(app) for _ in range(3)]
         ended = [b for b in browsers if b.get("/me").status_code == 401]
-        assert seen == [(token_of(browser) or "")[:19] for browser in ended]
-        assert len(seen) == 1
+        assert recorder.ids == [id_of(browser) for browser in ended]
+        assert len(recorder.ids) == 1
 
 
 class TestFunction:

@@ -19,7 +19,10 @@ import flask_kvsession as kvs
 from flask_kvsession import signals
 from flask_kvsession.errors import KVSessionError, StoreUnavailable
 
-from .conftest import Clock, CountCommands, Do, Keys, MakeApp, SignIn, store_of, token_of
+from .support.apps import Do, MakeApp, store_of
+from .support.browsers import SignIn, id_of, token_of
+from .support.clock import Clock
+from .support.commands import CountCommands, Keys
 
 LOGGER = "flask_kvsession"
 NOWHERE = "unix:///nonexistent/kvsession.sock"
@@ -43,10 +46,6 @@ def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[int, str
 
 
 Logged = Callable[[], list[tuple[int, str]]]
-
-
-def id_of(browser: FlaskClient) -> str:
-    return (token_of(browser) or "")[:19]
 
 
 class TestEvents:

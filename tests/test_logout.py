@@ -8,18 +8,9 @@ from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
 
-from .conftest import (
-    CountCommands,
-    Do,
-    Keys,
-    MakeApp,
-    SignIn,
-    attributes_of,
-    browser_with,
-    cookies_of,
-    is_clearing,
-    token_of,
-)
+from .support.apps import Do, MakeApp
+from .support.browsers import SignIn, attributes_of, browser_with, cookies_of, is_clearing, token_of
+from .support.commands import CountCommands, Keys
 
 
 def test_a_logout_ends_the_session(app: Flask, sign_in: SignIn) -> None:

@@ -14,7 +14,9 @@ from markupsafe import Markup
 import flask_kvsession as kvs
 from flask_kvsession.errors import ConfigurationError
 
-from .conftest import CountCommands, Do, Keys, MakeApp, store_of, token_of
+from .support.apps import Do, MakeApp, store_of
+from .support.browsers import token_of
+from .support.commands import CountCommands, Keys
 
 SECRET = "of the app"
 DATA: dict[str, t.Any] = {

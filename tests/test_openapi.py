@@ -15,7 +15,8 @@ from schemathesis import GenerationMode
 
 import flask_kvsession as kvs
 
-from .conftest import MakeApp, SignIn, token_of
+from .support.apps import MakeApp
+from .support.browsers import SignIn, token_of
 
 PREFIX = "/account/sessions"
 DESCRIPTION = PREFIX + "/kvsession-static/openapi.json"

@@ -22,8 +22,8 @@ from werkzeug.datastructures import MultiDict
 from flask_kvsession import codec, current_session, plain
 from flask_kvsession.errors import UnstorableValue
 
-from .conftest import Do, MakeApp
-from .test_values import shape, values
+from .support.apps import Do, MakeApp
+from .support.strategies import shape, values
 
 
 class Text(str):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import typing as t
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 import redis
@@ -16,75 +15,17 @@ from flask import Flask, g
 from flask.testing import FlaskClient
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
-from flask_kvsession import signals
 from flask_kvsession.record import Ended, Stored
 from flask_kvsession.token import Token
 
-from .conftest import Clock, MakeApp, add_views, store_of, token_of
-from .proxy import Proxy
-
-Act = Callable[[], object]
-CROWD = 12
-PATIENCE = 10.0
-
-
-class Stage:
-    """An app whose view `/act` loads the session, waits for the others, and then acts."""
-
-    def __init__(self, app: Flask) -> None:
-        self.app = app
-        self.pool = ThreadPoolExecutor(CROWD)
-        self._acts: dict[str, tuple[Act, Callable[[], object]]] = {}
-
-        @app.post("/act/<name>")
-        def act(name: str) -> t.Any:
-            act, wait = self._acts[name]
-            len(g.session)  # load it
-            wait()
-            act()
-            return {}
-
-    def browser(self, token: str | None) -> FlaskClient:
-        """Another tab of the browser with this token."""
-        client = self.app.test_client()
-        if token:
-            client.set_cookie("kvsession", token)
-        return client
-
-    def park(self, token: str | None, act: Act) -> Callable[[], TestResponse]:
-        """A request that has loaded its session and waits; call the result to let it act."""
-        loaded, go = threading.Event(), threading.Event()
-        name = f"parked-{len(self._acts)}"
-
-        def wait() -> None:
-            loaded.set()
-            assert go.wait(PATIENCE)
-
-        self._acts[name] = act, wait
-        response = self._post(token, name)
-        assert loaded.wait(PATIENCE)
-
-        def release() -> TestResponse:
-            go.set()
-            return response.result(PATIENCE)
-
-        return release
-
-    def all_at_once(self, tokens: list[str | None], act: Act) -> list[TestResponse]:
-        """Requests that all have loaded their session before any of them acts."""
-        barrier = threading.Barrier(len(tokens), timeout=PATIENCE)
-        name = f"crowd-{len(self._acts)}"
-        self._acts[name] = act, barrier.wait
-        return [future.result(PATIENCE) for future in [self._post(tk, name) for tk in tokens]]
-
-    def data(self, token: str | None) -> t.Any:
-        return self.browser(token).get("/data").get_json()
-
-    def _post(self, token: str | None, name: str) -> Future[TestResponse]:
-        return self.pool.submit(self.browser(token).post, f"/act/{name}")
+from .support.apps import MakeApp, add_views, in_context, store_of
+from .support.browsers import token_of
+from .support.clock import Clock
+from .support.proxy import Proxy
+from .support.races import CROWD, PATIENCE, Act, Stage
+from .support.signals import recorded_signals
 
 
 @pytest.fixture
@@ -221,11 +162,6 @@ IN_FLIGHT: dict[str, Act] = {
 }
 
 
-def in_context(app: Flask, act: Act) -> None:
-    with app.app_context():
-        act()
-
-
 @pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
 @pytest.mark.parametrize("act", IN_FLIGHT.values(), ids=IN_FLIGHT)
 def test_nothing_in_flight_brings_a_session_back(
@@ -281,16 +217,11 @@ def test_a_login_between_does_not_escape(stage: Stage, token: str) -> None:
 
 def test_one_of_many_renews(stage: Stage, token: str, clock: Clock) -> None:
     """Of many requests that find a renewal due, one does it and says so."""
-    renewed: list[str] = []
-
-    def note(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
-        renewed.append(session.id)
-
     clock.advance(minutes=6)
-    with signals.session_renewed.connected_to(note, stage.app):
+    with recorded_signals(stage.app, "session_renewed") as recorder:
         responses = stage.all_at_once([token] * CROWD, lambda: None)
     assert [response.status_code for response in responses] == [200] * CROWD
-    assert renewed == [token[:19]]
+    assert recorder.ids == [token[:19]]
 
 
 def test_many_rotations_have_one_successor(stage: Stage, token: str) -> None:

@@ -16,18 +16,18 @@ from flask.testing import FlaskClient
 import flask_kvsession as kvs
 from flask_kvsession.errors import LoginRequired, StoreUnavailable, UnstorableValue
 
-from .conftest import (
-    Clock,
-    CountCommands,
-    Do,
-    Keys,
-    MakeApp,
+from .support.apps import Do, MakeApp
+from .support.browsers import (
     SignIn,
     browser_with,
     cookies_of,
+    id_of,
     is_clearing,
+    may_enter,
     token_of,
 )
+from .support.clock import Clock
+from .support.commands import CountCommands, Keys
 
 BY_ID: dict[str, Callable[[], t.Any]] = {
     "revoke_session": lambda: kvs.revoke_session(g.session.id),
@@ -41,14 +41,6 @@ FOR_ANY_USER: dict[str, Callable[[t.Any], object]] = {
     "revoke_all": lambda user_id: kvs.revoke_all_sessions(user_id),
     "update_all": lambda user_id: kvs.update_all_sessions(user_id, {"x": 1}),
 }
-
-
-def id_of(browser: FlaskClient) -> str:
-    return (token_of(browser) or "")[:19]
-
-
-def may_enter(*browsers: FlaskClient) -> list[bool]:
-    return [browser.get("/me").status_code == 200 for browser in browsers]
 
 
 class TestList:

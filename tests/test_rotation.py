@@ -10,16 +10,9 @@ from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
 
-from .conftest import (
-    CountCommands,
-    Do,
-    Keys,
-    SignIn,
-    browser_with,
-    cookies_of,
-    is_clearing,
-    token_of,
-)
+from .support.apps import Do
+from .support.browsers import SignIn, browser_with, cookies_of, is_clearing, token_of
+from .support.commands import CountCommands, Keys
 
 
 def test_the_token_changes_and_the_session_goes_on(app: Flask, sign_in: SignIn, do: Do) -> None:

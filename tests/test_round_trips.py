@@ -15,7 +15,9 @@ import flask_kvsession as kvs
 from flask_kvsession.record import Client, Stored, new_record
 from flask_kvsession.token import Token, new_session_id, user_hash
 
-from .conftest import Clock, Commands, MakeApp, store_of
+from .support.apps import MakeApp, store_of
+from .support.clock import Clock
+from .support.commands import Commands
 
 Count = Callable[[], AbstractContextManager[Commands]]
 Act = Callable[[], object]

@@ -15,7 +15,10 @@ from werkzeug.local import LocalProxy
 import flask_kvsession as kvs
 from flask_kvsession.errors import SessionTooLarge, UnstorableValue
 
-from .conftest import Clock, CountCommands, Do, MakeApp, SignIn, token_of
+from .support.apps import Do, MakeApp
+from .support.browsers import SignIn, id_of, token_of
+from .support.clock import Clock
+from .support.commands import CountCommands
 
 FACTS = [
     "id", "user_id", "is_authenticated", "is_fresh", "created_at", "last_seen_at",
@@ -121,7 +124,7 @@ class TestFacts:
         assert times[2] is None
         assert times[3] == times[0] + timedelta(days=1)
         assert facts == {
-            "id": (token_of(client) or "")[:19],
+            "id": id_of(client),
             "user_id": None,
             "is_authenticated": False,
             "is_fresh": False,
@@ -142,7 +145,7 @@ class TestFacts:
         assert expires == created + timedelta(hours=12)
         assert abs(created - datetime.now(UTC)) < timedelta(minutes=1)
         assert facts == {
-            "id": (token_of(browser) or "")[:19],
+            "id": id_of(browser),
             "user_id": "ada",
             "is_authenticated": True,
             "is_fresh": True,

@@ -29,7 +29,7 @@ from flask_kvsession.record import Client, Record, new_record
 from flask_kvsession.settings import Settings
 from flask_kvsession.token import Token, new_session_id
 
-from .conftest import MakeApp, add_views, state_of
+from .support.apps import MakeApp, add_views, state_of
 
 DAY, HOUR, MINUTE, SECOND = (
     timedelta(days=1),

@@ -15,7 +15,10 @@ from flask.testing import FlaskClient
 import flask_kvsession as kvs
 from flask_kvsession import signals
 
-from .conftest import Clock, Do, Keys, MakeApp, SignIn, browser_with, cookies_of, token_of
+from .support.apps import Do, MakeApp
+from .support.browsers import SignIn, browser_with, cookies_of, id_of, token_of
+from .support.clock import Clock
+from .support.commands import Keys
 
 ALL: dict[str, NamedSignal] = {name: getattr(signals, name) for name in signals.__all__}
 
@@ -84,10 +87,6 @@ def stage(app: Flask, sign_in: SignIn, clock: Clock, do: Do, heard: Heard) -> St
     stage = Stage(app, sign_in(app), sign_in(app), app.test_client(), clock, do)
     heard.forget()
     return stage
-
-
-def id_of(browser: FlaskClient) -> str:
-    return (token_of(browser) or "")[:19]
 
 
 def renew(s: Stage) -> None:

@@ -23,7 +23,9 @@ from flask_kvsession.record import Client, Stored, new_record
 from flask_kvsession.store import ACTS, load_script
 from flask_kvsession.token import Token, new_session_id, user_hash
 
-from .conftest import Clock, Commands, MakeApp, add_views, store_of
+from .support.apps import MakeApp, add_views, store_of
+from .support.clock import Clock
+from .support.commands import Commands
 
 CLIENTS: dict[str, dict[str, t.Any]] = {
     "plain": {},

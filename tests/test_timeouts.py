@@ -12,18 +12,10 @@ from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
 
-from .conftest import (
-    Clock,
-    CountCommands,
-    Do,
-    Keys,
-    MakeApp,
-    SignIn,
-    attributes_of,
-    cookies_of,
-    store_of,
-    token_of,
-)
+from .support.apps import Do, MakeApp, store_of
+from .support.browsers import SignIn, attributes_of, cookies_of, id_of, token_of
+from .support.clock import Clock
+from .support.commands import CountCommands, Keys
 
 SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)
@@ -215,7 +207,7 @@ class TestShortenedSettings:
         """What is over by today's settings is not listed, cannot be revoked and is not changed."""
         old, new = make_app("old"), make_app("new", idle_timeout=DAY)
         browser = sign_in(old)
-        session_id = (token_of(browser) or "")[:19]
+        session_id = id_of(browser)
         clock.advance(days=2)
         with new.app_context():
             assert kvs.list_sessions("ada") == []

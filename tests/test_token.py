@@ -32,7 +32,9 @@ from flask_kvsession.record import Stored
 from flask_kvsession.request import request_state
 from flask_kvsession.token import Token, is_session_id, new_session_id, user_hash
 
-from .conftest import Keys, MakeApp, state_of, store_of, token_of
+from .support.apps import MakeApp, state_of, store_of
+from .support.browsers import token_of
+from .support.commands import Keys
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 SOME_ID = UUID("12345678-1234-5678-1234-567812345678")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import typing as t
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,7 +15,11 @@ from flask.testing import FlaskClient
 import flask_kvsession as kvs
 from flask_kvsession.errors import ConfigurationError, SessionTooLarge, StoreUnavailable
 
-from .conftest import Clock, CountCommands, Do, Keys, MakeApp, browser_with, store_of, token_of
+from .support.apps import Do, MakeApp, store_of
+from .support.browsers import browser_with, token_of
+from .support.clock import Clock
+from .support.commands import CountCommands, Keys
+from .support.signals import Recorder, recorded_signals
 
 KEY = "user_id"
 A_UUID = UUID("12345678-1234-5678-1234-567812345678")
@@ -83,35 +87,19 @@ def sign_in(app: Flask, user: str = "ada", **data: t.Any) -> FlaskClient:
     return client
 
 
-class Told:
-    """The signals of an app: the name, and the user's id."""
-
-    def __init__(self, app: Flask) -> None:
-        self.signals: list[tuple[str, t.Any]] = []
-        self.ids: list[str] = []
-        self._receivers = [self._receive(app, name) for name in kvs.signals.__all__]
-
-    def _receive(self, app: Flask, name: str) -> Callable[..., None]:
-        def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
-            self.signals.append((name, session.user_id))
-            self.ids.append(session.id)
-
-        getattr(kvs.signals, name).connect(receive, app)
-        return receive
-
-
 @pytest.fixture
-def told(app: Flask) -> Told:
-    return Told(app)
+def told(app: Flask) -> Iterator[Recorder]:
+    with recorded_signals(app) as recorder:
+        yield recorder
 
 
 class TestLogin:
-    def test_assigning_the_key_is_one(self, app: Flask, told: Told) -> None:
+    def test_assigning_the_key_is_one(self, app: Flask, told: Recorder) -> None:
         """The user is known to guards, to the list and to signals, as after `login_user`."""
         client = sign_in(app)
         assert client.get("/guarded").status_code == 200
         assert sessions_of(app, "ada") == [id_of(client)]
-        assert told.signals == [("user_logged_in", "ada")]
+        assert told.users == [("user_logged_in", "ada")]
         assert told.ids == [id_of(client)]
 
     def test_the_user_is_known_at_once(self, client: FlaskClient, do: Do) -> None:
@@ -153,7 +141,7 @@ class TestLogin:
         assert user_of(browser(app, visitors)) is None
         assert len(keys()) == 2  # the user's session and the index
 
-    def test_the_same_value_again_is_one(self, app: Flask, told: Told) -> None:
+    def test_the_same_value_again_is_one(self, app: Flask, told: Recorder) -> None:
         """Signing in again gives a new id and token, keeps the data, and ends the former one."""
         client = sign_in(app, cart=[1])
         first = token_of(client, "session")
@@ -162,10 +150,10 @@ class TestLogin:
         assert data_of(client) == {KEY: "ada", "cart": [1]}
         assert user_of(browser(app, first)) is None
         assert sessions_of(app, "ada") == [id_of(client)]
-        names = [name for name, _ in told.signals]
+        names = [name for name, _ in told.users]
         assert names == ["user_logged_in", "user_logged_out", "user_logged_in"]
 
-    def test_another_value_is_a_switch(self, app: Flask, told: Told) -> None:
+    def test_another_value_is_a_switch(self, app: Flask, told: Recorder) -> None:
         """The former user's session ends, and of its data nothing goes along but what this
         request has assigned."""
         client = sign_in(app, is_admin=True, theme="dark")
@@ -173,7 +161,7 @@ class TestLogin:
         assert data_of(client) == {KEY: "bob", "theme": "dark"}
         assert sessions_of(app, "ada") == []
         assert sessions_of(app, "bob") == [id_of(client)]
-        assert told.signals[1:] == [("user_logged_out", "ada"), ("user_logged_in", "bob")]
+        assert told.users[1:] == [("user_logged_out", "ada"), ("user_logged_in", "bob")]
 
     def test_messages_to_the_former_user_stay_behind(self, app: Flask, do: Do) -> None:
         """`flash` assigns the list with all messages; a switch takes along those of its request."""
@@ -234,7 +222,7 @@ class TestLogin:
         assert data_of(client) == {KEY: 7}
         assert sessions_of(app, 7) == [id_of(client)]
 
-    def test_reading_and_renewing_are_none(self, app: Flask, told: Told, clock: Clock) -> None:
+    def test_reading_and_renewing_are_none(self, app: Flask, told: Recorder, clock: Clock) -> None:
         """A request that does not assign the key leaves the session the one it is."""
         client = sign_in(app)
         first = token_of(client, "session")
@@ -242,7 +230,7 @@ class TestLogin:
         clock.advance(hours=1)
         user_of(client)
         assert token_of(client, "session") == first
-        assert [name for name, _ in told.signals] == ["user_logged_in", "session_renewed"]
+        assert [name for name, _ in told.users] == ["user_logged_in", "session_renewed"]
 
     @pytest.mark.parametrize("value", ["ada", 42, 0, A_UUID, "a:b", "{a}", "x" * 10_000])
     def test_ids_keep_their_type(self, app: Flask, do: Do, value: t.Any) -> None:
@@ -307,7 +295,9 @@ class TestLogin:
 
 class TestLogout:
     @pytest.mark.parametrize("path", ["/out", "/clear"])
-    def test_without_the_key_it_is_one(self, app: Flask, told: Told, keys: Keys, path: str) -> None:
+    def test_without_the_key_it_is_one(
+        self, app: Flask, told: Recorder, keys: Keys, path: str
+    ) -> None:
         """Deleting the key, or everything, ends the session; the cookie goes."""
         client = sign_in(app)
         token = token_of(client, "session")
@@ -315,18 +305,18 @@ class TestLogout:
         assert token_of(client, "session") is None
         assert user_of(browser(app, token)) is None
         assert keys() == set()
-        assert told.signals[1:] == [("user_logged_out", "ada")]
+        assert told.users[1:] == [("user_logged_out", "ada")]
 
     @pytest.mark.parametrize("nobody", [None, ""])
     def test_a_value_for_nobody_is_one(
-        self, app: Flask, do: Do, told: Told, nobody: str | None
+        self, app: Flask, do: Do, told: Recorder, nobody: str | None
     ) -> None:
         """None and "" are nobody."""
         client = sign_in(app)
         do(client, lambda: session.update({KEY: nobody}))
         assert user_of(client) is None
         assert sessions_of(app, "ada") == []
-        assert told.signals[1:] == [("user_logged_out", "ada")]
+        assert told.users[1:] == [("user_logged_out", "ada")]
 
     def test_what_remains_goes_on(self, app: Flask, do: Do) -> None:
         """What data remain, such as a flashed message, are a new visitor's."""
@@ -359,7 +349,7 @@ class TestLogout:
         do(client, act)
         assert seen == [None]
 
-    def test_out_and_in_again(self, app: Flask, do: Do, told: Told) -> None:
+    def test_out_and_in_again(self, app: Flask, do: Do, told: Recorder) -> None:
         """A logout and a login in one request are the login."""
         client = sign_in(app)
 
@@ -571,7 +561,7 @@ class TestRevocation:
         assert sessions_of(app, "ada") == []
         assert client.get("/who").get_json() == {"user": None, "data": {}}
 
-    def test_of_two_logouts_at_once_one_is_told(self, app: Flask, told: Told) -> None:
+    def test_of_two_logouts_at_once_one_is_told(self, app: Flask, told: Recorder) -> None:
         """Two requests that log the same session out log it out once."""
         barrier = threading.Barrier(2)
 
@@ -589,7 +579,7 @@ class TestRevocation:
             thread.start()
         for thread in threads:
             thread.join()
-        assert told.signals[1:] == [("user_logged_out", "ada")]
+        assert told.users[1:] == [("user_logged_out", "ada")]
 
 
 class TestVerbs:
@@ -615,7 +605,7 @@ class TestVerbs:
         assert do(client, lambda: {"f": kvs.current_session.is_fresh}).get_json() == {"f": True}
 
     def test_flask_logins_confirmation_counts(
-        self, app: Flask, do: Do, clock: Clock, told: Told
+        self, app: Flask, do: Do, clock: Clock, told: Recorder
     ) -> None:
         """What Flask-Login's `confirm_login` does, setting `_fresh`, makes fresh, with a new token;
         so does it where it was set before."""
@@ -628,7 +618,7 @@ class TestVerbs:
             do(client, lambda: session.update(_fresh=True))
             assert do(client, is_fresh).get_json() == {"fresh": True}
             assert token_of(client, "session") != before
-        assert ("login_confirmed", "ada") in told.signals
+        assert ("login_confirmed", "ada") in told.users
 
     def test_flask_logins_doubt_counts(self, app: Flask, do: Do) -> None:
         """Where Flask-Login has set `_fresh` to False, for a changed client, nobody is fresh."""

@@ -13,17 +13,11 @@ from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
 
-from .conftest import (
-    Clock,
-    Do,
-    Keys,
-    MakeApp,
-    browser_with,
-    cookies_of,
-    is_clearing,
-    store_of,
-    token_of,
-)
+from .support.apps import Do, MakeApp, store_of
+from .support.browsers import browser_with, cookies_of, id_of, is_clearing, token_of
+from .support.clock import Clock
+from .support.commands import Keys
+from .support.signals import recorded_signals
 
 READS: dict[str, Callable[[], object]] = {
     "get": lambda: g.session.get("x"),
@@ -96,7 +90,7 @@ def test_the_facts_of_a_visitors_session(client: FlaskClient, do: Do) -> None:
         assert (s.expires_at - s.created_at).total_seconds() == 86_400
 
     do(client, act)
-    assert seen == [((token_of(client) or "")[:19], False, None, False, False, None)]
+    assert seen == [(id_of(client), False, None, False, False, None)]
 
 
 def test_new_until_the_next_request(client: FlaskClient, do: Do) -> None:
@@ -228,17 +222,12 @@ class TestLogin:
 
     def test_visitors_are_announced_to_nobody(self, app: Flask, client: FlaskClient) -> None:
         """The end of a visitor's session, by login or logout, is no `user_logged_out`."""
-        seen: list[t.Any] = []
-
-        def note(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
-            seen.append(session)
-
-        with kvs.signals.user_logged_out.connected_to(note, app):
+        with recorded_signals(app, "user_logged_out") as recorder:
             for end in ("/login/ada", "/logout"):
                 client.delete_cookie("kvsession")
                 client.post("/data", json={"x": 1})
                 client.post(end)
-        assert seen == []
+        assert recorder.received == []
 
 
 def test_a_record_of_a_visitor_names_nobody(

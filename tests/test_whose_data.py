@@ -13,8 +13,8 @@ from flask import Flask, flash, session
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .conftest import Do, MakeApp, store_of
-from .test_values import quick
+from .support.apps import Do, MakeApp, store_of
+from .support.strategies import quick
 
 KEY = "user_id"
 USERS = ["ada", "bob"]

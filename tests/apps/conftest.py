@@ -10,21 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 from flask import Flask
-from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
 
-from ..conftest import Config, close, token_of
-
-DEVICES = "/account/sessions/"
-AS_PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-
-
-class Install(t.Protocol):
-    """Gives an app its sessions; keyword arguments are settings without their prefix."""
-
-    def __call__(self, app: Flask, user_id_key: str | None = None, **settings: t.Any) -> Flask: ...
+from ..support.apps import Config, Install, close
+from ..support.flask_sessions import DEVICES
 
 
 @pytest.fixture
@@ -65,53 +55,3 @@ def either(request: pytest.FixtureRequest, install: Install) -> Install:
         return app
 
     return install if request.param == "ours" else leave
-
-
-def browser_of(app: Flask, agent: str = "laptop") -> FlaskClient:
-    """A browser with this user agent."""
-    browser = app.test_client()
-    browser.environ_base["HTTP_USER_AGENT"] = agent
-    return browser
-
-
-def same_browser(browser: FlaskClient, token: str | None) -> FlaskClient:
-    """Another browser of the same kind, which sends this token."""
-    other = browser_of(browser.application, browser.environ_base["HTTP_USER_AGENT"])
-    if token is not None:
-        other.set_cookie("session", token)
-    return other
-
-
-def token(browser: FlaskClient) -> str | None:
-    return token_of(browser, "session")
-
-
-def id_of(browser: FlaskClient) -> str:
-    return (token(browser) or "")[:19]
-
-
-def devices(browser: FlaskClient) -> list[str]:
-    """What the devices page lists, this one first."""
-    rows = browser.get(DEVICES).get_json()["sessions"]
-    assert [row["current"] for row in rows] == [n == 0 for n in range(len(rows))]
-    return [row["device"] for row in rows]
-
-
-def sign_out_elsewhere(browser: FlaskClient, other: FlaskClient) -> None:
-    """Ends the other browser's session, by the devices page of this one."""
-    path = f"{DEVICES}{id_of(other)}/revoke"
-    assert browser.post(path).get_json() == {"revoked": 1}
-
-
-def cookies_set(response: TestResponse, name: str = "session") -> list[str]:
-    """The Set-Cookie headers of this cookie."""
-    return [line for line in response.headers.getlist("Set-Cookie") if line.startswith(f"{name}=")]
-
-
-def clears(cookie: str) -> bool:
-    """Whether this Set-Cookie takes the cookie away."""
-    return "=;" in cookie and "Max-Age=0" in cookie
-
-
-def outlives_the_browser(cookie: str) -> bool:
-    return "Max-Age=" in cookie or "Expires=" in cookie

@@ -23,8 +23,16 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 from werkzeug.serving import make_server
 
-from ..conftest import Keys
-from .conftest import Install, browser_of, devices, id_of, same_browser, sign_out_elsewhere, token
+from ..support.apps import Install
+from ..support.commands import Keys
+from ..support.flask_sessions import (
+    browser_of,
+    devices,
+    id_of,
+    same_browser,
+    sign_out_elsewhere,
+    token,
+)
 
 CLAIMS = {"sub": "248289761001", "email": "ada@example.com", "email_verified": True}
 

@@ -12,7 +12,8 @@ from flask import Flask, flash, get_flashed_messages, redirect, render_template_
 from flask.testing import FlaskClient
 from flask_babel import Babel, lazy_gettext  # type: ignore[import-untyped]
 
-from .conftest import Install, browser_of, devices, sign_out_elsewhere
+from ..support.apps import Install
+from ..support.flask_sessions import browser_of, devices, sign_out_elsewhere
 
 PAGE = "{% for message in get_flashed_messages() %}<p>{{ message }}</p>{% endfor %}"
 TEXTS = {"You are signed in.": "Du bist angemeldet.", "<b>Bye</b>": "<b>Tschüss</b>"}

@@ -10,8 +10,9 @@ import pytest
 from flask import Flask, make_response, redirect, session
 from flask_caching import Cache
 
-from ..conftest import Keys
-from .conftest import Install, browser_of, cookies_set, devices, sign_out_elsewhere, token
+from ..support.apps import Install
+from ..support.commands import Keys
+from ..support.flask_sessions import browser_of, cookies_set, devices, sign_out_elsewhere, token
 
 
 @pytest.fixture(params=["SimpleCache", "RedisCache"])

@@ -8,8 +8,9 @@ import pytest
 from flask import Flask, redirect, session
 from flask_debugtoolbar import DebugToolbarExtension
 
-from ..conftest import CountCommands, Keys
-from .conftest import Install, browser_of, cookies_set, devices, sign_out_elsewhere
+from ..support.apps import Install
+from ..support.commands import CountCommands, Keys
+from ..support.flask_sessions import browser_of, cookies_set, devices, sign_out_elsewhere
 
 PAGE = "<!doctype html><html><body><p>{}</p></body></html>"
 

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import re
 import typing as t
 from datetime import timedelta
 
 import pytest
 from flask import Flask, g, session
-from flask.testing import FlaskClient
 from flask_login import FlaskLoginClient, login_user  # type: ignore[import-untyped]
-from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
-from flask_kvsession import signals
 from flask_kvsession.errors import ConfigurationError
 
-from ..conftest import Clock, CountCommands, Do, Keys
-from ..proxy import Proxy
-from .conftest import (
-    AS_PAGE,
+from ..support.apps import Do, Install
+from ..support.browsers import AS_PAGE
+from ..support.clock import Clock
+from ..support.commands import CountCommands, Keys
+from ..support.flask_login_app import (
+    IGNORE_UTCNOW,
+    PASSWORDS,
+    REMEMBER,
+    User,
+    create_app,
+    flashed,
+    log_in,
+    restart,
+    signed_in,
+    who,
+)
+from ..support.flask_sessions import (
     DEVICES,
-    Install,
     browser_of,
     clears,
     cookies_set,
@@ -32,14 +40,10 @@ from .conftest import (
     sign_out_elsewhere,
     token,
 )
-from .login_app import PASSWORDS, User, create_app
+from ..support.proxy import Proxy
+from ..support.signals import recorded_signals
 
-# Flask-Login 0.6.3 still asks datetime for utcnow(), which Python 3.12 deprecates.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:datetime.datetime.utcnow:DeprecationWarning:flask_login"
-)
-
-REMEMBER = "remember_token"
+pytestmark = IGNORE_UTCNOW
 
 
 @pytest.fixture
@@ -51,36 +55,6 @@ def app(install: Install) -> Flask:
 def old_app(either: Install) -> Flask:
     """The app with our session, and once more with Flask's own."""
     return either(create_app(), "_user_id")
-
-
-def log_in(browser: FlaskClient, name: str = "ada", **form: t.Any) -> TestResponse:
-    response = browser.post("/login", data={"name": name, "password": PASSWORDS[name], **form})
-    assert response.location == "/"
-    return response
-
-
-def signed_in(app: Flask, agent: str = "laptop", name: str = "ada", **form: t.Any) -> FlaskClient:
-    browser = browser_of(app, agent)
-    log_in(browser, name, **form)
-    return browser
-
-
-def who(browser: FlaskClient, path: str = "/") -> str | None:
-    """Whom a page greets; None where it sends the browser elsewhere, or greets nobody."""
-    greeting = re.search(r"<p>(\w+) at ", browser.get(path).text)
-    return greeting[1] if greeting and greeting[1] != "nobody" else None
-
-
-def flashed(browser: FlaskClient) -> list[str]:
-    return re.findall(r'<p class="flash">(.*?)</p>', browser.get("/").text)
-
-
-def restart(browser: FlaskClient) -> None:
-    """Closes the browser and opens it again."""
-    for name in ("session", REMEMBER):
-        cookie = browser.get_cookie(name)
-        if cookie and cookie.expires is None and cookie.max_age is None:
-            browser.delete_cookie(name)
 
 
 class TestAsBefore:
@@ -338,24 +312,18 @@ class TestLogin:
 
     def test_it_is_announced(self, app: Flask) -> None:
         """Each login and logout is told by our signals too, once."""
-        told: list[tuple[str, t.Any]] = []
-
-        def came(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
-            told.append(("in", session.user_id))
-
-        def went(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
-            told.append(("out", session.user_id))
-
-        with (
-            signals.user_logged_in.connected_to(came, app),
-            signals.user_logged_out.connected_to(went, app),
-        ):
+        with recorded_signals(app, "user_logged_in", "user_logged_out") as recorder:
             browser = signed_in(app)
             who(browser)
             log_in(browser, "bob")
             browser.post("/logout")
             who(browser)
-        assert told == [("in", "ada"), ("out", "ada"), ("in", "bob"), ("out", "bob")]
+        assert recorder.users == [
+            ("user_logged_in", "ada"),
+            ("user_logged_out", "ada"),
+            ("user_logged_in", "bob"),
+            ("user_logged_out", "bob"),
+        ]
 
     def test_freshness(self, app: Flask, do: Do, clock: Clock) -> None:
         """A login is fresh for `KVSESSION_FRESH_FOR`; one that a remember cookie made is not."""

@@ -21,9 +21,9 @@ from flask_security.datastore import UserDatastore
 import flask_kvsession as kvs
 from flask_kvsession.remember import remember_in_session
 
-from ..conftest import Keys
-from .conftest import (
-    Install,
+from ..support.apps import Install
+from ..support.commands import Keys
+from ..support.flask_sessions import (
     browser_of,
     cookies_set,
     devices,

@@ -11,8 +11,9 @@ from flask_socketio import SocketIO  # type: ignore[import-untyped]
 
 import flask_kvsession as kvs
 
-from ..conftest import Keys
-from .conftest import Install, browser_of, sign_out_elsewhere
+from ..support.apps import Install
+from ..support.commands import Keys
+from ..support.flask_sessions import browser_of, sign_out_elsewhere
 
 
 @pytest.fixture

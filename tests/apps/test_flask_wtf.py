@@ -12,17 +12,10 @@ from flask_wtf import CSRFProtect, FlaskForm  # type: ignore[import-untyped]
 from wtforms import StringField  # type: ignore[import-untyped]
 from wtforms.validators import InputRequired  # type: ignore[import-untyped]
 
-from ..conftest import CountCommands, Keys
-from .conftest import (
-    AS_PAGE,
-    DEVICES,
-    Install,
-    browser_of,
-    cookies_set,
-    devices,
-    same_browser,
-    token,
-)
+from ..support.apps import Install
+from ..support.browsers import AS_PAGE
+from ..support.commands import CountCommands, Keys
+from ..support.flask_sessions import DEVICES, browser_of, cookies_set, devices, same_browser, token
 
 PAGE = "<form method=post>{{ form.csrf_token }}{{ form.name }}</form>"
 

@@ -21,15 +21,13 @@ from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
-from flask_kvsession import signals
 
-from ..conftest import Clock, Config, CountCommands, Keys, attributes_of
-from ..proxy import Proxy
-from ..sdists import unpack_installed
-from .conftest import (
-    AS_PAGE,
+from ..support.apps import Config, Install
+from ..support.browsers import AS_PAGE, attributes_of
+from ..support.clock import Clock
+from ..support.commands import CountCommands, Keys
+from ..support.flask_sessions import (
     DEVICES,
-    Install,
     browser_of,
     clears,
     cookies_set,
@@ -40,6 +38,9 @@ from .conftest import (
     sign_out_elsewhere,
     token,
 )
+from ..support.proxy import Proxy
+from ..support.sdists import unpack_installed
+from ..support.signals import recorded_signals
 
 ROOT = Path(__file__).parents[2]
 
@@ -222,22 +223,18 @@ def test_from_outside_a_request(app: Flask) -> None:
 
 def test_logins_are_announced(app: Flask) -> None:
     """Each login, switch and logout of Flaskr is told by a signal, once."""
-    told: list[tuple[str, t.Any]] = []
-
-    def note(name: str) -> t.Any:
-        return lambda sender, session, **extra: told.append((name, session.user_id))
-
-    receive_in, receive_out = note("in"), note("out")
-    with (
-        signals.user_logged_in.connected_to(receive_in, app),
-        signals.user_logged_out.connected_to(receive_out, app),
-    ):
+    with recorded_signals(app, "user_logged_in", "user_logged_out") as recorder:
         laptop = signed_in(app)
         who(laptop)
         sign_in(laptop, "bob")
         laptop.get("/auth/logout")
         laptop.get("/auth/logout")
-    assert told == [("in", 1), ("out", 1), ("in", 2), ("out", 2)]
+    assert recorder.users == [
+        ("user_logged_in", 1),
+        ("user_logged_out", 1),
+        ("user_logged_in", 2),
+        ("user_logged_out", 2),
+    ]
 
 
 # The token

@@ -14,11 +14,12 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
-from flask_kvsession import signals
 
-from ..conftest import Clock, MakeApp, store_of
-from ..test_races import CROWD, Act, Stage, in_context
-from .conftest import browser_of, clears, cookies_set, token
+from ..support.apps import MakeApp, in_context, store_of
+from ..support.clock import Clock
+from ..support.flask_sessions import browser_of, clears, cookies_set, token
+from ..support.races import CROWD, Act, Stage
+from ..support.signals import recorded_signals
 
 
 class FlaskStage(Stage):
@@ -241,19 +242,11 @@ def test_a_logout_in_flight(
     stage: FlaskStage, ada: str, end: Callable[[FlaskStage, str], object]
 ) -> None:
     """A logout whose session is ended meanwhile leaves nobody signed in, and is told once."""
-    told: list[object] = []
-
-    def note(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
-        told.append(session.user_id)
-
-    with (
-        signals.user_logged_out.connected_to(note, stage.app),
-        signals.session_revoked.connected_to(note, stage.app),
-    ):
+    with recorded_signals(stage.app, "user_logged_out", "session_revoked") as recorder:
         release = stage.park(ada, sign_out)
         end(stage, ada)
         response = release()
-    assert told == ["ada"]
+    assert [user for _, user in recorder.users] == ["ada"]
     left = stage.browser(token_in(response))
     assert left.get("/me").status_code == 401
     assert stage.users("ada") == [0]
@@ -296,15 +289,10 @@ def test_a_crowd_of_logins(stage: FlaskStage, visitor: str) -> None:
 
 def test_a_crowd_of_logouts(stage: FlaskStage, ada: str) -> None:
     """Of many logouts at once all succeed, and the user is told of once."""
-    told: list[object] = []
-
-    def note(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
-        told.append(session.user_id)
-
-    with signals.user_logged_out.connected_to(note, stage.app):
+    with recorded_signals(stage.app, "user_logged_out") as recorder:
         responses = stage.all_at_once([ada] * CROWD, clear)
     assert {response.status_code for response in responses} == {200}
-    assert told == ["ada"]
+    assert [user for _, user in recorder.users] == ["ada"]
     assert stage.users("ada") == [0]
 
 

@@ -21,9 +21,21 @@ from flask_login import (  # type: ignore[import-untyped]
 import flask_kvsession as kvs
 from flask_kvsession.remember import remember_in_session
 
-from ..conftest import Clock, Do, Keys
-from .conftest import (
-    Install,
+from ..support.apps import Do, Install
+from ..support.clock import Clock
+from ..support.commands import Keys
+from ..support.flask_login_app import (
+    IGNORE_UTCNOW,
+    REMEMBER,
+    User,
+    create_app,
+    flashed,
+    log_in,
+    restart,
+    signed_in,
+    who,
+)
+from ..support.flask_sessions import (
     browser_of,
     clears,
     cookies_set,
@@ -33,10 +45,8 @@ from .conftest import (
     sign_out_elsewhere,
     token,
 )
-from .login_app import User, create_app
-from .test_flask_login import REMEMBER, flashed, log_in, pytestmark, restart, signed_in, who
 
-__all__ = ["pytestmark"]
+pytestmark = IGNORE_UTCNOW
 
 
 class Make(t.Protocol):

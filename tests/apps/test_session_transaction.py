@@ -15,10 +15,9 @@ from flask.testing import FlaskClient
 import flask_kvsession as kvs
 from flask_kvsession.errors import StoreUnavailable, UnstorableValue
 
-from ..conftest import CountCommands, Keys
-from ..proxy import Proxy
-from .conftest import (
-    Install,
+from ..support.apps import Install
+from ..support.commands import CountCommands, Keys
+from ..support.flask_sessions import (
     browser_of,
     clears,
     cookies_set,
@@ -28,6 +27,7 @@ from .conftest import (
     same_browser,
     token,
 )
+from ..support.proxy import Proxy
 
 
 def create_app() -> Flask:

@@ -21,9 +21,10 @@ from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 
 from flask_kvsession.errors import UnstorableValue
 
-from ..conftest import CountCommands
-from ..test_values import BERLIN, REPEATED, quick, shape, values
-from .conftest import Install, browser_of
+from ..support.apps import Install
+from ..support.commands import CountCommands
+from ..support.flask_sessions import browser_of
+from ..support.strategies import BERLIN, REPEATED, quick, shape, values
 
 Act = Callable[[], t.Any]
 

@@ -9,6 +9,8 @@ import pytest
 
 from example.users import DEMO_USERS
 
+from ..support.chromium import Screenshot
+
 if t.TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -16,7 +18,6 @@ NAME, EMAIL, _, PASSWORD = DEMO_USERS[0]
 NARROWEST, WIDE = 320, 1100
 
 OpenPage = Callable[..., "Page"]
-Screenshot = Callable[["Page", str], None]
 
 
 def sign_in(page: Page) -> None:

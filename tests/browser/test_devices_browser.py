@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import typing as t
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from flask import Flask, redirect
@@ -13,7 +13,8 @@ from werkzeug.serving import make_server
 
 import flask_kvsession as kvs
 
-from ..conftest import MakeApp
+from ..support.apps import MakeApp
+from ..support.chromium import Screenshot
 
 if t.TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -25,8 +26,6 @@ IPHONE = (
 )
 NARROWEST, WIDE = 320, 1000
 STRANGE = "<b>Unbreakable" + "x" * 400 + "</b>"
-
-Screenshot = Callable[["Page", str], None]
 
 
 @pytest.fixture

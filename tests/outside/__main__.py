@@ -17,7 +17,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..sdists import unpack
+from ..support.sdists import unpack
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".outside"

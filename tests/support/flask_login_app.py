@@ -1,12 +1,18 @@
-"""A small app with Flask-Login, written as its documentation teaches; it knows nothing of us."""
+"""A small app with Flask-Login, written as its documentation teaches, and its browsers.
+
+The app does not know our extension.
+"""
 
 from __future__ import annotations
 
+import re
 import typing as t
 from collections.abc import Callable
 from datetime import timedelta
 
+import pytest
 from flask import Flask, flash, redirect, render_template_string, request, session, url_for
+from flask.testing import FlaskClient
 from flask_login import (  # type: ignore[import-untyped]
     LoginManager,
     UserMixin,
@@ -17,8 +23,18 @@ from flask_login import (  # type: ignore[import-untyped]
     login_user,
     logout_user,
 )
+from werkzeug.test import TestResponse
+
+from .flask_sessions import browser_of
 
 PASSWORDS = {"ada": "lovelace", "bob": "the builder"}
+
+REMEMBER = "remember_token"
+
+IGNORE_UTCNOW = pytest.mark.filterwarnings(
+    # Flask-Login 0.6.3 calls datetime.utcnow(), which Python 3.12 deprecates.
+    "ignore:datetime.datetime.utcnow:DeprecationWarning:flask_login"
+)
 
 PAGE = """<!doctype html>
 <title>Notes</title>
@@ -89,3 +105,33 @@ def create_app(first: Callable[[Flask], object] | None = None, **config: t.Any) 
     app.add_url_rule("/payment", "payment", fresh_login_required(page))
     app.add_url_rule("/health", "health", lambda: "well")
     return app
+
+
+def log_in(browser: FlaskClient, name: str = "ada", **form: t.Any) -> TestResponse:
+    response = browser.post("/login", data={"name": name, "password": PASSWORDS[name], **form})
+    assert response.location == "/"
+    return response
+
+
+def signed_in(app: Flask, agent: str = "laptop", name: str = "ada", **form: t.Any) -> FlaskClient:
+    browser = browser_of(app, agent)
+    log_in(browser, name, **form)
+    return browser
+
+
+def who(browser: FlaskClient, path: str = "/") -> str | None:
+    """Whom a page greets; None where it sends the browser elsewhere, or greets nobody."""
+    greeting = re.search(r"<p>(\w+) at ", browser.get(path).text)
+    return greeting[1] if greeting and greeting[1] != "nobody" else None
+
+
+def flashed(browser: FlaskClient) -> list[str]:
+    return re.findall(r'<p class="flash">(.*?)</p>', browser.get("/").text)
+
+
+def restart(browser: FlaskClient) -> None:
+    """Closes the browser and opens it again."""
+    for name in ("session", REMEMBER):
+        cookie = browser.get_cookie(name)
+        if cookie and cookie.expires is None and cookie.max_age is None:
+            browser.delete_cookie(name)

@@ -1,0 +1,50 @@
+"""What is sent to the server, and what is in it."""
+
+from __future__ import annotations
+
+import secrets
+import typing as t
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import redis
+
+_HANDSHAKE = ("HELLO", "CLIENT", "SELECT", "AUTH", "PING")
+
+
+class Commands:
+    """The commands that clients have sent to the server, one entry for each round trip."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.sent)
+
+    @property
+    def names(self) -> list[str]:
+        return [line.split()[0] for line in self.sent]
+
+
+CountCommands = Callable[[], t.ContextManager[Commands]]
+"""The type of the fixture `count_commands`."""
+
+Keys = Callable[[], set[str]]
+"""The type of the fixture `keys`."""
+
+
+@contextmanager
+def commands_sent(client: redis.Redis) -> Iterator[Commands]:
+    """Counts on the server (MONITOR) the commands that clients send in the block. Commands that a
+    script calls and the handshake of a connection are no round trips."""
+    commands = Commands()
+    with client.monitor() as monitor:  # type: ignore[no-untyped-call]
+        yield commands
+        marker = secrets.token_hex(8)
+        client.echo(marker)
+        for entry in monitor.listen():
+            if marker in entry["command"]:
+                break
+            name = entry["command"].split()[0].upper()
+            if entry["client_type"] != "lua" and name not in _HANDSHAKE:
+                commands.sent.append(entry["command"])
