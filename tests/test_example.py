@@ -15,6 +15,8 @@ from werkzeug.test import TestResponse
 
 from example import create_app, users
 
+from .support.passwords import cheap_password_hash
+
 ADA, BOB = "ada@example.com", "bob@example.com"
 PASSWORDS = {email: password for _, email, _, password in users.DEMO_USERS}
 ADAS_ID, BOBS_ID = 1, 2
@@ -24,14 +26,22 @@ AppFactory = Callable[..., Flask]
 
 
 @pytest.fixture
-def make_app(tmp_path: Path) -> AppFactory:
-    """Makes the app, with these settings beside those of a test."""
+def make_app_as_shipped(tmp_path: Path) -> AppFactory:
+    """Makes the app with its own password hash; keyword arguments are further settings."""
 
     def make(**settings: object) -> Flask:
         database = str(tmp_path / "users.sqlite")
         return create_app({"TESTING": True, "DATABASE": database, **settings})
 
     return make
+
+
+@pytest.fixture
+def make_app(make_app_as_shipped: AppFactory, monkeypatch: pytest.MonkeyPatch) -> AppFactory:
+    """Makes the app with a cheap password hash; keyword arguments are further settings."""
+    monkeypatch.setattr(users, "generate_password_hash", cheap_password_hash)
+    monkeypatch.setattr(users, "NOBODYS_HASH", cheap_password_hash("nobody's"))
+    return make_app_as_shipped
 
 
 @pytest.fixture
@@ -98,9 +108,10 @@ class TestSigningIn:
         assert not set_cookie(known)
 
     def test_takes_as_long_for_an_unknown_address(
-        self, app: Flask, monkeypatch: pytest.MonkeyPatch
+        self, make_app_as_shipped: AppFactory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """An unknown address costs the check of one hash, made by the same method as real ones."""
+        app = make_app_as_shipped()
         checked: list[str] = []
         real_check = check_password_hash
 

@@ -38,6 +38,7 @@ from ..support.flask_sessions import (
     sign_out_elsewhere,
     token,
 )
+from ..support.passwords import cheap_password_hash
 from ..support.proxy import Proxy
 from ..support.sdists import unpack_installed
 from ..support.signals import recorded_signals
@@ -55,8 +56,10 @@ def tutorial(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def flaskr(tutorial: Path, monkeypatch: pytest.MonkeyPatch) -> t.Any:
-    """The package, imported for this test alone."""
+    """The package, imported for this test alone, with a cheap password hash."""
     monkeypatch.syspath_prepend(tutorial)
+    auth = import_module("flaskr.auth")
+    monkeypatch.setattr(auth, "generate_password_hash", cheap_password_hash)
     yield import_module("flaskr")
     for name in [name for name in sys.modules if name.partition(".")[0] == "flaskr"]:
         del sys.modules[name]
