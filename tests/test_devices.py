@@ -32,7 +32,7 @@ from .support.commands import CountCommands, Keys
 from .support.devices import names_on
 
 LIST = "/devices/"
-NOBODYS_ID = "x" * 19
+UNKNOWN_ID = "x" * 19
 READS = ["GET", "ZRANGEBYSCORE", "MGET"]
 
 

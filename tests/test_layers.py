@@ -1,4 +1,7 @@
-"""The house: a module imports only from below it, as `docs` draws it."""
+"""The rules of imports: which module of the package, and which test file, may import what.
+
+Each rule is one test, whose failure names all modules that break it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-
-import pytest
 
 import flask_kvsession
 
@@ -43,7 +44,7 @@ def modules() -> dict[str, list[Path]]:
 
 
 MODULES = modules()
-each_module = pytest.mark.parametrize("module", [name for name in MODULES if name != "__init__"])
+NAMES = [name for name in MODULES if name != "__init__"]
 
 
 @cache
@@ -52,8 +53,8 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def imports(module: str, *, for_types: bool = True) -> Iterator[str]:
-    """What the module imports, anywhere in it: `.store` for what is the package's own, top names
-    for the rest. Without `for_types`, what stands under `if TYPE_CHECKING:` is left out."""
+    """The names that the module imports, anywhere in it: `.store` for a module of the package, the
+    top name for any other. Without `for_types`, imports under `if TYPE_CHECKING:` are left out."""
     for path in MODULES[module]:
         yield from imports_of_file(path, for_types=for_types)
 
@@ -82,89 +83,99 @@ def _at_run_time(tree: ast.Module) -> Iterator[ast.AST]:
             yield node
 
 
-def test_each_module_has_its_place() -> None:
-    """Every module of the package has its place in the house."""
-    assert set(MODULES) - {"__init__"} <= set(ORDER)
+def found_in(offenders: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The modules that break a rule, each with what breaks it."""
+    return {module: names for module, names in offenders.items() if names}
 
 
-@each_module
-def test_imports_go_downward(module: str) -> None:
-    """A module imports only what is below it, or to its right."""
-    allowed = {f".{name}" for name in ORDER[ORDER.index(module) + 1 :]}
-    own = {name for name in imports(module) if name.startswith(".")}
-    assert own <= allowed
+def test_each_module_of_the_package_has_its_place() -> None:
+    """Every module of the package stands in a row of `ROWS`."""
+    assert set(NAMES) - set(ORDER) == set()
+
+
+def test_each_module_imports_only_modules_below_it() -> None:
+    """A module imports only modules of a lower row, or modules to its right in its own row."""
+    offenders = {}
+    for module in NAMES:
+        allowed = {f".{name}" for name in ORDER[ORDER.index(module) + 1 :]}
+        offenders[module] = {name for name in imports(module) if name.startswith(".")} - allowed
+    assert found_in(offenders) == {}
 
 
 def test_the_supervisor_imports_only_the_standard_library() -> None:
-    """The supervisor runs in an interpreter that sees nothing else, so it imports nothing else."""
+    """The supervisor runs in an interpreter that has nothing but the standard library."""
     relative = [node for node in ast.walk(tree_of(SCRIPT)) if getattr(node, "level", 0)]
     assert relative == []
     assert set(imports_of_file(SCRIPT)) <= sys.stdlib_module_names
 
 
-@each_module
-def test_redis_is_known_in_the_stores_row_alone(module: str) -> None:
-    """`redis` is imported only where Redis is spoken to."""
-    assert "redis" not in imports(module) or module in STORE_ROW
+def test_redis_is_imported_only_in_the_row_of_the_store() -> None:
+    """The modules of the store's row are the only ones that import `redis`."""
+    offenders = {module for module in NAMES if "redis" in imports(module)}
+    assert offenders - set(STORE_ROW) == set()
 
 
-@each_module
-def test_flask_is_known_from_the_request_up(module: str) -> None:
-    """Below `request` nobody imports Flask, unless for types."""
-    if module in [*STORE_ROW, *PURE]:
-        assert "flask" not in imports(module, for_types=False)
+def test_flask_is_not_imported_below_the_request() -> None:
+    """The modules below `request` import Flask at most for type annotations."""
+    low = [module for module in NAMES if module in [*STORE_ROW, *PURE]]
+    offenders = {module for module in low if "flask" in imports(module, for_types=False)}
+    assert offenders == set()
 
 
-@each_module
-def test_http_is_known_from_the_cookie_up(module: str) -> None:
-    """Below `cookie` nobody imports Werkzeug, but for the errors that are responses."""
-    if module in [*STORE_ROW, *PURE] and module not in ("cookie", "errors"):
-        assert not {"werkzeug", "flask", "http"} & set(imports(module))
+def test_http_is_not_imported_below_the_cookie() -> None:
+    """The modules below `cookie` import no HTTP library; the errors, which are responses, may."""
+    low = {*STORE_ROW, *PURE} - {"cookie", "errors"}
+    offenders = {
+        module: {"werkzeug", "flask", "http"} & set(imports(module))
+        for module in NAMES
+        if module in low
+    }
+    assert found_in(offenders) == {}
 
 
-@each_module
-def test_the_config_is_read_in_the_settings_alone(module: str) -> None:
-    """Everybody else may only hand an app's config to what reads it in `settings`."""
-    if module == "settings":
-        return
-    for path in MODULES[module]:
+def test_the_config_is_read_only_in_settings() -> None:
+    """Every other module may only pass an app's config to the functions of `settings` that read
+    it."""
+    readers = (".from_config", ".with_flasks_lifetime")
+    offenders = []
+    for path in [path for name in NAMES if name != "settings" for path in MODULES[name]]:
+        nodes = list(ast.walk(tree_of(path)))
         handed_over = {
             id(arg)
-            for node in ast.walk(tree_of(path))
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".from_config")
+            for node in nodes
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(readers)
             for arg in node.args
         }
-        reads = [
-            f"{path.name}:{node.lineno}"
-            for node in ast.walk(tree_of(path))
+        offenders += [
+            f"{path.relative_to(PACKAGE)}:{node.lineno}"
+            for node in nodes
             if isinstance(node, ast.Attribute) and node.attr == "config"
             if id(node) not in handed_over
         ]
-        assert reads == []
+    assert offenders == []
 
 
-@each_module
-def test_only_the_request_knows_g(module: str) -> None:
-    """`flask.g` is filled by `request`, and read by nobody below the apps' own tools."""
-    if module in ("request", "devices", "testing"):
-        return
-    names = {
-        alias.name
+def test_flask_g_is_imported_only_by_the_request_and_the_tools_of_apps() -> None:
+    """`request` sets `flask.g`, and only `devices` and `testing` read it."""
+    offenders = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for module in NAMES
+        if module not in ("request", "devices", "testing")
         for path in MODULES[module]
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.ImportFrom) and node.module == "flask"
-        for alias in node.names
-    }
-    assert "g" not in names
+        if "g" in [alias.name for alias in node.names]
+    ]
+    assert offenders == []
 
 
-def test_the_session_never_knows_the_store() -> None:
-    """The session loads through a callable."""
+def test_the_session_does_not_import_the_store() -> None:
+    """The session loads its record through a callable."""
     assert ".store" not in imports("session")
 
 
 def test_no_test_file_imports_another_test_file() -> None:
-    """A test file imports what it shares from `tests.support`: fixtures come by their name."""
+    """What several test files use is imported from `tests.support`."""
     offenders = [
         f"{path.relative_to(TESTS)}:{node.lineno}"
         for path in TESTS.rglob("*.py")
