@@ -85,128 +85,202 @@ DEFAULTS: dict[str, t.Any] = {
     "record_user_agent": True,
 }
 
-ACCEPTED: list[tuple[str, t.Any, t.Any]] = [
-    *((name, value, value) for name, value in DEFAULTS.items()),
-    ("redis_url", "redis://localhost", "redis://localhost"),
-    ("redis_url", "redis://user:p%40ss@[::1]:6380/3", "redis://user:p%40ss@[::1]:6380/3"),
-    ("redis_url", "rediss://h:6379/0", "rediss://h:6379/0"),
-    ("redis_url", "unix:///run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
-    ("redis_url", "redis://h?socket_timeout=2", "redis://h?socket_timeout=2"),
-    ("redis_url", "embedded://data", "embedded://data"),
-    ("redis_url", "embedded:///var/a b[1]:x", "embedded:///var/a b[1]:x"),
-    ("redis_url", "embedded://data[1]", "embedded://data[1]"),
-    ("redis_url", "embedded://data:v1", "embedded://data:v1"),
-    ("key_prefix", "a", "a"),
-    ("key_prefix", "My_App.1:web-2", "My_App.1:web-2"),
-    ("g_name", "login_session", "login_session"),
-    ("g_name", "_x1", "_x1"),
-    ("cookie_name", "a", "a"),
-    ("cookie_name", "!#$%&'*+.^_`|~-9", "!#$%&'*+.^_`|~-9"),
-    ("cookie_domain", "example.com", "example.com"),
-    ("cookie_domain", ".example.com", ".example.com"),
-    ("cookie_domain", "localhost", "localhost"),
-    ("cookie_path", "/app/v1", "/app/v1"),
-    ("cookie_samesite", "lax", "Lax"),
-    ("cookie_samesite", "STRICT", "Strict"),
-    ("cookie_samesite", "None", "None"),
-    ("cookie_partitioned", True, True),
-    ("cookie_secure", True, True),
-    ("cookie_secure", False, False),
-    ("idle_timeout", DAY, DAY),
-    ("idle_timeout", 3600, HOUR),
-    ("idle_timeout", 3600.5, HOUR + SECOND / 2),
-    ("absolute_timeout", HOUR, HOUR),
-    ("absolute_timeout", 36500 * DAY, 36500 * DAY),
-    ("unremembered_timeout", 60, MINUTE),
-    ("anonymous_timeout", 60, MINUTE),
-    ("renewal_interval", 1, SECOND),
-    ("renewal_interval", 0.001, MS),
-    ("fresh_for", MINUTE, MINUTE),
-    ("max_sessions_per_user", 1, 1),
-    ("max_sessions_per_user", at_most_two, at_most_two),
-    ("login_view", "auth.sign_in", "auth.sign_in"),
-    ("confirm_view", "auth.confirm", "auth.confirm"),
-    ("protected_paths", ("/a/*", "/b"), ("/a/*", "/b")),
-    ("protected_paths", ["/a/*", "/"], ("/a/*", "/")),
-    ("protected_paths", ["/*"], ("/*",)),
-    ("protected_paths", [], ()),
-    ("trusted_origins", ["https://a.example"], ("https://a.example",)),
-    ("trusted_origins", ("http://localhost:5000",), ("http://localhost:5000",)),
-    ("trusted_origins", ("https://[::1]:8443", "app://a"), ("https://[::1]:8443", "app://a")),
-    ("fresh_to_revoke", True, True),
-    ("locate", nowhere, nowhere),
-    ("as_flask_session", True, True),
-    ("store_timeout", 0.25, SECOND / 4),
-    ("max_session_bytes", 1, 1),
-    ("record_ip", False, False),
-    ("record_user_agent", False, False),
-]
 
-BAD_DURATIONS = [0, -1, 0.0001, NAN, INF, "3600", "7 days", True, b"1", Decimal(1), (1,)]
-BAD_DURATIONS += [timedelta(0), -DAY, 36500 * DAY + MS, 10**12, 10**400, timedelta.max]
-BAD_BOOLEANS = ["False", "True", "false", "0", "1", "", "on", 0, 1, 1.0, (True,)]
-DURATIONS = [name for name, value in DEFAULTS.items() if isinstance(value, timedelta)]
-BOOLEANS = [name for name, value in DEFAULTS.items() if isinstance(value, bool)]
+class Validator(t.NamedTuple):
+    """What a validator says of a bad value, and values that it takes and refuses. A good value
+    that the settings do not keep as it is stands in a pair with the value that they keep."""
 
-REFUSED: list[tuple[str, t.Any]] = [
-    *(
-        (name, value)
-        for name in DEFAULTS
-        if "url" not in name
-        for value in (["x"], {"x": 1}, {"x"})
+    says: str
+    good: list[t.Any]
+    bad: list[t.Any]
+
+
+class Kept(t.NamedTuple):
+    given: t.Any
+    settled: t.Any
+
+
+NO_TEXT: list[t.Any] = [5, True, b"a", ["x"], {"x": 1}, {"x"}]
+
+VALIDATORS: dict[str, Validator] = {
+    "url": Validator(
+        "must begin with one of",
+        [
+            "redis://localhost",
+            "redis://user:p%40ss@[::1]:6380/3",
+            "rediss://h:6379/0",
+            "unix:///run/redis.sock?db=2",
+            "redis://h?socket_timeout=2",
+            "embedded://data",
+            "embedded:///var/a b[1]:x",
+            "embedded://data[1]",
+            "embedded://data:v1",
+        ],
+        [],  # "The URL" below: its messages quote no value
     ),
-    *((name, value) for name in DURATIONS for value in BAD_DURATIONS),
-    *((name, value) for name in [*BOOLEANS, "cookie_secure"] for value in BAD_BOOLEANS),
-    *(
-        ("key_prefix", value)
-        for value in ["", "a b", "{a}", "a}b", "a*", "a\n", "ä", None, 5, b"a"]
+    "key prefix": Validator(
+        "must consist of letters, digits",
+        ["a", "My_App.1:web-2"],
+        ["", "a b", "{a}", "a}b", "a*", "a\n", "ä", *NO_TEXT],
     ),
-    *(("g_name", value) for value in ["", "1a", "a-b", "a.b", "a b", "a\n", 5, False, b"a"]),
-    *(
-        ("g_name", value)
-        for value in ["get", "pop", "setdefault", "__class__", "__dict__", "class"]
+    "name in g": Validator(
+        "must be a Python name that is not an attribute of flask.g",
+        ["login_session", "_x1"],
+        [
+            *("", "1a", "a-b", "a.b", "a b", "a\n", *NO_TEXT),
+            *("get", "pop", "setdefault", "__class__", "__dict__", "class"),
+        ],
     ),
-    *(
-        ("cookie_name", value)
-        for value in ["", "a;b", "a b", "a=b", "a,b", "ä", "a\n", "a\0", None]
+    "cookie name": Validator(
+        "must consist of the characters of a cookie name",
+        ["a", "!#$%&'*+.^_`|~-9"],
+        ["", "a;b", "a b", "a=b", "a,b", "ä", "a\n", "a\0", '"a"', "a(b)", "a@b", "a[b]", *NO_TEXT],
     ),
-    *(("cookie_name", value) for value in ['"a"', "a(b)", "a@b", "a[b]", 5, b"a"]),
-    *(("cookie_name", value) for value in ["__Host-a", "__host-a", "__Secure-a", "__SECURE-"]),
-    *(("cookie_domain", value) for value in ["", "a;b", "a b", "a..b", "https://a.b", "a.b:80"]),
-    *(("cookie_domain", value) for value in [".", "a.b.", "a\n", "ä.de", "a/b", 5, False]),
-    *(("cookie_domain", value) for value in ["a" * 64 + ".com", "a." * 130 + "com"]),
-    *(
-        ("cookie_path", value)
-        for value in ["", "app", "/a;b", "/a b", "/a,b", "/a\n", "/a\0", None]
+    "host name": Validator(
+        "must be a host name",
+        ["example.com", ".example.com", "localhost"],
+        [
+            *("", "a;b", "a b", "a..b", "https://a.b", "a.b:80", ".", "a.b.", "a\n", "ä.de", "a/b"),
+            *("a" * 64 + ".com", "a." * 130 + "com", *NO_TEXT),
+        ],
     ),
-    *(("cookie_samesite", value) for value in ["", "lax ", "yes", "laxer", None, False, 1, b"Lax"]),
-    *(("max_sessions_per_user", value) for value in [0, -1, 1.0, NAN, "5", True, False, (5,)]),
-    *(("login_view", value) for value in ["", 5, True, b"a", ("a",)]),
-    *(("confirm_view", value) for value in ["", 5, True, b"a", ("a",)]),
-    *(("protected_paths", value) for value in ["/a", "/a/*", {"/a"}, None, 5, {"/a": 1}]),
-    *(("protected_paths", [value]) for value in ["a", "", "*", "/a*", "/*/a", "/a/*/*", b"/a"]),
-    *(("protected_paths", [value]) for value in ["/a/**", "https://a/b", None, 5]),
-    *(("trusted_origins", value) for value in ["https://a.example", None, True, 5]),
-    *(
-        ("trusted_origins", [value])
-        for value in [
-            "a.example",
-            "https://",
-            "https://a/",
-            "https://a/b",
-            "https://*.a",
-            "null",
-            5,
-        ]
+    "path": Validator(
+        'must be a path that begins with "/"',
+        ["/app/v1"],
+        ["", "app", "/a;b", "/a b", "/a,b", "/a\n", "/a\0", *NO_TEXT],
     ),
-    *(
-        ("trusted_origins", [value])
-        for value in ["https://A.example", "https://a:443", "http://a:80", "https://u@a", "//a"]
+    "SameSite": Validator(
+        'must be "Lax", "Strict" or "None"',
+        [Kept("lax", "Lax"), Kept("STRICT", "Strict"), "None"],
+        ["", "lax ", "yes", "laxer", *NO_TEXT],
     ),
-    *(("user_id_key", value) for value in ["", 5, True, b"a", "_fresh", "_permanent", "\ud800"]),
-    *(("locate", value) for value in ["GeoLite2-City.mmdb", True, 5, later]),
-    *(("max_session_bytes", value) for value in [0, -1, 1.0, "65536", None, True, INF]),
+    "boolean": Validator(
+        "must be True or False",
+        [True, False],
+        ["False", "True", "false", "0", "1", "", "on", 0, 1, 1.0, (True,), ["x"], {"x": 1}, {"x"}],
+    ),
+    "duration": Validator(
+        "must be a timedelta or a number of seconds",
+        [
+            Kept(1000, 1000 * SECOND),
+            Kept(1000.5, 1000 * SECOND + SECOND / 2),
+            1000 * SECOND,
+        ],
+        ["3600", "7 days", True, b"1", Decimal(1), (1,), ["x"], {"x": 1}, {"x"}],
+    ),
+    "limit": Validator(
+        "must be a whole number of at least 1",
+        [1, at_most_two],
+        [0, -1, 1.0, NAN, "5", True, False, (5,), ["x"], {"x": 1}, {"x"}],
+    ),
+    "endpoint": Validator(
+        "must be the name of an endpoint", ["auth.sign_in"], ["", ("a",), *NO_TEXT]
+    ),
+    "paths": Validator(
+        "must be a tuple of paths",
+        [("/a/*", "/b"), Kept(["/a/*", "/"], ("/a/*", "/")), Kept(["/*"], ("/*",)), Kept([], ())],
+        ["/a", "/a/*", {"/a"}, 5, {"/a": 1}],
+    ),
+    "origins": Validator(
+        "must be a tuple of origins",
+        [
+            Kept(["https://a.example"], ("https://a.example",)),
+            ("http://localhost:5000",),
+            ("https://[::1]:8443", "app://a"),
+        ],
+        ["https://a.example", True, 5, {"x": 1}, {"x"}],
+    ),
+    "function": Validator(
+        "must be a function (not async) that takes an IP address",
+        [nowhere],
+        ["GeoLite2-City.mmdb", True, 5, later, ["x"], {"x": 1}, {"x"}],
+    ),
+    "user id key": Validator("must be a session key", [], ["", ("a",), *NO_TEXT]),
+    "positive": Validator(
+        "must be a whole number of at least 1",
+        [1],
+        [0, -1, 1.0, "65536", True, INF, ["x"], {"x": 1}, {"x"}],
+    ),
+}
+validators = pytest.mark.parametrize("name", VALIDATORS)
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "url": ("redis_url",),
+    "key prefix": ("key_prefix",),
+    "name in g": ("g_name",),
+    "cookie name": ("cookie_name",),
+    "host name": ("cookie_domain",),
+    "path": ("cookie_path",),
+    "SameSite": ("cookie_samesite",),
+    "boolean": (
+        "record_ip",
+        "cookie_partitioned",
+        "cookie_secure",
+        "fresh_to_revoke",
+        "as_flask_session",
+        "migrate_cookie_session",
+        "record_user_agent",
+    ),
+    "duration": (
+        "idle_timeout",
+        "absolute_timeout",
+        "unremembered_timeout",
+        "anonymous_timeout",
+        "renewal_interval",
+        "fresh_for",
+        "store_timeout",
+    ),
+    "limit": ("max_sessions_per_user",),
+    "endpoint": ("login_view", "confirm_view"),
+    "paths": ("protected_paths",),
+    "origins": ("trusted_origins",),
+    "function": ("locate",),
+    "user id key": ("user_id_key",),
+    "positive": ("max_session_bytes",),
+}
+"""The settings of each validator. The first of them stands for the validator in the tests that
+try all its values."""
+
+WITHOUT_NONE = {
+    *("key_prefix", "cookie_name", "cookie_path", "cookie_samesite", "cookie_partitioned"),
+    *("fresh_for", "protected_paths", "trusted_origins", "fresh_to_revoke", "as_flask_session"),
+    *("migrate_cookie_session", "store_timeout", "max_session_bytes", "record_ip"),
+    *("record_user_agent",),
+}
+"""The settings that refuse None. To the others None means: as if the setting were not set."""
+
+OTHER_REFUSALS: list[tuple[str, str, list[t.Any]]] = [
+    (
+        "idle_timeout",
+        "must be from 1 millisecond to 100 years",
+        [0, -1, 0.0001, timedelta(0), -DAY, 36500 * DAY + MS, 10**12, timedelta.max],
+    ),
+    ("idle_timeout", "must be from 1 millisecond to 100 years", [NAN, INF, 10**400]),
+    (
+        "cookie_name",
+        "must not begin with __Host- or __Secure-",
+        ["__Host-a", "__host-a", "__Secure-a", "__SECURE-"],
+    ),
+    (
+        "protected_paths",
+        "a path begins with",
+        [
+            *(["a"], [""], ["*"], ["/a*"], ["/*/a"], ["/a/*/*"], ["/a/**"], ["https://a/b"]),
+            *([b"/a"], [None], [5]),
+        ],
+    ),
+    (
+        "trusted_origins",
+        "write scheme://host or scheme://host:port in lower case",
+        [
+            *(["a.example"], ["https://"], ["https://a/"], ["https://a/b"], ["https://*.a"]),
+            *(["https://A.example"], ["https://a:443"], ["http://a:80"], ["https://u@a"]),
+            *(["null"], ["//a"], [5]),
+        ],
+    ),
+    ("user_id_key", "the session key that holds the user's id", ["_fresh", "_permanent", "\ud800"]),
 ]
+"""Values that a validator refuses with another message than its first."""
 
 
 def key_of(name: str) -> str:
@@ -230,50 +304,84 @@ def refusal_of(**settings: t.Any) -> ConfigurationError:
 # One by one
 
 
-def test_these_tests_know_every_setting() -> None:
-    """Each setting has a default, and a value that is refused, in the tables of this file."""
+def test_the_tables_of_these_tests_name_every_setting() -> None:
+    """Each setting has a default and exactly one validator in the tables of this file."""
     names = {setting.name for setting in dataclasses.fields(Settings)}
     assert names == DEFAULTS.keys()
-    assert {name for name, *_ in REFUSED} | {"redis_url"} == names
+    assert sorted(names) == sorted(key for keys in KEYS.values() for key in keys)
+    assert KEYS.keys() == VALIDATORS.keys()
 
 
-def test_without_configuration_every_setting_has_its_default() -> None:
-    """An app that sets nothing gets what the table of the documentation says."""
+def test_an_unconfigured_app_has_every_default() -> None:
+    """An app that sets nothing gets the defaults of the documentation's table."""
     assert dataclasses.asdict(configure()) == DEFAULTS
 
 
-@pytest.mark.parametrize(("name", "value", "settled"), ACCEPTED)
-def test_an_accepted_value_is_what_the_app_gets(name: str, value: t.Any, settled: t.Any) -> None:
-    """Seconds become a timedelta, a list a tuple, and everything else stays as it is."""
-    found = getattr(configure(**{name: value}), name)
-    assert found == settled
-    assert type(found) is type(settled)
+@validators
+def test_a_validator_accepts_each_of_its_good_values(name: str) -> None:
+    """Seconds become a timedelta and a list a tuple; any other good value is kept as it is."""
+    key = KEYS[name][0]
+    for value in VALIDATORS[name].good:
+        given, settled = value if isinstance(value, Kept) else (value, value)
+        found = getattr(configure(**{key: given}), key)
+        assert (found, type(found)) == (settled, type(settled))
 
 
-@pytest.mark.parametrize(("name", "value"), REFUSED)
-def test_a_refused_value_is_named_with_its_key(name: str, value: t.Any) -> None:
-    """The message begins with the exact key, and says what was given."""
-    message = str(refusal_of(**{name: value}))
-    assert message.startswith(f"{key_of(name)} ")
-    assert message.endswith(".")
-    assert repr(value).strip("[]")[:100] in message
+REFUSALS = [(KEYS[name][0], found.says, found.bad) for name, found in VALIDATORS.items()]
+REFUSALS += OTHER_REFUSALS
 
 
-def test_a_huge_number_is_refused_like_any_other() -> None:
-    """Not even an int that Python will not print makes another kind of error."""
+@pytest.mark.parametrize(("key", "says", "values"), REFUSALS, ids=lambda part: str(part)[:30])
+def test_a_validator_refuses_each_of_its_bad_values(
+    key: str, says: str, values: list[t.Any]
+) -> None:
+    """The message begins with the key, says what is expected and quotes the given value."""
+    for value in values:
+        message = str(refusal_of(**{key: value}))
+        assert message.startswith(f"{key_of(key)} ")
+        assert says in message
+        assert message.endswith(".")
+        assert repr(value).strip("[]")[:100] in message
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name in KEYS for key in KEYS[name]])
+def test_each_setting_has_its_validator_and_names_its_own_key(name: str, key: str) -> None:
+    """A bad value of the validator's kind is refused in the validator's words, under this key."""
+    validator = VALIDATORS[name]
+    message = str(refusal_of(**{key: (validator.bad or [5])[0]}))
+    assert message.startswith(f"{key_of(key)} ")
+    assert validator.says in message
+
+
+def test_none_is_refused_or_means_that_a_setting_is_unset() -> None:
+    """None is a bad value for some settings; for any other setting it means the default, and for
+    `KVSESSION_G_NAME` that the session is not in `g`."""
+    for key in WITHOUT_NONE:
+        assert str(refusal_of(**{key: None})).startswith(f"{key_of(key)} ")
+    for key in DEFAULTS.keys() - WITHOUT_NONE - {"g_name"}:
+        assert configure(**{key: None}) == configure()
+    assert configure(g_name=None).g_name is None
+
+
+def test_the_largest_and_smallest_durations_are_accepted() -> None:
+    """A duration of 100 years and a duration of 1 millisecond are the limits."""
+    assert configure(absolute_timeout=36500 * DAY).absolute_timeout == 36500 * DAY
+    assert configure(renewal_interval=0.001).renewal_interval == MS
+
+
+def test_an_int_too_large_to_print_is_refused() -> None:
+    """An int that Python refuses to print raises the same error as any other bad value."""
     assert str(refusal_of(idle_timeout=10**5000)).startswith("KVSESSION_IDLE_TIMEOUT ")
     assert str(refusal_of(max_session_bytes=-(10**5000))).startswith("KVSESSION_MAX_SESSION_BYTES ")
 
 
-@pytest.mark.parametrize("name", [*BOOLEANS, "cookie_secure"])
-def test_a_boolean_from_the_environment_is_refused(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The text "False" would be true, so the message says where it came from and the remedy."""
-    monkeypatch.setenv(f"FLASK_{key_of(name)}", "False")
+def test_the_text_false_from_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text "False" would count as true, so the message says that the value has to be
+    converted."""
+    monkeypatch.setenv(f"FLASK_{key_of('record_ip')}", "False")
     app = Flask("app")
     app.config.from_prefixed_env()
-    with pytest.raises(ConfigurationError, match=f"^{key_of(name)} .*environment.*converted"):
+    with pytest.raises(ConfigurationError, match=r"^KVSESSION_RECORD_IP .*environment.*converted"):
         kvs.KVSession(app)
 
 
@@ -446,12 +554,12 @@ LATER = [
 ]
 
 
-@pytest.mark.parametrize("name", LATER)
-def test_a_setting_of_a_later_version_is_unknown(name: str) -> None:
-    """What is not built yet is refused, rather than taken and ignored; nothing else is proposed."""
-    message = str(refusal_of(**{name: True}))
-    assert message.startswith(f"KVSESSION_{name} is not a setting")
-    assert "did you mean" not in message
+def test_a_setting_of_a_later_version_is_unknown() -> None:
+    """The key of a feature that is not built yet is refused, and no other key is proposed."""
+    for name in LATER:
+        message = str(refusal_of(**{name: True}))
+        assert message.startswith(f"KVSESSION_{name} is not a setting")
+        assert "did you mean" not in message
 
 
 @pytest.mark.parametrize(
@@ -665,22 +773,22 @@ def all_texts(error: BaseException) -> str:
     return "\n".join(texts)
 
 
-@pytest.mark.parametrize("password", PASSWORDS)
 @pytest.mark.parametrize("url", BAD_URLS)
-def test_a_bad_url_is_refused_without_its_password(url: str, password: str) -> None:
-    """Neither the error nor anything that led to it quotes what may be the password."""
-    refusal = refusal_of(redis_url=url.format(password))
-    assert str(refusal).startswith("KVSESSION_REDIS_URL ")
-    assert "s3cr3t" not in all_texts(refusal)
+def test_a_bad_url_is_refused_without_its_password(url: str) -> None:
+    """Neither the error nor its causes quote any part of the URL that may be the password."""
+    for password in PASSWORDS:
+        refusal = refusal_of(redis_url=url.format(password))
+        assert str(refusal).startswith("KVSESSION_REDIS_URL ")
+        assert "s3cr3t" not in all_texts(refusal)
 
 
-@pytest.mark.parametrize("password", ["12/s3cr3t", "12#s3cr3t", "12?s3cr3t", "/s3cr3t", "#s3cr3t"])
 @pytest.mark.parametrize("url", ["redis://:{}@h:6379/0", "redis://ada:{}@h", "rediss://:{}@h"])
-def test_a_password_that_ends_the_host_is_refused(url: str, password: str) -> None:
-    """A password with an unquoted / # or ? never makes an app connect to somewhere else."""
-    refusal = refusal_of(redis_url=url.format(password))
-    assert str(refusal).startswith("KVSESSION_REDIS_URL ")
-    assert "s3cr3t" not in all_texts(refusal)
+def test_a_url_whose_password_ends_the_host_is_refused(url: str) -> None:
+    """A password with an unquoted / # or ? never makes an app connect to another host."""
+    for password in ["12/s3cr3t", "12#s3cr3t", "12?s3cr3t", "/s3cr3t", "#s3cr3t"]:
+        refusal = refusal_of(redis_url=url.format(password))
+        assert str(refusal).startswith("KVSESSION_REDIS_URL ")
+        assert "s3cr3t" not in all_texts(refusal)
 
 
 @pytest.mark.parametrize(
