@@ -1,4 +1,4 @@
-"""Faults of other session packages that must not be ours, each named by its advisory."""
+"""Regression tests for advisories of other session packages, each named by its advisory."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def rotate() -> object:
 
 
 class TestCaching:
-    """CVE-2023-30861, CVE-2026-27205, CVE-2026-35192: a cache gave one user's response, or their
-    cookie, to another."""
+    """CVE-2023-30861, CVE-2026-27205, CVE-2026-35192: a cache served one user's response or cookie
+    to another user."""
 
     TOUCHES: t.ClassVar[dict[str, Callable[[], object]]] = {
         "get": lambda: g.session.get("x"),
@@ -73,12 +73,16 @@ class TestCaching:
         "a role": lambda: kvs.roles_required("admin")(lambda: None)(),
     }
 
-    @pytest.mark.parametrize("who", ["nobody", "junk", "visitor", "user"])
+    @pytest.mark.parametrize(
+        "who",
+        ["nobody", "junk", "visitor", "user"],
+        ids=["no session", "junk cookie", "anonymous session", "user session"],
+    )
     @pytest.mark.parametrize("touch", TOUCHES.values(), ids=TOUCHES)
-    def test_every_look_at_the_session_varies_by_cookie(
+    def test_each_use_of_the_session_adds_vary_cookie(
         self, app: Flask, client: FlaskClient, do: Do, who: str, touch: Callable[[], object]
     ) -> None:
-        """Whatever way a response came to depend on who asks, `Vary` says so, for everybody."""
+        """Each use of the session adds `Vary: Cookie` to the response."""
         if who == "junk":
             client.set_cookie("kvsession", "junk")
         elif who != "nobody":
@@ -87,8 +91,10 @@ class TestCaching:
         assert "Cookie" in response.headers["Vary"].split(", ")
 
     @pytest.mark.parametrize("vary", ["Accept-Encoding", "cookie", "Accept, Cookie", "*"])
-    def test_the_apps_own_vary_stays(self, app: Flask, client: FlaskClient, vary: str) -> None:
-        """What the app says of `Vary` is added to, not replaced, and not said twice."""
+    def test_vary_of_the_app_is_kept_and_extended(
+        self, app: Flask, client: FlaskClient, vary: str
+    ) -> None:
+        """The extension adds Cookie to the app's own `Vary` and repeats no name."""
 
         @app.get("/x")
         def view() -> t.Any:
@@ -109,10 +115,10 @@ class TestCaching:
         ],
         ids=["first write", "login", "logout", "rotation"],
     )
-    def test_no_cookie_can_be_stored_by_a_cache(
+    def test_response_with_a_set_cookie_is_no_store(
         self, app: Flask, client: FlaskClient, act: Callable[[], object], data: dict[str, int]
     ) -> None:
-        """A response with a Set-Cookie is `no-store`, though the app called it public."""
+        """A response with a Set-Cookie is `no-store`, although the app made it public."""
 
         @app.get("/x")
         def view() -> t.Any:
@@ -125,9 +131,11 @@ class TestCaching:
         assert response.headers.getlist("Cache-Control") == ["no-store"]
         assert response.headers["Vary"] == "Cookie"
 
-    def test_a_renewal_sends_no_cookie(self, app: Flask, sign_in: SignIn, clock: Clock) -> None:
-        """A response that only renewed the session varies, has no cookie, and may be cached as the
-        app says."""
+    def test_response_of_a_renewal_keeps_the_apps_cache_control(
+        self, app: Flask, sign_in: SignIn, clock: Clock
+    ) -> None:
+        """The response of a renewal has `Vary: Cookie`, no Set-Cookie and the app's
+        Cache-Control."""
 
         @app.get("/x")
         @kvs.login_required
@@ -143,8 +151,8 @@ class TestCaching:
 
 
 class TestResurrection:
-    """CVE-2025-46336, CVE-2025-32441, connect-redis#328, better-auth#11073: a request that was
-    under way wrote a session back that had ended."""
+    """CVE-2025-46336, CVE-2025-32441, connect-redis#328, better-auth#11073: a request in flight
+    wrote an ended session back."""
 
     ENDS: t.ClassVar[dict[str, Callable[[Flask, FlaskClient], object]]] = {
         "revoke_all": lambda app, same: store_of(app).revoke_all("ada"),
@@ -164,7 +172,7 @@ class TestResurrection:
 
     @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
     @pytest.mark.parametrize(("write", "late"), WRITES.values(), ids=WRITES)
-    def test_a_parked_request_brings_nothing_back(
+    def test_request_in_flight_does_not_bring_an_ended_session_back(
         self,
         app: Flask,
         sign_in: SignIn,
@@ -176,8 +184,8 @@ class TestResurrection:
         late: bool,
         end: Callable[[Flask, FlaskClient], object],
     ) -> None:
-        """A request is parked after it has loaded its session, the session ends, the request goes
-        on: it is no error, no cookie is sent, and the old token stays dead."""
+        """A request that loaded its session before the session ended writes nothing and sends no
+        cookie."""
         arrived, go_on = threading.Event(), threading.Event()
         browser = sign_in(app, data={"list": []})
         token = token_of(browser)
@@ -206,13 +214,12 @@ class TestResurrection:
 
 
 class TestFlooding:
-    """CVE-2015-5143, -5963, -5964: visits, random ids and logouts filled the store."""
+    """CVE-2015-5143, -5963, -5964: reads, random ids and logouts filled the store."""
 
-    def test_a_thousand_visits_make_no_key(
+    def test_a_thousand_requests_without_a_write_make_no_key(
         self, app: Flask, keys: Keys, count_commands: CountCommands
     ) -> None:
-        """Reads, refusals and logouts with no, junk or random cookies make no key, and only what
-        has a token's shape is looked up at all: once."""
+        """Reads, refusals and logouts make no key, and only a token-shaped cookie costs a read."""
         store_of(app).now()
         paths = [("GET", "/data"), ("GET", "/me"), ("POST", "/logout"), ("GET", "/untouched")]
         with count_commands() as commands:
@@ -235,10 +242,11 @@ class TestFlooding:
         ],
         ids=lambda value: repr(value)[:20],
     )  # fmt: skip
-    def test_junk_costs_nothing(
+    def test_cookie_without_the_shape_of_a_token_costs_no_redis_call(
         self, app: Flask, keys: Keys, count_commands: CountCommands, value: str
     ) -> None:
-        """A cookie without a token's shape is no session, no error, no key and no Redis call."""
+        """A cookie without the shape of a token opens no session, makes no key and costs no Redis
+        call."""
         store_of(app).now()
         with count_commands() as commands:
             for path in ("/me", "/data"):
@@ -250,8 +258,10 @@ class TestFlooding:
         assert commands.names == ["GET"]
         assert keys() == set()
 
-    def test_ten_thousand_cookies_are_no_error(self, app: Flask, keys: Keys) -> None:
-        """Any number of cookies is read through, and of several of our name none is believed."""
+    def test_ten_thousand_cookies_give_no_session_and_no_error(
+        self, app: Flask, keys: Keys
+    ) -> None:
+        """A request with 10,000 cookies is refused without an error and makes no key."""
         for name in ("c{}", "kvsession"):
             cookies = "; ".join(f"{name.format(n)}={'a' * 40}{n:022}" for n in range(10_000))
             assert send_raw(app, cookies).status_code == 401
@@ -259,15 +269,19 @@ class TestFlooding:
 
 
 class TestFixation:
-    """CVE-2018-1000519, CVE-2022-38054, CVE-2022-25896: a token known before the login was good
-    after it."""
+    """CVE-2018-1000519, CVE-2022-38054, CVE-2022-25896: a token from before the login was valid
+    after the login."""
 
-    @pytest.mark.parametrize("planted", ["unknown", "visitor", "attacker", "ended", "victim"])
-    def test_a_planted_token_is_worth_nothing_after_the_login(
+    @pytest.mark.parametrize(
+        "planted",
+        ["unknown", "visitor", "attacker", "ended", "victim"],
+        ids=["unknown", "anonymous", "of the attacker", "ended", "of the victim"],
+    )
+    def test_planted_token_opens_nothing_after_the_victims_login(
         self, app: Flask, sign_in: SignIn, planted: str
     ) -> None:
-        """Whatever token an attacker planted in the victim's browser, after the login the victim
-        has a new one, and the planted one opens nothing of theirs."""
+        """After a login over a planted token, the user has a new token and the planted token is
+        invalid."""
         attacker = (
             sign_in(app, "mallory") if planted in ("attacker", "ended") else app.test_client()
         )
@@ -288,10 +302,10 @@ class TestFixation:
         assert victim.get("/me").get_json()["user"] == "ada"
         assert attacker.get("/me").status_code == 401
 
-    def test_a_token_from_before_the_logout_is_worth_nothing_after_the_next_login(
+    def test_token_from_before_a_logout_stays_invalid_after_the_next_login(
         self, app: Flask, sign_in: SignIn
     ) -> None:
-        """A logout and a login later, the first session's token stays dead."""
+        """A token from before a logout stays invalid after the next login."""
         browser = sign_in(app)
         old = token_of(browser)
         browser.post("/logout")
@@ -300,7 +314,8 @@ class TestFixation:
 
 
 class TestIncompleteRevocation:
-    """CVE-2026-82311, CVE-2023-20862: some sessions outlived "sign out everywhere", or a logout."""
+    """CVE-2026-82311, CVE-2023-20862: some sessions outlived a revocation of all sessions or a
+    logout."""
 
     UUID_1 = UUID("12345678-1234-5678-1234-567812345678")
 
@@ -309,10 +324,10 @@ class TestIncompleteRevocation:
         [(42, "42"), ("42", 42), (UUID_1, str(UUID_1)), (str(UUID_1), UUID_1), (-1, "-1")],
         ids=repr,
     )
-    def test_an_id_in_another_type_ends_them_too(
+    def test_user_id_of_another_type_finds_the_same_sessions(
         self, app: Flask, client: FlaskClient, do: Do, signed_in: t.Any, revoked: t.Any
     ) -> None:
-        """All verbs find a user's sessions by an id in any of its types."""
+        """All verbs find a user's sessions by a user id of another type with the same text."""
         do(client, lambda: kvs.login_user(signed_in))
         with app.app_context():
             assert len(kvs.list_sessions(revoked)) == 1
@@ -320,26 +335,28 @@ class TestIncompleteRevocation:
             assert kvs.revoke_all_sessions(revoked) == 1
         assert client.get("/me").status_code == 401
 
-    def test_other_ids_are_other_users(self, app: Flask, client: FlaskClient, do: Do) -> None:
-        """Ids that merely look alike are not the same user."""
+    def test_similar_user_ids_are_different_users(
+        self, app: Flask, client: FlaskClient, do: Do
+    ) -> None:
+        """User ids that only look alike belong to different users."""
         do(client, lambda: kvs.login_user("42"))
         with app.app_context():
             for other in ("042", "42 ", " 42", "+42", "4２", 420, 4, "42\n", "42\0", -42):
                 assert kvs.revoke_all_sessions(other) == 0
         assert client.get("/me").status_code == 200
 
-    def test_hundreds_of_sessions_all_end(self, app: Flask, sign_in: SignIn) -> None:
-        """However many there are, none is left."""
+    def test_hundreds_of_sessions_of_one_user_all_end(self, app: Flask, sign_in: SignIn) -> None:
+        """`revoke_all_sessions` ends all 300 sessions of a user."""
         browsers = [sign_in(app) for _ in range(300)]
         with app.app_context():
             assert kvs.revoke_all_sessions("ada") == 300
             assert kvs.list_sessions("ada") == []
         assert {browser.get("/me").status_code for browser in browsers} == {401}
 
-    def test_a_login_that_comes_between_ends_too(
+    def test_login_during_a_revocation_of_all_sessions_ends_too(
         self, app: Flask, sign_in: SignIn, do: Do, redis_client: redis.Redis, keys: Keys
     ) -> None:
-        """A revocation of all covers a session that began after its first look at the index."""
+        """`revoke_all` also ends a session that is created after its first read of the index."""
         sign_in(app)
         store, later = store_of(app), app.test_client()
         real = store.revoke
@@ -353,10 +370,10 @@ class TestIncompleteRevocation:
         assert len(store.revoke_all("ada")) == 2
         assert living(redis_client, keys) == []
 
-    def test_a_logout_followed_by_a_write_signs_nobody_in(
+    def test_write_after_a_logout_goes_into_an_anonymous_session(
         self, app: Flask, sign_in: SignIn, do: Do
     ) -> None:
-        """What is written after the logout, in its own request, is no user's."""
+        """A write after a logout in the same request goes into an anonymous session."""
         browser = sign_in(app, data={"role": "admin"})
 
         def act() -> None:
@@ -379,11 +396,11 @@ class Payload:
 
 
 class TestPlantedPickle:
-    """CVE-2021-33026: who could write to the store could run code in the app."""
+    """CVE-2021-33026: write access to the store allowed code to run in the app."""
 
     @pytest.mark.parametrize("protocol", [0, 2, 5])
     @pytest.mark.parametrize("place", ["record", "base64", "data", "index"])
-    def test_it_never_runs(
+    def test_pickle_in_redis_is_never_loaded(
         self,
         app: Flask,
         sign_in: SignIn,
@@ -393,8 +410,8 @@ class TestPlantedPickle:
         protocol: int,
         place: str,
     ) -> None:
-        """A pickle in place of a record, in its data or in the index is not run, is no error
-        page, and signs nobody in."""
+        """A pickle in place of a record, in its data or in the index is not loaded and causes no
+        error."""
         payload = pickle.dumps(Payload(tmp_path / "run"), protocol)
         browser = sign_in(app, data={"x": "PLANTED"})
         (key,) = [key for key in keys() if ":s:" in key]
@@ -419,20 +436,22 @@ class TestPlantedPickle:
         assert browser.get("/me").status_code == 401
         assert not (tmp_path / "run").exists()
 
-    def test_the_package_knows_no_pickle(self) -> None:
-        """No module of the package names pickle, marshal, shelve, eval or exec."""
+    def test_package_names_no_pickle_eval_or_exec(self) -> None:
+        """No module of the package names pickle, marshal, shelve, yaml, eval or exec."""
         for path in Path(kvs.__file__).parent.rglob("*.py"):
             words = set(path.read_text().replace("(", " ").replace(".", " ").split())
             assert not words & {"pickle", "marshal", "shelve", "eval", "exec", "yaml"}
 
 
 class TestForgedCookie:
-    """CVE-2025-71402: a made-up cookie ended somebody's session."""
+    """CVE-2025-71402: a forged cookie ended another user's session."""
 
     FORGE: t.ClassVar[dict[str, Callable[[str], str]]] = {
-        "only the id": lambda token: token[:19] + secrets.token_urlsafe(43)[:43],
-        "the family too": lambda token: token[:40] + secrets.token_urlsafe(22)[:22],
-        "the other half": lambda token: token[:19] + secrets.token_urlsafe(21)[:21] + token[40:],
+        "right id only": lambda token: token[:19] + secrets.token_urlsafe(43)[:43],
+        "right id and family": lambda token: token[:40] + secrets.token_urlsafe(22)[:22],
+        "right id and rotating half": lambda token: (
+            token[:19] + secrets.token_urlsafe(21)[:21] + token[40:]
+        ),
         "one character off": lambda token: token[:-2] + ("A" if token[-2] != "A" else "B") + "A",
         "halves swapped": lambda token: token[:19] + token[40:] + token[19:40],
         "another case": lambda token: token[:19] + token[19:].swapcase(),
@@ -453,7 +472,7 @@ class TestForgedCookie:
 
     @pytest.mark.parametrize("forge", FORGE.values(), ids=FORGE)
     @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
-    def test_it_does_nothing_to_the_session_it_names(
+    def test_forged_cookie_does_not_change_the_session_it_names(
         self,
         app: Flask,
         sign_in: SignIn,
@@ -463,8 +482,8 @@ class TestForgedCookie:
         forge: Callable[[str], str],
         act: Callable[[], object],
     ) -> None:
-        """Who knows a session's public id, or half of its secret, is nobody: that session's
-        record stays as it is, to the byte and the second."""
+        """A cookie with a valid session id and a wrong secret changes neither the record nor its
+        expiry."""
         victim = sign_in(app, data={"x": 1})
         token = token_of(victim) or ""
         (key,) = living(redis_client, keys)
@@ -475,8 +494,10 @@ class TestForgedCookie:
         assert (redis_client.get(key), redis_client.expiretime(key)) == before
         assert victim.get("/me").get_json()["data"] == {"x": 1}
 
-    def test_it_learns_nothing_of_the_session(self, app: Flask, sign_in: SignIn) -> None:
-        """The answer to a forged cookie is that to an unknown one."""
+    def test_forged_cookie_gets_the_response_of_an_unknown_cookie(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """A forged cookie gets the same response as an unknown cookie."""
         token = token_of(sign_in(app)) or ""
         forged, unknown = (
             browser_with(app, text).get("/me") for text in (token[:19] + "A" * 43, "A" * 62)
@@ -486,13 +507,12 @@ class TestForgedCookie:
 
 
 class TestFreshnessBypass:
-    """GHSA-f66q-9rf6-8795: something other than proof of identity made a session fresh."""
+    """GHSA-f66q-9rf6-8795: a session became fresh without an authentication."""
 
-    def test_nothing_that_a_stale_session_can_do_makes_it_fresh(
+    def test_stale_session_becomes_fresh_only_by_confirm_login(
         self, app: Flask, sign_in: SignIn, clock: Clock, do: Do
     ) -> None:
-        """Hours of activity, writes with telling names, rotations, other sessions' proofs and a
-        user's visits to the guarded view itself leave it closed."""
+        """Activity, data, rotations and other sessions' logins leave a stale session stale."""
         app.route("/delete-account", methods=["GET", "POST"])(
             kvs.fresh_login_required(lambda: "deleted")
         )
@@ -518,12 +538,12 @@ class TestFreshnessBypass:
 
 
 class TestIdInLogs:
-    """CVE-2023-20866: what opens a session was written to the logs."""
+    """CVE-2023-20866: a log contained the secret of a session."""
 
-    def test_no_log_holds_what_opens_a_session(
+    def test_logs_at_the_lowest_level_hold_no_secret(
         self, app: Flask, sign_in: SignIn, do: Do, clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """All loggers at their most talkative, in good times and bad, show no secret."""
+        """No log record of any level holds a secret."""
         caplog.set_level(logging.NOTSET)
         browser = sign_in(app)
         tokens = [token_of(browser) or ""]
@@ -541,7 +561,8 @@ class TestIdInLogs:
 
 
 class TestRepliesCrossing:
-    """CVE-2023-28858, -28859: after a timeout the reply to one user's command went to another."""
+    """CVE-2023-28858, -28859: after a timeout, the reply to one user's command went to another
+    user."""
 
     REQUESTS = 600
 
@@ -562,9 +583,10 @@ class TestRepliesCrossing:
         stalled.result()
         redis_client.client_unpause()
 
-    def test_requests_under_timeouts_never_cross(self, make_app: MakeApp, stalling: None) -> None:
-        """Hundreds of requests of two users on one pool of connections, many of which time out,
-        each get their own user's answer or 503, never another's and never a 401."""
+    def test_requests_with_timeouts_get_only_their_own_replies(
+        self, make_app: MakeApp, stalling: None
+    ) -> None:
+        """Requests that share connections and time out get their own user's response or 503."""
         app = make_app(store_timeout=0.01)
         users = ["ada", "bob"]
         browsers = {user: app.test_client() for user in users}
@@ -600,7 +622,7 @@ def steady(browser: FlaskClient, method: str, path: str) -> TestResponse:
 
 
 class TestOpenRedirect:
-    """CVE-2023-49438: a `next` that the check took for a path led to another site."""
+    """CVE-2023-49438: an unsafe `next` passed the check and led to another site."""
 
     @pytest.mark.parametrize(
         "target",
@@ -610,8 +632,10 @@ class TestOpenRedirect:
             "/%5c%5cevil.example/..//evil.example\\", "javascript:alert(1)//", "http://[::1",
         ],
     )  # fmt: skip
-    def test_signing_in_stays_within_the_site(self, make_app: MakeApp, target: str) -> None:
-        """The whole way through the sign-in form, by query or by field, ends within the site."""
+    def test_login_with_an_unsafe_next_stays_within_the_site(
+        self, make_app: MakeApp, target: str
+    ) -> None:
+        """A login with an unsafe `next` in the query or in the form redirects to the default."""
         app = make_app()
 
         @app.post("/sign-in")
@@ -626,7 +650,7 @@ class TestOpenRedirect:
 
 
 class TestCookieParsing:
-    """CVE-2023-23934: a cookie without a name was read as one with the name of another."""
+    """CVE-2023-23934: a cookie without a name was read as a cookie with a name."""
 
     @pytest.mark.parametrize(
         "cookies",
@@ -643,10 +667,10 @@ class TestCookieParsing:
         ],
     )
     @pytest.mark.parametrize("secure", [True, False])
-    def test_only_a_cookie_of_the_very_name_counts(
+    def test_cookie_whose_name_differs_is_ignored(
         self, make_app: MakeApp, secure: bool, cookies: str
     ) -> None:
-        """What a neighbour host could plant as a nameless or similar cookie is not believed."""
+        """Only a cookie with exactly the session cookie's name opens a session."""
         app = make_app(cookie_secure=secure)
         name = "__Host-kvsession" if secure else "kvsession"
         url = "https://localhost"
@@ -657,9 +681,10 @@ class TestCookieParsing:
         assert send_raw(app, header, base_url=url).status_code == 401
         assert send_raw(app, f"{name}={token}", base_url=url).status_code == 200
 
-    def test_of_two_that_differ_neither_counts(self, app: Flask, sign_in: SignIn) -> None:
-        """A second cookie of the name, planted for another path or domain, signs nobody in as
-        its planter."""
+    def test_two_different_session_cookies_are_both_ignored(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """If a browser sends two different session cookies, both are ignored."""
         mine, planted = token_of(sign_in(app, "ada")), token_of(sign_in(app, "mallory"))
         for pair in ((mine, planted), (planted, mine)):
             header = "; ".join(f"kvsession={token}" for token in pair)

@@ -1,4 +1,4 @@
-"""Posts from other sites' pages are refused: the algorithm of Go's `http.CrossOriginProtection`."""
+"""`cross_origin_guard` refuses posts of other sites, as Go's `http.CrossOriginProtection` does."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def status(app: Flask, method: str = "POST", **environ: str) -> int:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_safe_methods_pass(app: Flask, method: str, site: str) -> None:
-    """GET, HEAD and OPTIONS pass wherever they come from."""
+def test_safe_methods_pass_from_any_site(app: Flask, method: str, site: str) -> None:
+    """GET, HEAD and OPTIONS pass from any site."""
     environ = {"HTTP_SEC_FETCH_SITE": site, "HTTP_ORIGIN": "https://evil.example"}
     assert status(app, method, **environ) == 200
 
 
-def test_programs_are_answered_in_json(app: Flask) -> None:
-    """A refusal is JSON like our others, and a page where one was asked for."""
+def test_refusal_is_json_unless_a_page_was_asked_for(app: Flask) -> None:
+    """A refusal is JSON, or a page if the request asks for a page."""
     browser, other = app.test_client(), {"Sec-Fetch-Site": "cross-site"}
     assert browser.post("/any", headers=other).get_json() == {"error": "Forbidden"}
     page = browser.post("/any", headers=other | {"Accept": "text/html"})
@@ -43,8 +43,8 @@ def test_programs_are_answered_in_json(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("method", UNSAFE)
-def test_other_methods_do_not(app: Flask, method: str) -> None:
-    """All other methods are refused when another site's page sent them."""
+def test_other_methods_from_another_site_are_refused(app: Flask, method: str) -> None:
+    """All other methods are refused if another site's page sent the request."""
     assert status(app, method, HTTP_SEC_FETCH_SITE="cross-site") == 403
     assert status(app, method, HTTP_ORIGIN="https://evil.example") == 403
 
@@ -65,27 +65,27 @@ def test_other_methods_do_not(app: Flask, method: str) -> None:
         ("*", 403),
     ],
 )
-def test_what_the_browser_says_decides(app: Flask, site: str, expected: int) -> None:
-    """`Sec-Fetch-Site` same-origin or none passes, an empty one says nothing, all else does not."""
+def test_sec_fetch_site_decides_whether_a_post_passes(app: Flask, site: str, expected: int) -> None:
+    """A post with `Sec-Fetch-Site` passes only if the value is same-origin, none or empty."""
     assert status(app, HTTP_SEC_FETCH_SITE=site) == expected
 
 
 @pytest.mark.parametrize("site", ["same-site", "cross-site"])
-def test_a_matching_origin_does_not_outweigh_it(app: Flask, site: str) -> None:
-    """Where `Sec-Fetch-Site` refuses, an `Origin` equal to the host is of no use."""
+def test_matching_origin_does_not_override_sec_fetch_site(app: Flask, site: str) -> None:
+    """If `Sec-Fetch-Site` refuses a post, a matching `Origin` does not let it pass."""
     environ = {"HTTP_SEC_FETCH_SITE": site, "HTTP_ORIGIN": "http://localhost"}
     assert status(app, **environ) == 403
 
 
 @pytest.mark.parametrize("site", ["same-origin", "none"])
-def test_a_foreign_origin_does_not_outweigh_it(app: Flask, site: str) -> None:
-    """Where `Sec-Fetch-Site` lets pass, the `Origin` is not asked: a proxy may change the host."""
+def test_foreign_origin_does_not_override_sec_fetch_site(app: Flask, site: str) -> None:
+    """If `Sec-Fetch-Site` lets a post pass, the `Origin` is not checked."""
     environ = {"HTTP_SEC_FETCH_SITE": site, "HTTP_ORIGIN": "https://public.example"}
     assert status(app, **environ) == 200
 
 
-def test_what_is_no_browser_passes(app: Flask) -> None:
-    """Without `Sec-Fetch-Site` and `Origin` a request is not from a browser's page."""
+def test_post_without_browser_headers_passes(app: Flask) -> None:
+    """A post without `Sec-Fetch-Site` and `Origin` passes, because no browser sent it."""
     assert status(app) == 200
 
 
@@ -122,19 +122,21 @@ def test_what_is_no_browser_passes(app: Flask) -> None:
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_an_origin_must_be_the_host(app: Flask, origin: str, host: str, expected: int) -> None:
-    """Without `Sec-Fetch-Site` the `Origin`'s host and port must be the `Host`; garbage is not."""
+def test_origin_must_match_the_host_and_the_port(
+    app: Flask, origin: str, host: str, expected: int
+) -> None:
+    """Without `Sec-Fetch-Site`, a post passes only if host and port of `Origin` match `Host`."""
     assert status(app, HTTP_ORIGIN=origin, HTTP_HOST=host) == expected
 
 
-def test_it_holds_in_testing_mode(app: Flask) -> None:
-    """TESTING switches nothing off."""
+def test_guard_is_active_in_testing_mode(app: Flask) -> None:
+    """`TESTING` does not switch the guard off."""
     for testing in (True, False):
         app.testing = testing
         assert status(app, HTTP_SEC_FETCH_SITE="cross-site") == 403
 
 
-def test_it_comes_before_redis(
+def test_refused_post_costs_no_redis_call(
     app: Flask, sign_in: SignIn, keys: Keys, count_commands: CountCommands
 ) -> None:
     """A refused post costs no Redis call, changes nothing and sends no cookie."""
@@ -152,14 +154,14 @@ def test_it_comes_before_redis(
     assert browser.get("/me").get_json() == {**browser.get("/me").get_json(), "data": {}}
 
 
-def test_the_apps_own_handler_wins(app: Flask) -> None:
-    """The refusal is a 403 like any other, for the app's error page."""
+def test_error_handler_of_the_app_gives_the_response(app: Flask) -> None:
+    """The app's error handler for 403 gives the response."""
     app.register_error_handler(403, lambda error: ("no", 418))
     assert status(app, HTTP_SEC_FETCH_SITE="cross-site") == 418
 
 
-def test_it_may_guard_one_blueprint_or_view(make_app: MakeApp) -> None:
-    """It is a plain function: for a blueprint's hook, or to call in a view."""
+def test_guard_can_protect_one_blueprint_or_one_view(make_app: MakeApp) -> None:
+    """The guard works as a hook of a blueprint and as a call in a view."""
     app = make_app()
     blueprint = Blueprint("forms", __name__)
     blueprint.before_request(kvs.cross_origin_guard)
@@ -179,8 +181,8 @@ def test_it_may_guard_one_blueprint_or_view(make_app: MakeApp) -> None:
     assert statuses == [403, 403, 200]
 
 
-def test_a_post_of_ones_own_page_goes_through(app: Flask, sign_in: SignIn, do: Do) -> None:
-    """A form of the app's own page works as ever."""
+def test_post_from_the_apps_own_page_passes(app: Flask, sign_in: SignIn, do: Do) -> None:
+    """A post from the app's own page passes."""
     browser = sign_in(app)
     headers = {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"}
     assert browser.post("/data", json={"x": 1}, headers=headers).status_code == 200

@@ -128,14 +128,14 @@ FAULTS: dict[str, tuple[Callable[[Server], object], Callable[[Server], object]]]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_failing_store_is_503_and_the_cookie_stays(
+def test_failing_store_gives_503_and_keeps_the_cookie(
     signed_in: FlaskClient,
     own_server: Server,
     caplog: pytest.LogCaptureFixture,
     fault: str,
 ) -> None:
-    """Within the deadline a guarded page, a login and a logout are 503 with `Retry-After`, pages
-    that do not touch the session go on, no cookie is sent, and no password is told."""
+    """While the store fails, requests that use the session give 503 within the deadline and keep
+    the cookie."""
     break_it, mend_it = FAULTS[fault]
     break_it(own_server)
     before = token_of(signed_in)
@@ -155,8 +155,10 @@ def test_a_failing_store_is_503_and_the_cookie_stays(
 
 
 @pytest.mark.parametrize("fault", ["hung", "paused"])
-def test_it_recovers_by_itself(signed_in: FlaskClient, own_server: Server, fault: str) -> None:
-    """Once the store answers again, so does the app, and everybody is still signed in."""
+def test_app_recovers_when_the_store_answers_again(
+    signed_in: FlaskClient, own_server: Server, fault: str
+) -> None:
+    """When the store answers again, the app answers and the user is still signed in."""
     break_it, mend_it = FAULTS[fault]
     break_it(own_server)
     assert signed_in.get("/me").status_code == 503
@@ -166,10 +168,10 @@ def test_it_recovers_by_itself(signed_in: FlaskClient, own_server: Server, fault
         assert time.monotonic() < deadline
 
 
-def test_a_restart_without_persistence_is_a_clean_401(
+def test_store_restarted_without_its_data_gives_401(
     signed_in: FlaskClient, own_server: Server
 ) -> None:
-    """A server that has lost its data means nobody is signed in, not an error."""
+    """After a restart without persistence, the user gets 401 and can log in again."""
     own_server.kill()
     assert signed_in.get("/me").status_code == 503
     own_server.start()
@@ -177,20 +179,20 @@ def test_a_restart_without_persistence_is_a_clean_401(
     assert signed_in.post("/login/ada").status_code == 200
 
 
-def test_with_writes_paused_reads_pass(
+def test_reads_work_while_writes_are_paused(
     signed_in: FlaskClient, own_server: Server, clock: Clock
 ) -> None:
-    """While writes are paused pages are read, a due renewal is skipped, and a login is 503."""
+    """While writes are paused, reads skip a due renewal and a login gives 503."""
     clock.advance(minutes=6)
     own_server.run("CLIENT", "PAUSE", "30000", "WRITE")
     assert signed_in.get("/me").status_code == 200
     assert signed_in.post("/login/bob").status_code == 503
 
 
-def test_with_memory_full_one_can_read_and_leave(
+def test_full_memory_allows_read_revoke_and_logout(
     app: Flask, signed_in: FlaskClient, own_server: Server
 ) -> None:
-    """With memory full, reading, revoking and logging out work; a login is 503."""
+    """With full memory, a read, a revocation and a logout work, and a login gives 503."""
     other = app.test_client()
     other.post("/login/ada")
     own_server.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
@@ -204,10 +206,10 @@ def test_with_memory_full_one_can_read_and_leave(
     assert signed_in.get("/me").status_code == 401
 
 
-def test_a_replica_is_read_and_not_written(
+def test_replica_serves_reads_and_refuses_writes(
     signed_in: FlaskClient, own_server: Server, clock: Clock
 ) -> None:
-    """On a primary that became a replica a due renewal does not fail the read; a write is 503."""
+    """On a replica, a read with a due renewal works and a write gives 503."""
     clock.advance(minutes=6)
     own_server.run("CONFIG", "SET", "replica-serve-stale-data", "yes")
     own_server.run("REPLICAOF", "127.0.0.1", "1")
@@ -215,8 +217,10 @@ def test_a_replica_is_read_and_not_written(
     assert signed_in.post("/data", json={"x": 2}).status_code == 503
 
 
-def test_dropped_connections_are_not_noticed(signed_in: FlaskClient, own_server: Server) -> None:
-    """A connection that was dropped while idle is replaced."""
+def test_dropped_idle_connection_is_replaced_without_an_error(
+    signed_in: FlaskClient, own_server: Server
+) -> None:
+    """A connection that the server closed is replaced without an error."""
     own_server.run("CLIENT", "KILL", "TYPE", "normal")
     assert signed_in.get("/me").status_code == 200
 
@@ -225,7 +229,7 @@ BAD_RECORDS: dict[str, Callable[[redis.Redis, str], object]] = {
     "a list": lambda client, key: (client.delete(key), client.lpush(key, "x")),
     "cut short": lambda client, key: client.set(key, t.cast(bytes, client.get(key))[:-9]),
     "overwritten": lambda client, key: client.setrange(key, 5, "\0\0\0"),
-    "of the future": lambda client, key: client.set(
+    "of a newer format": lambda client, key: client.set(
         key, t.cast(bytes, client.get(key)).replace(b'"v":1', b'"v":99')
     ),
     "a pickle": lambda client, key: client.set(key, b"\x80\x04K\x01."),
@@ -234,14 +238,14 @@ BAD_RECORDS: dict[str, Callable[[redis.Redis, str], object]] = {
 
 
 @pytest.mark.parametrize("spoil", BAD_RECORDS.values(), ids=BAD_RECORDS)
-def test_a_bad_record_is_no_session_and_is_left_alone(
+def test_bad_record_reads_as_no_session_and_is_left_alone(
     make_app: MakeApp,
     redis_client: redis.Redis,
     keys: Callable[[], set[str]],
     caplog: pytest.LogCaptureFixture,
     spoil: Callable[[redis.Redis, str], object],
 ) -> None:
-    """A record that cannot be read counts as no session, is logged once, and stays as it is."""
+    """A record that cannot be read counts as no session, is logged once and stays unchanged."""
     client = make_app().test_client()
     client.post("/login/ada")
     (key,) = [key for key in keys() if ":s:" in key]
@@ -277,11 +281,10 @@ def own_words(app: Flask) -> Flask:
     return app
 
 
-def test_a_failing_commit_becomes_the_app_s_own_503(
+def test_failing_commit_gives_the_apps_own_503(
     own_words: Flask, signed_in: FlaskClient, own_server: Server
 ) -> None:
-    """A commit that fails turns the response into what the app's handler gives; headers of every
-    response stay, those that speak of the page go."""
+    """If the commit fails, the app's handler for `StoreUnavailable` gives the response."""
     own_words.config["break"] = lambda: own_server.run("CLIENT", "PAUSE", "1000", "WRITE")
     response = signed_in.get("/page")
     assert (response.status_code, response.text) == (503, "sorry, nobody")
@@ -292,18 +295,19 @@ def test_a_failing_commit_becomes_the_app_s_own_503(
     assert response.headers["Vary"] == "Cookie"
 
 
-def test_a_failing_load_meets_the_app_s_own_handler(
+def test_failing_load_gives_the_apps_own_503(
     own_words: Flask, signed_in: FlaskClient, own_server: Server
 ) -> None:
-    """A load that fails is answered by the app's handler, in which the session reads as empty."""
+    """If the load fails, the app's handler for `StoreUnavailable` gives the response."""
     stop(own_server)
     assert signed_in.get("/me").text == "sorry, nobody"
     resume(own_server)
 
 
-def test_a_failure_in_an_error_page_meets_it_too(own_words: Flask, own_server: Server) -> None:
-    """An error page that touches the session fails with 503, and not with the 500 that Flask makes
-    of an error inside an error handler; in production, where errors reach no developer."""
+def test_failing_load_in_an_error_page_gives_503_instead_of_500(
+    own_words: Flask, own_server: Server
+) -> None:
+    """If an error page fails to load the session, the app's handler gives a 503, not a 500."""
 
     @own_words.errorhandler(404)
     def missing(error: object) -> t.Any:
@@ -319,11 +323,10 @@ def test_a_failure_in_an_error_page_meets_it_too(own_words: Flask, own_server: S
     assert "Set-Cookie" not in response.headers
 
 
-def test_a_failure_at_the_end_of_a_request_meets_it_too(
+def test_failing_load_in_an_after_request_hook_gives_503(
     own_words: Flask, own_server: Server
 ) -> None:
-    """Another extension's function at the end of the request, as Flask-Login has one, may be the
-    first that touches the session."""
+    """If an `after_request` hook fails to load the session, the app's handler gives a 503."""
 
     @own_words.after_request
     def look(response: t.Any) -> t.Any:
@@ -339,8 +342,8 @@ def test_a_failure_at_the_end_of_a_request_meets_it_too(
     assert response.headers["X-Name"] == "nobody"
 
 
-def test_another_error_stays_what_it_is(own_words: Flask, own_server: Server) -> None:
-    """A view that goes on without the store and then fails of itself is a 500 as ever."""
+def test_other_error_after_a_failed_load_stays_a_500(own_words: Flask, own_server: Server) -> None:
+    """A view that catches `StoreUnavailable` and then raises another error gives 500."""
 
     @own_words.get("/broken")
     def broken() -> t.Any:
@@ -355,10 +358,10 @@ def test_another_error_stays_what_it_is(own_words: Flask, own_server: Server) ->
     assert browser.get("/broken").status_code == 500
 
 
-def test_an_acknowledged_login_outlives_a_crash_of_the_app(
+def test_login_is_valid_in_a_second_worker_at_once(
     app: Flask, signed_in: FlaskClient, make_app: MakeApp, own_server: Server
 ) -> None:
-    """A login that was answered is there for a second worker at once."""
+    """A second worker accepts a login that the first worker has answered."""
     close(app)
     other = make_app("other", redis_url=f"unix://{own_server.path}").test_client()
     other.set_cookie("kvsession", token_of(signed_in) or "")

@@ -1,4 +1,4 @@
-"""Recent proof of who somebody is, asked for before sensitive acts."""
+"""A session is fresh if its user authenticated recently; sensitive views ask for that."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def app(make_app: MakeApp) -> Flask:
     [({}, timedelta(minutes=15)), ({"fresh_for": 60}, timedelta(minutes=1))],
     ids=["default", "a minute"],
 )
-def test_a_login_is_fresh_for_a_while(
+def test_login_is_fresh_until_fresh_for_has_passed(
     make_app: MakeApp,
     sign_in: SignIn,
     clock: Clock,
@@ -57,7 +57,7 @@ def test_a_login_is_fresh_for_a_while(
     error: timedelta,
     status: int,
 ) -> None:
-    """A login opens sensitive views for `KVSESSION_FRESH_FOR`, and not a second longer."""
+    """A login opens sensitive views until `KVSESSION_FRESH_FOR` has passed."""
     browser = sign_in(with_sensitive_view(make_app(**settings)))
     clock.advance(fresh_for + error)
     assert browser.get("/sensitive").status_code == status
@@ -74,13 +74,13 @@ def test_a_login_is_fresh_for_a_while(
         lambda: kvs.update_all_sessions("ada", {"x": 1}),
         lambda: kvs.revoke_all_sessions(except_current=True),
     ],
-    ids=["read", "write", "clear", "rotate_token", "update_all", "revoke others"],
+    ids=["read", "write", "clear", "rotate_token", "update_all_sessions", "revoke others"],
 )
-@pytest.mark.parametrize("minutes", [1, 6], ids=["", "renewing"])
-def test_nothing_but_proof_makes_fresh(
+@pytest.mark.parametrize("minutes", [1, 6], ids=["no renewal due", "renewal due"])
+def test_only_authentication_makes_a_session_fresh(
     app: Flask, sign_in: SignIn, clock: Clock, do: Do, act: t.Any, minutes: int
 ) -> None:
-    """Neither activity and its renewals, nor data, nor a new secret moves `authenticated_at`."""
+    """Activity, data, renewals and rotations do not move `authenticated_at`."""
     browser = sign_in(app)
     seen: list[datetime | None] = []
     do(browser, lambda: seen.append(g.session.authenticated_at))
@@ -92,10 +92,10 @@ def test_nothing_but_proof_makes_fresh(
     assert browser.get("/sensitive").status_code == 401
 
 
-def test_the_password_of_another_browser_does_not_count(
+def test_login_confirmed_in_another_browser_does_not_count(
     app: Flask, sign_in: SignIn, clock: Clock, do: Do
 ) -> None:
-    """Freshness belongs to one session, not to the user."""
+    """An authentication makes only its own session fresh."""
     stale, other = sign_in(app), sign_in(app)
     clock.advance(hours=1)
     do(other, kvs.confirm_login)
@@ -105,8 +105,10 @@ def test_the_password_of_another_browser_does_not_count(
 
 
 class TestConfirmLogin:
-    def test_makes_fresh_again(self, app: Flask, sign_in: SignIn, clock: Clock, do: Do) -> None:
-        """After `confirm_login` the session is as fresh as after a login, at once."""
+    def test_makes_a_stale_session_fresh_again(
+        self, app: Flask, sign_in: SignIn, clock: Clock, do: Do
+    ) -> None:
+        """`confirm_login` makes the session fresh at once, for `KVSESSION_FRESH_FOR`."""
         browser = sign_in(app)
         clock.advance(hours=1)
         seen: list[bool] = []
@@ -123,8 +125,8 @@ class TestConfirmLogin:
         clock.advance(minutes=2)
         assert browser.get("/sensitive").status_code == 401
 
-    def test_gives_a_new_secret(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """The old token is dead, the session goes on (OWASP ASVS 5.0, 7.2.4)."""
+    def test_gives_the_session_a_new_secret(self, app: Flask, sign_in: SignIn, do: Do) -> None:
+        """`confirm_login` replaces the secret and ends the old token (OWASP ASVS 5.0, 7.2.4)."""
         browser = sign_in(app, data={"x": 1})
         before = token_of(browser) or ""
         assert len(cookies_of(do(browser, kvs.confirm_login))) == 1
@@ -135,10 +137,10 @@ class TestConfirmLogin:
         assert browser_with(app, before).get("/me").status_code == 401
         assert browser.get("/me").get_json()["data"] == {"x": 1}
 
-    def test_moves_only_the_time_of_proof(
+    def test_moves_authenticated_at_but_not_created_at(
         self, app: Flask, sign_in: SignIn, clock: Clock, do: Do
     ) -> None:
-        """The session is no younger for it."""
+        """`confirm_login` moves `authenticated_at` and leaves `created_at` unchanged."""
         browser = sign_in(app)
         seen: list[t.Any] = []
 
@@ -153,8 +155,10 @@ class TestConfirmLogin:
         assert created_1 == created_2
         assert timedelta(hours=1) <= proved_2 - proved_1 < timedelta(hours=1, seconds=5)
 
-    def test_takes_pending_changes_along(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """What the request changed before is kept, and written in the same act."""
+    def test_writes_pending_changes_in_the_same_act(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """`confirm_login` writes the pending changes in the same act."""
         browser = sign_in(app)
 
         def act() -> None:
@@ -165,11 +169,11 @@ class TestConfirmLogin:
         do(browser, act)
         assert browser.get("/me").get_json()["data"] == {"x": 1}
 
-    @pytest.mark.parametrize("data", [{}, {"x": 1}], ids=["nobody", "visitor"])
-    def test_is_for_who_is_signed_in(
+    @pytest.mark.parametrize("data", [{}, {"x": 1}], ids=["no session", "anonymous session"])
+    def test_of_an_anonymous_browser_raises_login_required(
         self, client: FlaskClient, do: Do, data: dict[str, int]
     ) -> None:
-        """A visitor has nothing to confirm: `LoginRequired`, and no cookie."""
+        """`confirm_login` of an anonymous browser raises `LoginRequired` and sends no cookie."""
         client.post("/data", json=data)
 
         def act() -> None:
@@ -182,10 +186,10 @@ class TestConfirmLogin:
         assert not cookies_of(response)
 
     @pytest.mark.parametrize("end", ["/logout", "revoke"])
-    def test_brings_no_ended_session_back(
+    def test_does_not_bring_an_ended_session_back(
         self, app: Flask, sign_in: SignIn, do: Do, end: str
     ) -> None:
-        """A session that ends while its password is checked stays ended: `LoginRequired`."""
+        """If the session ended since its load, `confirm_login` raises `LoginRequired`."""
         browser = sign_in(app)
         parallel = browser_with(app, token_of(browser))
 
@@ -209,8 +213,10 @@ def kvs_outside(app: Flask) -> None:
 
 
 class TestGuard:
-    def test_the_answer_to_a_stale_session(self, app: Flask, sign_in: SignIn, clock: Clock) -> None:
-        """Who is signed in but not fresh gets a 401 that says so, and stays signed in."""
+    def test_stale_session_gets_401_and_stays_signed_in(
+        self, app: Flask, sign_in: SignIn, clock: Clock
+    ) -> None:
+        """A user without a fresh login gets this 401 and stays signed in."""
         browser = sign_in(app)
         clock.advance(hours=1)
         response = browser.get("/sensitive")
@@ -222,8 +228,10 @@ class TestGuard:
         assert "Set-Cookie" not in response.headers
         assert browser.get("/me").status_code == 200
 
-    def test_sends_a_browser_to_confirm(self, app: Flask, sign_in: SignIn, clock: Clock) -> None:
-        """A browser asking for a page is sent to `KVSESSION_CONFIRM_VIEW`, and back afterwards."""
+    def test_stale_page_request_is_redirected_to_the_confirm_view(
+        self, app: Flask, sign_in: SignIn, clock: Clock
+    ) -> None:
+        """A page request without a fresh login is redirected to `KVSESSION_CONFIRM_VIEW`."""
         browser = sign_in(app)
         clock.advance(hours=1)
         response = browser.get("/sensitive?a=1", headers=PAGE)
@@ -231,14 +239,16 @@ class TestGuard:
         assert response.location == "/confirm?next=/sensitive?a%3D1"
         assert browser.post("/sensitive", headers=PAGE).location == "/confirm"
 
-    def test_sends_a_visitor_to_sign_in(self, app: Flask) -> None:
-        """Who is not signed in at all is sent to `KVSESSION_LOGIN_VIEW`, or gets its 401."""
+    def test_anonymous_browser_is_sent_to_the_login_view(self, app: Flask) -> None:
+        """An anonymous browser is redirected to `KVSESSION_LOGIN_VIEW` or gets its 401."""
         browser = app.test_client()
         assert browser.get("/sensitive", headers=PAGE).location == "/sign-in?next=/sensitive"
         assert browser.get("/sensitive").get_json() == {"error": "Unauthorized"}
 
-    def test_the_apps_own_handler_wins(self, app: Flask, sign_in: SignIn, clock: Clock) -> None:
-        """A handler of the app for `FreshLoginRequired` decides the answer."""
+    def test_error_handler_of_the_app_gives_the_response(
+        self, app: Flask, sign_in: SignIn, clock: Clock
+    ) -> None:
+        """The app's handler for `FreshLoginRequired` gives the response."""
 
         @app.errorhandler(FreshLoginRequired)
         def ask(error: FreshLoginRequired) -> t.Any:
@@ -249,10 +259,10 @@ class TestGuard:
         response = browser.get("/sensitive", headers=PAGE)
         assert (response.status_code, response.text) == (403, "your password, please")
 
-    def test_shortened_settings_hold_at_once(
+    def test_shortened_fresh_for_applies_at_once(
         self, make_app: MakeApp, sign_in: SignIn, clock: Clock
     ) -> None:
-        """How long proof counts is decided by today's settings."""
+        """A shortened `KVSESSION_FRESH_FOR` applies at once to existing sessions."""
         old, new = (
             with_sensitive_view(make_app(name, fresh_for=seconds))
             for name, seconds in (("old", 900), ("new", 60))

@@ -1,4 +1,4 @@
-"""Who may come in, and where others are sent."""
+"""Guards admit signed-in users and refuse or redirect all other requests."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def admin(app: Flask, sign_in: SignIn) -> Callable[[], FlaskClient]:
 
 
 class TestRefusal:
-    """The answer to who may not come in."""
+    """The response to a request that a guard refuses."""
 
     @pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS)
-    def test_of_a_visitor(self, app: Flask, guard: Guard) -> None:
-        """It is exactly this 401, and the view has not run."""
+    def test_anonymous_browser_gets_this_exact_401(self, app: Flask, guard: Guard) -> None:
+        """A guard answers an anonymous browser with this 401 and does not run the view."""
         app.get("/x")(guard(pytest.fail))
         response = app.test_client().get("/x")
         assert response.status == "401 UNAUTHORIZED"
@@ -73,8 +73,8 @@ class TestRefusal:
             "Vary": "Accept, Cookie",
         }
 
-    def test_of_who_lacks_the_role(self, app: Flask, sign_in: SignIn) -> None:
-        """It is exactly this 403, for a browser too: signing in would not help."""
+    def test_user_without_the_role_gets_this_exact_403(self, app: Flask, sign_in: SignIn) -> None:
+        """A user without the role gets this 403, also if the request asks for a page."""
         app.get("/x")(kvs.roles_required("admin")(pytest.fail))
         response = sign_in(app).get("/x", headers=PAGE)
         assert response.status == "403 FORBIDDEN"
@@ -86,8 +86,8 @@ class TestRefusal:
             "Vary": "Accept, Cookie",
         }
 
-    def test_of_a_head_request(self, app: Flask) -> None:
-        """HEAD gets what GET would get, without a body."""
+    def test_head_request_gets_401_without_a_body(self, app: Flask) -> None:
+        """A refused HEAD request gets the 401 without a body."""
         response = app.test_client().head("/me")
         assert (response.status_code, response.get_data()) == (401, b"")
         assert response.headers["Vary"] == "Accept, Cookie"
@@ -113,19 +113,23 @@ class TestRefusal:
         ],
         ids=lambda value: str(value)[:30],
     )
-    def test_is_a_redirect_only_for_pages(self, app: Flask, accept: str | None, page: bool) -> None:
-        """A redirect is for who asks for HTML by name; scripts, garbage and silence get the 401."""
+    def test_only_a_request_for_html_is_redirected(
+        self, app: Flask, accept: str | None, page: bool
+    ) -> None:
+        """Only a request whose `Accept` names text/html is redirected; all others get the 401."""
         headers = {} if accept is None else {"Accept": accept}
         response = app.test_client().get("/me", headers=headers)
         assert response.status_code == (302 if page else 401)
 
-    def test_without_a_login_view_is_the_401(self, make_app: MakeApp) -> None:
-        """Where `KVSESSION_LOGIN_VIEW` is not set, a browser too gets the 401."""
+    def test_page_request_without_a_login_view_gets_401(self, make_app: MakeApp) -> None:
+        """If `KVSESSION_LOGIN_VIEW` is not set, a page request gets the 401."""
         assert make_app().test_client().get("/me", headers=PAGE).status_code == 401
 
     @pytest.mark.parametrize("error", [LoginRequired, 401, HTTPException, Exception], ids=str)
-    def test_by_the_apps_own_handler(self, app: Flask, error: t.Any) -> None:
-        """Any error handler of the app wins, over the redirect too."""
+    def test_error_handler_of_the_app_replaces_the_401_and_the_redirect(
+        self, app: Flask, error: t.Any
+    ) -> None:
+        """An error handler of the app replaces both the 401 and the redirect."""
 
         @app.errorhandler(error)
         def handle(error: t.Any) -> t.Any:
@@ -137,16 +141,16 @@ class TestRefusal:
             assert "Cookie" in response.headers["Vary"]
 
     @pytest.mark.parametrize("error", [RoleRequired, 403, HTTPException], ids=str)
-    def test_of_a_role_by_the_apps_own_handler(
+    def test_error_handler_of_the_app_replaces_the_403(
         self, app: Flask, sign_in: SignIn, error: t.Any
     ) -> None:
-        """A handler of the app decides what who lacks a role gets to see."""
+        """An error handler of the app replaces the 403 for a missing role."""
         app.get("/x")(kvs.roles_required("admin")(pytest.fail))
         app.register_error_handler(error, lambda error: ("not you", 418))
         assert sign_in(app).get("/x").text == "not you"
 
-    def test_by_a_blueprints_handler(self, app: Flask) -> None:
-        """A handler of the blueprint is for its own views only."""
+    def test_error_handler_of_a_blueprint_applies_to_its_own_views(self, app: Flask) -> None:
+        """An error handler of a blueprint applies only to the views of that blueprint."""
         blueprint = Blueprint("api", __name__)
         blueprint.register_error_handler(LoginRequired, lambda error: ("api", 401))
         blueprint.get("/api")(kvs.login_required(pytest.fail))
@@ -154,8 +158,8 @@ class TestRefusal:
         assert app.test_client().get("/api").text == "api"
         assert app.test_client().get("/me").text == '{"error": "Unauthorized"}'
 
-    def test_can_be_raised_by_the_app(self, app: Flask) -> None:
-        """A view that raises `LoginRequired` itself gets the same answer."""
+    def test_login_required_raised_by_a_view_gives_the_same_401(self, app: Flask) -> None:
+        """A view that raises `LoginRequired` gives the response that a guard gives."""
 
         @app.get("/x")
         def view() -> t.Any:
@@ -164,8 +168,8 @@ class TestRefusal:
         response, guarded = (app.test_client().get(path) for path in ("/x", "/me"))
         assert (response.status, response.data) == (guarded.status, guarded.data)
 
-    def test_leaves_the_cookie_alone(self, app: Flask) -> None:
-        """A refused browser keeps its cookie, whatever is in it, and gets none."""
+    def test_refusal_of_an_unknown_token_sends_no_cookie(self, app: Flask) -> None:
+        """A refusal of an unknown token sends no Set-Cookie."""
         for headers in ({}, PAGE):
             browser = app.test_client()
             browser.set_cookie("kvsession", "A" * 62)
@@ -173,7 +177,7 @@ class TestRefusal:
 
 
 class TestRedirect:
-    """Where a browser is sent, and back."""
+    """A guard redirects a browser to the sign-in page with a safe `next`."""
 
     def location(self, app: Flask, path: str, **kwargs: t.Any) -> str:
         response = app.test_client().get(path, headers=PAGE, **kwargs)
@@ -204,8 +208,8 @@ class TestRedirect:
             "/x?~tilde",
         ],
     )
-    def test_leads_back_to_what_was_asked_for(self, app: Flask, path: str) -> None:
-        """The `next` it carries brings the browser to the very same path and query."""
+    def test_next_leads_back_to_the_same_path_and_query(self, app: Flask, path: str) -> None:
+        """The `next` of a redirect leads to the path and query that the browser asked for."""
         seen: list[tuple[str, bytes]] = []
 
         @app.before_request
@@ -228,8 +232,8 @@ class TestRedirect:
         browser.get(back, headers=PAGE)
         assert seen[0] == seen[1]
 
-    def test_keeps_a_query_in_raw_utf8(self, app: Flask) -> None:
-        """What a client sent unquoted, as UTF-8, comes back as what it meant."""
+    def test_next_keeps_a_query_of_raw_utf8_bytes(self, app: Flask) -> None:
+        """`next` keeps the meaning of a query that a client sent as unquoted UTF-8."""
         raw = "q=é".encode().decode("latin-1")
         location = self.location(app, "/me", environ_overrides={"QUERY_STRING": raw})
         with app.test_request_context(location):
@@ -238,51 +242,53 @@ class TestRedirect:
             assert request.args["q"] == "é"
 
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "HEAD"])
-    def test_of_other_methods_has_no_next(self, app: Flask, method: str) -> None:
-        """Only a GET can be repeated after signing in, so nothing else is led back to."""
+    def test_method_other_than_get_has_no_next(self, app: Flask, method: str) -> None:
+        """A redirect of a request that is not a GET has no `next`."""
         app.route("/x", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])(
             kvs.login_required(pytest.fail)
         )
         response = app.test_client().open("/x?a=1", method=method, headers=PAGE)
         assert (response.status_code, response.location) == (302, "/sign-in")
 
-    def test_keeps_within_the_mounted_app(self, make_app: MakeApp) -> None:
-        """In an app mounted below a path, both the target and its `next` have that path."""
+    def test_target_and_next_include_the_mount_path(self, make_app: MakeApp) -> None:
+        """In a mounted app, the redirect's target and its `next` include the mount path."""
         app = make_app(login_view="data")
         mount(app, "/sh op")
         location = app.test_client().get("/sh%20op/me?a=1", headers=PAGE).location
         assert location == "/sh%20op/data?next=/sh%2520op/me?a%3D1"
 
     @pytest.mark.parametrize("host", ["evil.example", "evil.example:99", "a@evil", "\x00", "[::1"])
-    def test_does_not_believe_the_host_header(self, app: Flask, host: str) -> None:
-        """What the Host header says appears nowhere."""
+    def test_host_header_does_not_appear_in_the_redirect(self, app: Flask, host: str) -> None:
+        """The redirect does not contain the value of the Host header."""
         response = app.test_client().get("/me", headers=PAGE | {"Host": host})
         assert response.location == "/sign-in?next=/me"
         assert "evil" not in response.text
 
-    def test_of_a_path_that_looks_like_a_host_stays_within_the_site(self, app: Flask) -> None:
-        """A path that a browser would read as another host is led back to as a path."""
+    def test_path_that_looks_like_a_host_stays_within_the_site(self, app: Flask) -> None:
+        """A path that begins with `//` gives a `next` within the site."""
         app.before_request(kvs.login_required(lambda: None))
         path = {"PATH_INFO": "//evil.example/"}
         assert self.location(app, "/", environ_overrides=path) == "/sign-in?next=/evil.example/"
 
-    def test_of_a_very_long_url_has_no_next(self, app: Flask) -> None:
-        """A URL that is too long to be a `next` is left out."""
+    def test_very_long_url_gives_a_redirect_without_next(self, app: Flask) -> None:
+        """A redirect of a request with a very long URL has no `next`."""
         assert self.location(app, "/me?" + "x" * 5000) == "/sign-in"
 
-    def test_to_a_view_that_is_not_there_is_told(self, make_app: MakeApp) -> None:
-        """A misspelt `KVSESSION_LOGIN_VIEW` is named."""
+    def test_unknown_login_view_raises_an_error_that_names_it(self, make_app: MakeApp) -> None:
+        """A `KVSESSION_LOGIN_VIEW` that does not exist raises an error that names it."""
         browser = make_app(login_view="sign_inn").test_client()
         with pytest.raises(ConfigurationError, match=r"KVSESSION_LOGIN_VIEW.*sign_inn"):
             browser.get("/me", headers=PAGE)
 
 
 class TestGuardedViews:
-    """What can be guarded."""
+    """Guards work with each kind of view."""
 
     @pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS)
-    def test_sync_views(self, app: Flask, admin: t.Any, guard: Guard) -> None:
-        """A view gets its arguments, and what it returns is the answer."""
+    def test_sync_view_gets_its_arguments_and_gives_the_response(
+        self, app: Flask, admin: t.Any, guard: Guard
+    ) -> None:
+        """A guarded view gets its arguments, and its return value is the response."""
 
         @app.get("/x/<int:n>")
         @guard
@@ -293,8 +299,10 @@ class TestGuardedViews:
         assert app.test_client().get("/x/7").status_code == 401
 
     @pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS)
-    def test_async_views(self, app: Flask, admin: t.Any, guard: Guard) -> None:
-        """An async view is awaited, and finds the request's session."""
+    def test_async_view_is_awaited_and_has_the_session(
+        self, app: Flask, admin: t.Any, guard: Guard
+    ) -> None:
+        """A guarded async view is awaited and can use the session."""
 
         @app.get("/x/<int:n>")
         @guard
@@ -309,10 +317,10 @@ class TestGuardedViews:
         assert app.test_client().get("/x/7").status_code == 401
 
     @pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS)
-    def test_async_views_under_another_decorator(
+    def test_guarded_async_view_can_be_awaited_by_another_decorator(
         self, app: Flask, admin: t.Any, guard: Guard
     ) -> None:
-        """A guarded async view is still one, so that another async decorator can await it."""
+        """A guarded async view stays a coroutine function, so another decorator can await it."""
 
         def loud(view: t.Any) -> t.Any:
             @wraps(view)
@@ -331,7 +339,7 @@ class TestGuardedViews:
         assert app.test_client().get("/x").status_code == 401
 
     @pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS)
-    def test_names_are_kept(self, guard: Guard) -> None:
+    def test_guarded_view_keeps_its_name_and_docstring(self, guard: Guard) -> None:
         """A guarded view keeps its name, so that Flask's endpoints do not clash."""
 
         def view() -> None:
@@ -343,8 +351,10 @@ class TestGuardedViews:
 
     @pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS)
     @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-    def test_whole_blueprints(self, app: Flask, admin: t.Any, guard: Guard, is_async: bool) -> None:
-        """Over a `before_request` function, a guard holds for each view of the blueprint."""
+    def test_guard_over_before_request_covers_the_whole_blueprint(
+        self, app: Flask, admin: t.Any, guard: Guard, is_async: bool
+    ) -> None:
+        """A guard over a `before_request` function guards each view of the blueprint."""
         blueprint = Blueprint("area", __name__)
 
         def check() -> None:
@@ -362,8 +372,10 @@ class TestGuardedViews:
 
     @pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS)
     @pytest.mark.parametrize("whole", [True, False], ids=["class", "method"])
-    def test_method_views(self, app: Flask, admin: t.Any, guard: Guard, whole: bool) -> None:
-        """A class of views is guarded as a whole by `decorators`, or method by method."""
+    def test_method_view_is_guarded_as_a_class_or_by_method(
+        self, app: Flask, admin: t.Any, guard: Guard, whole: bool
+    ) -> None:
+        """A guard covers a whole `MethodView` by `decorators`, or one of its methods."""
 
         class View(MethodView):
             decorators = [guard] if whole else []
@@ -385,8 +397,10 @@ class TestGuardedViews:
 
     @pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS)
     @pytest.mark.parametrize("automatic", [True, False])
-    def test_options_pass(self, app: Flask, guard: Guard, automatic: bool) -> None:
-        """A browser asks with OPTIONS and without cookies whether it may send the real request."""
+    def test_options_request_passes_without_touching_the_session(
+        self, app: Flask, guard: Guard, automatic: bool
+    ) -> None:
+        """An OPTIONS request without cookies passes a guard and does not touch the session."""
         methods = ["GET"] if automatic else ["GET", "OPTIONS"]
         view = app.route("/x", methods=methods)(guard(lambda: ("mine", 204)))
         view.provide_automatic_options = automatic
@@ -394,8 +408,8 @@ class TestGuardedViews:
         assert response.status_code in (200, 204)
         assert "Vary" not in response.headers
 
-    def test_errors_of_the_view_come_out(self, app: Flask, admin: t.Any) -> None:
-        """An error of a guarded view is that of an unguarded one."""
+    def test_error_of_a_guarded_view_is_raised_unchanged(self, app: Flask, admin: t.Any) -> None:
+        """A guard does not change an error that its view raises."""
 
         @app.get("/x")
         @kvs.login_required
@@ -406,8 +420,8 @@ class TestGuardedViews:
         with pytest.raises(LookupError, match="mine"):
             browser.get("/x")
 
-    def test_guards_can_be_stacked(self, app: Flask, sign_in: SignIn) -> None:
-        """Each of several guards has to be passed."""
+    def test_each_of_several_stacked_guards_must_pass(self, app: Flask, sign_in: SignIn) -> None:
+        """A user must pass each of several guards on one view."""
 
         @app.get("/x")
         @kvs.roles_required("admin")
@@ -442,30 +456,33 @@ class TestRoles:
         ],
         ids=str,
     )
-    def test_any_of_them_opens(
+    def test_any_of_the_required_roles_opens_the_view(
         self, app: Flask, sign_in: SignIn, data: dict[str, t.Any], status: int
     ) -> None:
-        """One of the roles, under "role" or in "roles", opens the view, and nothing else does."""
+        """A view opens only if `role` is, or `roles` contains, one of the required roles."""
         app.get("/x")(kvs.roles_required("admin", "editor")(lambda: "x"))
         assert sign_in(app, data=data).get("/x").status_code == status
 
     @pytest.mark.parametrize("kind", [tuple, set, list])
-    def test_several_may_be_of_any_kind(self, app: Flask, do: Do, kind: t.Any) -> None:
+    def test_roles_may_be_a_list_tuple_or_set(self, app: Flask, do: Do, kind: t.Any) -> None:
         """`roles` may be a list, a tuple or a set."""
         app.get("/x")(kvs.roles_required("admin")(lambda: "x"))
         browser = app.test_client()
         do(browser, lambda: kvs.login_user("ada", {"roles": kind(["admin"])}))
         assert browser.get("/x").status_code == 200
 
-    def test_a_visitors_role_opens_nothing(self, app: Flask) -> None:
-        """Without a user a role is worth nothing."""
+    def test_role_in_an_anonymous_session_opens_nothing(self, app: Flask) -> None:
+        """A role in an anonymous session opens no view."""
         app.get("/x")(kvs.roles_required("admin")(pytest.fail))
         browser = app.test_client()
         browser.post("/data", json={"role": "admin"})
         assert browser.get("/x").status_code == 401
 
-    def test_a_role_taken_away_closes_at_once(self, app: Flask, sign_in: SignIn) -> None:
-        """After `update_all_sessions` the next request is refused (OWASP ASVS 5.0, 8.3.2)."""
+    def test_removed_role_closes_the_view_at_the_next_request(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """After `update_all_sessions` removed a role, the next request is refused (OWASP ASVS 5.0,
+        8.3.2)."""
         app.get("/x")(kvs.roles_required("admin")(lambda: "x"))
         browser = sign_in(app, data={"role": "admin"})
         assert browser.get("/x").status_code == 200
@@ -474,8 +491,8 @@ class TestRoles:
         assert browser.get("/x").status_code == 403
 
     @pytest.mark.parametrize("roles", [(), (print,), (["admin"],), (None,)], ids=repr)
-    def test_forgotten_roles_are_told(self, roles: t.Any) -> None:
-        """`@roles_required` without names raises where it is written, not in a request."""
+    def test_roles_required_without_role_names_raises_at_once(self, roles: t.Any) -> None:
+        """`roles_required` without role names raises `TypeError` where it is written."""
         with pytest.raises(TypeError, match="roles_required"):
             kvs.roles_required(*roles)
 
@@ -520,14 +537,18 @@ class TestProtectedPaths:
             ("/é/*", "/%C3%A9/x", 401),
         ],
     )
-    def test_cover(self, make: t.Any, pattern: str, path: str, status: int) -> None:
-        """A pattern covers its own path, and with `/*` all below it, however it is quoted."""
+    def test_pattern_covers_its_path_or_all_paths_below(
+        self, make: t.Any, pattern: str, path: str, status: int
+    ) -> None:
+        """A pattern covers its own path, and a pattern with `/*` also covers all paths below."""
         app = make(pattern)
         assert self.get(app, path).status_code == status
 
     @pytest.mark.parametrize("path", ["/a", "/a/", "//a", "/a//", "/./a", "/x/../a", "a", "/A"])
-    def test_cannot_be_passed_by_another_spelling(self, make_app: MakeApp, path: str) -> None:
-        """No other spelling of a protected path reaches its view, though Flask may be lenient."""
+    def test_other_spelling_of_a_path_does_not_reach_the_view(
+        self, make_app: MakeApp, path: str
+    ) -> None:
+        """No other spelling of a protected path reaches its view."""
         app = make_app(protected_paths=("/a",), views=False)
         app.url_map.strict_slashes = False
         app.get("/a")(lambda: "secret")
@@ -535,53 +556,53 @@ class TestProtectedPaths:
         assert response.status_code in (401, 404, 308)
         assert "secret" not in response.text
 
-    def test_open_for_who_is_signed_in(self, make: t.Any, sign_in: SignIn) -> None:
-        """A login opens them."""
+    def test_signed_in_user_reaches_a_protected_path(self, make: t.Any, sign_in: SignIn) -> None:
+        """A signed-in user reaches a protected path."""
         assert sign_in(make("/a/*")).get("/a/b").text == "a/b"
 
-    def test_let_everybody_to_the_login_view(self, make: t.Any) -> None:
-        """The login view stays open, or nobody could ever sign in."""
+    def test_login_view_stays_open_below_a_protected_path(self, make: t.Any) -> None:
+        """The login view stays open although a pattern covers its path."""
         app = make("/*", login_view="data")
         assert self.get(app, "/data", headers=PAGE).status_code == 200
         assert self.get(app, "/untouched", headers=PAGE).location == "/data?next=/untouched"
 
-    def test_cover_what_is_not_there(self, make_app: MakeApp) -> None:
-        """A visitor does not learn which pages there are below a protected path."""
+    def test_missing_page_below_a_protected_path_gives_401(self, make_app: MakeApp) -> None:
+        """A missing page below a protected path gives an anonymous browser the 401, not a 404."""
         app = make_app(protected_paths=("/a/*",))
         assert self.get(app, "/a/missing").status_code == 401
 
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "HEAD"])
-    def test_hold_for_all_methods(self, make: t.Any, method: str) -> None:
-        """A protected path is so for each method."""
+    def test_protected_path_is_closed_for_each_method(self, make: t.Any, method: str) -> None:
+        """A protected path is closed for each method that is not OPTIONS."""
         assert make("/*").test_client().open("/a", method=method).status_code == 401
 
-    def test_let_options_pass(self, make: t.Any) -> None:
-        """OPTIONS passes, as with the decorators."""
+    def test_options_request_passes_a_protected_path(self, make: t.Any) -> None:
+        """An OPTIONS request passes a protected path."""
         assert make("/*").test_client().options("/a").status_code == 200
 
-    def test_do_not_touch_others(self, make: t.Any) -> None:
-        """A path that is not protected leaves the session untouched."""
+    def test_unprotected_path_does_not_touch_the_session(self, make: t.Any) -> None:
+        """A request for an unprotected path does not touch the session."""
         assert "Vary" not in self.get(make("/a/*"), "/untouched").headers
 
-    def test_come_before_the_apps_own_hooks(self, make_app: MakeApp) -> None:
-        """A hook of the app does not run for who is not let in."""
+    def test_refused_request_does_not_run_the_apps_hooks(self, make_app: MakeApp) -> None:
+        """A refused request does not run the app's own `before_request` hooks."""
         app = make_app(protected_paths=("/*",))
         app.before_request(pytest.fail)
         assert self.get(app, "/me").status_code == 401
 
-    def test_hold_for_mounted_apps(self, make: t.Any) -> None:
-        """The patterns are of the app's own paths, wherever it is mounted."""
+    def test_pattern_applies_below_the_mount_path_of_an_app(self, make: t.Any) -> None:
+        """In a mounted app, a pattern applies to the path below the mount path."""
         app = make("/a/*")
         mount(app, "/shop")
         assert self.get(app, "/shop/a/b").status_code == 401
 
-    def test_hold_for_static_files(self, make_app: MakeApp) -> None:
-        """Static files below a protected path are protected."""
+    def test_static_file_below_a_protected_path_gives_401(self, make_app: MakeApp) -> None:
+        """A static file below a protected path is closed to an anonymous browser."""
         app = make_app(protected_paths=("/static/*",))
         assert self.get(app, "/static/missing.css").status_code == 401
 
-    def test_send_a_browser_with_a_next(self, make: t.Any) -> None:
-        """A browser asking for a page is led back after signing in."""
+    def test_page_request_for_a_protected_path_is_redirected_with_next(self, make: t.Any) -> None:
+        """A page request for a protected path is redirected to the login view with a `next`."""
         app = make("/a/*", login_view="data")
         with app.test_request_context():
             expected = url_for("data", next="/a/b?c=d")

@@ -1,4 +1,4 @@
-"""At most so many sessions for each user."""
+"""`KVSESSION_MAX_SESSIONS_PER_USER` limits the sessions of each user."""
 
 from __future__ import annotations
 
@@ -42,17 +42,19 @@ def app(make_app: MakeApp) -> Flask:
     return make_app(max_sessions_per_user=2)
 
 
-def test_without_a_limit_there_may_be_any_number(make_app: MakeApp, sign_in: SignIn) -> None:
-    """By default no login ends another."""
+def test_default_settings_allow_twenty_sessions_of_one_user(
+    make_app: MakeApp, sign_in: SignIn
+) -> None:
+    """With the default settings, 20 sessions of one user are valid at once."""
     app = make_app()
     assert all(may_enter(*[sign_in(app) for _ in range(20)]))
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
-def test_one_more_login_ends_one(
+def test_login_over_the_limit_ends_the_least_recently_used_session(
     make_app: MakeApp, sign_in: SignIn, clock: Clock, limit: int
 ) -> None:
-    """Login number N+1 ends the one of them that was used the longest time ago."""
+    """A login over the limit ends the user's least recently used session."""
     app, browsers = make_app(max_sessions_per_user=limit), []
     for _ in range(limit + 1):
         browsers.append(sign_in(app))
@@ -60,10 +62,10 @@ def test_one_more_login_ends_one(
     assert may_enter(*browsers) == [False] + [True] * limit
 
 
-def test_the_least_recently_used_ends_not_the_oldest(
+def test_recently_used_old_session_outlives_an_idle_newer_one(
     app: Flask, sign_in: SignIn, clock: Clock
 ) -> None:
-    """What counts is the last activity."""
+    """The limit goes by the last activity, not by the time of the login."""
     old, idle = sign_in(app), sign_in(app)
     clock.advance(minutes=10)
     old.get("/me")
@@ -71,18 +73,18 @@ def test_the_least_recently_used_ends_not_the_oldest(
     assert may_enter(old, idle, new) == [True, False, True]
 
 
-def test_the_newest_stays_whatever_the_times(app: Flask, sign_in: SignIn) -> None:
-    """Of logins in the same moment the last one stays."""
+def test_newest_of_logins_in_quick_succession_stays(app: Flask, sign_in: SignIn) -> None:
+    """Of logins in quick succession, the newest session stays."""
     for _ in range(10):
         newest = sign_in(app)
         assert newest.get("/me").status_code == 200
     assert len(store_of(app).sessions_of("ada")) == 2
 
 
-def test_a_login_over_ones_own_session_ends_no_other(
+def test_login_over_the_browsers_own_session_ends_no_other(
     app: Flask, sign_in: SignIn, count_commands: CountCommands
 ) -> None:
-    """The session that a login replaces does not count, so there is nothing to enforce."""
+    """The session that a login replaces does not count, so no other session ends."""
     one, two = sign_in(app), sign_in(app)
     with count_commands() as commands:
         two.post("/login/ada")
@@ -90,14 +92,14 @@ def test_a_login_over_ones_own_session_ends_no_other(
     assert may_enter(one, two) == [True, True]
 
 
-def test_each_user_has_a_limit_of_their_own(app: Flask, sign_in: SignIn) -> None:
-    """Other users' sessions do not count, and do not end."""
+def test_each_user_has_a_separate_limit(app: Flask, sign_in: SignIn) -> None:
+    """Sessions of other users do not count for the limit and do not end."""
     browsers = [sign_in(app, user) for user in ("ada", "bob", "ada", "bob")]
     assert all(may_enter(*browsers))
 
 
-def test_visitors_do_not_count(app: Flask, sign_in: SignIn) -> None:
-    """Any number of visitors may come."""
+def test_anonymous_sessions_do_not_count_for_the_limit(app: Flask, sign_in: SignIn) -> None:
+    """Anonymous sessions do not count for the limit and do not end."""
     visitors = [app.test_client() for _ in range(4)]
     for visitor in visitors:
         visitor.post("/data", json={"x": 1})
@@ -106,10 +108,10 @@ def test_visitors_do_not_count(app: Flask, sign_in: SignIn) -> None:
 
 
 @pytest.mark.parametrize("how", ["logout", "revoke", "evicted"])
-def test_a_session_that_is_gone_does_not_count(
+def test_session_that_no_longer_exists_does_not_count(
     app: Flask, sign_in: SignIn, redis_client: redis.Redis, keys: Keys, how: str
 ) -> None:
-    """A logout, a revocation and a record that Redis has dropped make room."""
+    """A session that was logged out, revoked or evicted does not count for the limit."""
     one, gone = sign_in(app), sign_in(app)
     session_id = id_of(gone)
     if how == "logout":
@@ -122,11 +124,11 @@ def test_a_session_that_is_gone_does_not_count(
     assert may_enter(one, sign_in(app)) == [True, True]
 
 
-def test_a_login_over_ones_own_session_counts_without_it(
+def test_replaced_session_is_neither_counted_nor_ended_by_the_limit(
     make_app: MakeApp, sign_in: SignIn, clock: Clock
 ) -> None:
-    """Where there are too many all the same, the one that is replaced is neither counted nor one of
-    those that are ended."""
+    """With too many sessions, the limit neither counts nor ends the session that a login
+    replaces."""
     old, browsers = make_app("old"), []
     for _ in range(4):
         browsers.append(sign_in(old))
@@ -136,10 +138,10 @@ def test_a_login_over_ones_own_session_counts_without_it(
     assert may_enter(again, *browsers[:3]) == [True, False, False, True]
 
 
-def test_a_lowered_limit_holds_from_the_next_login(
+def test_lowered_limit_applies_at_the_next_login(
     make_app: MakeApp, sign_in: SignIn, clock: Clock
 ) -> None:
-    """One login ends all that are too many by today's settings."""
+    """After the limit is lowered, one login ends all sessions over the new limit."""
     old, browsers = make_app("old"), []
     for _ in range(5):
         browsers.append(sign_in(old))
@@ -149,10 +151,12 @@ def test_a_lowered_limit_holds_from_the_next_login(
 
 
 class TestReason:
-    """A browser whose session was ended by the limit is told why."""
+    """A browser can learn that the limit ended its session."""
 
-    def test_login_required_tells(self, app: Flask, pushed_out: PushedOut) -> None:
-        """`LoginRequired.ended` is "limit", for the app's own error page."""
+    def test_login_required_error_carries_the_reason_limit(
+        self, app: Flask, pushed_out: PushedOut
+    ) -> None:
+        """`LoginRequired.ended` is "limit" if the limit ended the session."""
 
         @app.errorhandler(LoginRequired)
         def tell(error: LoginRequired) -> t.Any:
@@ -161,8 +165,10 @@ class TestReason:
         assert pushed_out().get("/me").get_json() == {"ended": "limit"}
         assert app.test_client().get("/me").get_json() == {"ended": None}
 
-    def test_the_session_tells(self, pushed_out: PushedOut, do: Do) -> None:
-        """`current_session.ended` is "limit" until the browser has signed in again."""
+    def test_current_session_ended_is_limit_until_the_next_login(
+        self, pushed_out: PushedOut, do: Do
+    ) -> None:
+        """`current_session.ended` is "limit" until the browser logs in again."""
         first = pushed_out()
         seen: list[str | None] = []
         do(first, lambda: seen.append(g.session.ended))
@@ -170,8 +176,10 @@ class TestReason:
         do(first, lambda: seen.append(g.session.ended))
         assert seen == ["limit", None]
 
-    def test_a_visitor_s_session_goes_on_telling(self, pushed_out: PushedOut, do: Do) -> None:
-        """A message flashed before the sign-in page makes a visitor's session; it hides nothing."""
+    def test_anonymous_session_keeps_the_reason_until_the_next_login(
+        self, pushed_out: PushedOut, do: Do
+    ) -> None:
+        """A new anonymous session keeps the reason until the browser logs in again."""
         first = pushed_out()
         seen: list[str | None] = []
         do(first, lambda: g.session.update(message="please sign in"))
@@ -182,13 +190,15 @@ class TestReason:
         do(first, lambda: seen.append(g.session.ended))
         assert seen == ["limit", "limit", None]
 
-    def test_the_default_answer_tells_nobody(self, pushed_out: PushedOut) -> None:
-        """Without a handler, the answer is that to anybody."""
+    def test_default_response_does_not_contain_the_reason(self, pushed_out: PushedOut) -> None:
+        """The default 401 does not contain the reason."""
         response = pushed_out().get("/me")
         assert (response.status_code, response.get_json()) == (401, {"error": "Unauthorized"})
 
-    def test_each_ended_session_is_announced(self, app: Flask, sign_in: SignIn) -> None:
-        """`session_revoked` is sent for a session ended by the limit."""
+    def test_session_ended_by_the_limit_sends_session_revoked(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """`session_revoked` is sent for a session that the limit ended."""
         with recorded_signals(app, "session_revoked") as recorder:
             browsers = [sign_in(app) for _ in range(3)]
         ended = [b for b in browsers if b.get("/me").status_code == 401]
@@ -197,9 +207,9 @@ class TestReason:
 
 
 class TestFunction:
-    """The limit is a function of the user id."""
+    """`KVSESSION_MAX_SESSIONS_PER_USER` may be a function of the user id."""
 
-    def test_gets_the_id_that_was_given(self, make_app: MakeApp, do: Do) -> None:
+    def test_function_gets_the_user_id_in_its_own_type(self, make_app: MakeApp, do: Do) -> None:
         """The function gets the user id in its own type."""
         seen: list[t.Any] = []
 
@@ -212,8 +222,10 @@ class TestFunction:
         app.test_client().get("/in")
         assert set(map(repr, seen)) == {"42"}
 
-    def test_decides_for_each_user(self, make_app: MakeApp, sign_in: SignIn) -> None:
-        """One user may have one session and another, for whom it returns None, any number."""
+    def test_function_decides_the_limit_of_each_user(
+        self, make_app: MakeApp, sign_in: SignIn
+    ) -> None:
+        """The function gives each user a limit; None allows any number."""
         app = make_app(max_sessions_per_user={"ada": 1, "bob": None}.get)
         ada = [sign_in(app, "ada") for _ in range(2)]
         bob = [sign_in(app, "bob") for _ in range(4)]
@@ -221,17 +233,17 @@ class TestFunction:
         assert all(may_enter(*bob))
 
     @pytest.mark.parametrize("limit", [0, -1, True, "3", 1.0])
-    def test_that_returns_no_limit_is_told(
+    def test_function_with_an_invalid_limit_raises_and_creates_no_session(
         self, make_app: MakeApp, keys: Keys, limit: t.Any
     ) -> None:
-        """What is no limit raises `ConfigurationError` naming the key, and nobody is signed in."""
+        """If the function returns an invalid limit, the login raises `ConfigurationError`."""
         browser = make_app(max_sessions_per_user=lambda user_id: limit).test_client()
         with pytest.raises(ConfigurationError, match="KVSESSION_MAX_SESSIONS_PER_USER"):
             browser.post("/login/ada")
         assert keys() == set()
 
-    def test_that_fails_signs_nobody_in(self, make_app: MakeApp, keys: Keys) -> None:
-        """An error of the function comes out as it is, before anything was made."""
+    def test_function_that_raises_prevents_the_login(self, make_app: MakeApp, keys: Keys) -> None:
+        """If the function raises, the login raises that error and creates no session."""
 
         def limit(user_id: t.Any) -> int:
             raise LookupError("no such plan")
@@ -242,10 +254,10 @@ class TestFunction:
         assert keys() == set()
 
 
-def test_passing_the_limit_costs_one_round_trip_more(
+def test_login_over_the_limit_costs_one_more_round_trip(
     app: Flask, sign_in: SignIn, count_commands: CountCommands
 ) -> None:
-    """A login that passes the limit costs two round trips, one that does not costs one."""
+    """A login over the limit costs two round trips; a login within the limit costs one."""
     costs = []
     for _ in range(4):
         with count_commands() as commands:

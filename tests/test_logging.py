@@ -1,4 +1,4 @@
-"""What is logged, and that the secret is nowhere but in the cookie."""
+"""What is logged, and law 1: the secret is only in the cookie."""
 
 from __future__ import annotations
 
@@ -49,11 +49,10 @@ Logged = Callable[[], list[tuple[int, str]]]
 
 
 class TestEvents:
-    def test_each_is_one_line(
+    def test_each_event_is_logged_on_one_line(
         self, app: Flask, sign_in: SignIn, do: Do, clock: Clock, logged: Logged
     ) -> None:
-        """Each event is one line with the public id and the user: INFO, and DEBUG for a renewal
-        (OWASP ASVS 5.0, 16.3.1)."""
+        """Each event is one line at INFO, or at DEBUG for a renewal (OWASP ASVS 5.0, 16.3.1)."""
         browser = sign_in(app)
         sid = id_of(browser)
         assert logged() == [(logging.INFO, f"user-logged-in: session {sid} of user 'ada'")]
@@ -74,10 +73,10 @@ class TestEvents:
         browser.post("/logout")
         assert logged() == [(logging.INFO, f"user-logged-out: session {sid} of user 'bob'")]
 
-    def test_ordinary_requests_log_nothing(
+    def test_reads_writes_and_refusals_are_not_logged(
         self, app: Flask, sign_in: SignIn, logged: Logged
     ) -> None:
-        """Reading, writing, being refused, and junk cookies leave no line."""
+        """Reads, writes, refusals and junk cookies are not logged."""
         browser, visitor = sign_in(app), app.test_client()
         logged()
         browser.get("/me")
@@ -92,19 +91,19 @@ class TestEvents:
     @pytest.mark.parametrize(
         "user_id", ["a\nb", "a\r\nERROR root: forged", "\x1b[31m", "\u2028", "é" * 10_000, "'"]
     )
-    def test_a_user_id_stays_on_its_line(
+    def test_user_id_of_any_content_stays_on_one_line(
         self, client: FlaskClient, do: Do, logged: Logged, user_id: str
     ) -> None:
-        """No user id, whatever it holds, makes a second line or a very long one."""
+        """A user id of any content gives one printable line of limited length."""
         do(client, lambda: kvs.login_user(user_id))
         ((_, line),) = logged()
         assert line.isprintable()
         assert len(line) < 200
 
-    def test_a_user_agent_is_not_logged(
+    def test_user_agent_of_a_browser_is_not_logged(
         self, client: FlaskClient, clock: Clock, logged: Logged
     ) -> None:
-        """What a browser says of itself is in no line, so it cannot forge one."""
+        """No line contains the user agent, so a browser cannot forge a line."""
         client.environ_base["HTTP_USER_AGENT"] = "one\nERROR forged"
         client.post("/login/ada")
         clock.advance(minutes=6)
@@ -115,9 +114,11 @@ class TestEvents:
         assert not any("forged" in line or "\n" in line for _, line in lines)
 
 
-class TestTrouble:
-    def test_a_failing_store_is_an_error(self, make_app: MakeApp, logged: Logged) -> None:
-        """A store that fails is logged once for the request, with the cause."""
+class TestErrorsAndWarnings:
+    def test_failing_store_is_logged_once_as_an_error(
+        self, make_app: MakeApp, logged: Logged
+    ) -> None:
+        """A failing store is logged once for the request, at ERROR and with its cause."""
         app = make_app(redis_url=NOWHERE)
         browser = app.test_client()
         browser.set_cookie("kvsession", "A" * 62)
@@ -127,8 +128,11 @@ class TestTrouble:
         assert "unavailable" in line
         assert "nonexistent" in line
 
-    def test_a_password_is_not_logged(self, make_app: MakeApp, logged: Logged) -> None:
-        """The password of the URL is in no line, no error and no repr of the app's state."""
+    def test_password_of_the_redis_url_is_not_shown(
+        self, make_app: MakeApp, logged: Logged
+    ) -> None:
+        """The password of the Redis URL is in no line, no response and no repr of the app's
+        state."""
         url = "redis://user:hunter2@127.0.0.1:1/0"
         app = make_app(redis_url=url)
         browser = app.test_client()
@@ -144,7 +148,7 @@ class TestTrouble:
         [b"", b"{", b'{"v":99}', b"\xff\xfe", b'{"v":1,"created":"x"}', b"\x80\x04N."],
         ids=repr,
     )
-    def test_an_unreadable_record_is_told_once(
+    def test_unreadable_record_is_logged_once_for_three_requests(
         self,
         app: Flask,
         sign_in: SignIn,
@@ -153,7 +157,7 @@ class TestTrouble:
         logged: Logged,
         raw: bytes,
     ) -> None:
-        """A record that cannot be read is one error line, not one for each request."""
+        """A record that cannot be read is logged once, not once for each request."""
         browser = sign_in(app)
         (key,) = [key for key in keys() if ":s:" in key]
         redis_client.set(key, raw)
@@ -165,10 +169,10 @@ class TestTrouble:
         assert id_of(browser) in line
         assert redis_client.get(key) == raw
 
-    def test_a_secure_cookie_on_plain_http_is_told_once(
+    def test_secure_cookie_on_plain_http_is_logged_once(
         self, make_app: MakeApp, sign_in: SignIn, logged: Logged
     ) -> None:
-        """Where browsers would not send the cookie back, the first login says so, with remedies."""
+        """A Secure cookie on plain http logs one warning that names the remedies."""
         app = make_app(cookie_secure=True)
         for _ in range(3):
             sign_in(app)
@@ -208,10 +212,10 @@ class Spy:
         return [text for text in self.seen if any(secret in text for secret in secrets)]
 
 
-class TestLawOne:
-    """The secret is only in the cookie."""
+class TestSecretIsOnlyInTheCookie:
+    """Law 1: the secret is only in the cookie."""
 
-    def test_a_whole_life_of_sessions_leaks_no_secret(
+    def test_whole_life_of_sessions_shows_no_secret(
         self,
         make_app: MakeApp,
         redis_client: redis.Redis,
@@ -220,8 +224,7 @@ class TestLawOne:
         count_commands: CountCommands,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """Neither Redis, nor what is sent to it, nor logs, signals, pages, headers, JSON or reprs
-        hold a token, or half of its secret."""
+        """Redis, its commands, logs, signals, responses and reprs never hold half of a secret."""
         caplog.set_level(logging.DEBUG)
         app = make_app(max_sessions_per_user=2)
         spy = Spy(app)
@@ -264,11 +267,10 @@ class TestLawOne:
         assert spy.leaks() == []
 
     @pytest.mark.parametrize("how", ["receiver", "store", "value"])
-    def test_tracebacks_with_locals_hold_no_secret(
+    def test_traceback_with_local_variables_shows_no_secret(
         self, make_app: MakeApp, sign_in: SignIn, socket_path: str, tmp_path: Path, how: str
     ) -> None:
-        """A report of an error that shows the local variables of this package's functions, as
-        error trackers do, shows no secret."""
+        """A traceback with the local variables of this package's functions shows no secret."""
         socket = tmp_path / "s"
         socket.symlink_to(socket_path)
         app = make_app(redis_url=f"unix://{socket}")
@@ -300,8 +302,10 @@ class TestLawOne:
         assert len(frames) >= 3
         assert spy.leaks() == []
 
-    def test_no_url_holds_a_secret(self, make_app: MakeApp, sign_in: SignIn) -> None:
-        """Redirects carry neither the token nor the id of a session (OWASP ASVS 5.0, 14.2.1)."""
+    def test_redirect_url_holds_no_token_and_no_session_id(
+        self, make_app: MakeApp, sign_in: SignIn
+    ) -> None:
+        """A redirect URL holds neither the token nor the session id (OWASP ASVS 5.0, 14.2.1)."""
         app = make_app(login_view="data")
         browser = sign_in(app)
         token = token_of(browser) or ""

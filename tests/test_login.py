@@ -1,4 +1,4 @@
-"""Signing in."""
+"""`login_user` creates a user's session."""
 
 from __future__ import annotations
 
@@ -31,15 +31,17 @@ class User:
     id = 42
 
 
-def test_a_login_opens_guarded_views(client: FlaskClient) -> None:
-    """After a login the same browser may enter, and its data are there."""
+def test_login_opens_guarded_views_with_its_data(client: FlaskClient) -> None:
+    """After a login, the browser can open guarded views and the session has the login's data."""
     assert client.get("/me").status_code == 401
     client.post("/login/ada", json={"data": {"role": "admin"}})
     assert client.get("/me").get_json()["data"] == {"role": "admin"}
 
 
-def test_a_login_costs_one_round_trip(client: FlaskClient, count_commands: CountCommands) -> None:
-    """A first login writes the session in one round trip."""
+def test_first_login_of_a_browser_costs_one_round_trip(
+    client: FlaskClient, count_commands: CountCommands
+) -> None:
+    """A login without an existing session costs one round trip."""
     client.post("/login/warm-up")
     client.delete_cookie("kvsession")
     with count_commands() as commands:
@@ -47,23 +49,23 @@ def test_a_login_costs_one_round_trip(client: FlaskClient, count_commands: Count
     assert commands.names == ["EVALSHA"]
 
 
-def test_a_login_opens_nothing_for_other_browsers(app: Flask, sign_in: SignIn) -> None:
-    """A login is this browser's alone."""
+def test_login_opens_nothing_for_another_browser(app: Flask, sign_in: SignIn) -> None:
+    """A login signs in only its own browser."""
     sign_in(app)
     assert app.test_client().get("/me").status_code == 401
 
 
-def test_the_cookie_of_a_login(client: FlaskClient) -> None:
-    """The cookie is HttpOnly, SameSite=Lax, for the whole site, and lasts as long as the session
-    can at the most."""
+def test_cookie_of_a_login_has_these_attributes(client: FlaskClient) -> None:
+    """The cookie is HttpOnly, SameSite=Lax, for the whole site and lasts for the absolute
+    timeout."""
     response = client.post("/login/ada")
     (cookie,) = response.headers.getlist("Set-Cookie")
     assert cookie.startswith(f"kvsession={token_of(client)};")
     assert attributes_of(cookie) == {"HttpOnly", "Max-Age=2592000", "Path=/", "SameSite=Lax"}
 
 
-def test_the_cookie_in_production(make_app: MakeApp) -> None:
-    """Without debug and testing the cookie is Secure and bound to the host by its name."""
+def test_cookie_in_production_is_secure_with_a_host_prefix(make_app: MakeApp) -> None:
+    """Without debug and testing, the cookie is Secure and its name begins with `__Host-`."""
     app = make_app()
     app.testing = False
     response = app.test_client().post("/login/ada", base_url="https://localhost")
@@ -73,15 +75,15 @@ def test_the_cookie_in_production(make_app: MakeApp) -> None:
     assert "Domain" not in cookie
 
 
-def test_no_cache_keeps_a_login(client: FlaskClient) -> None:
-    """The response to a login may not be stored by anybody."""
+def test_response_of_a_login_is_no_store(client: FlaskClient) -> None:
+    """The response of a login is `no-store` and varies by cookie."""
     response = client.post("/login/ada")
     assert response.headers["Cache-Control"] == "no-store"
     assert response.headers["Vary"] == "Cookie"
 
 
-def test_each_login_has_a_token_of_its_own(app: Flask, sign_in: SignIn) -> None:
-    """Two logins of one user share no part of their tokens but the user's shard."""
+def test_two_logins_of_one_user_share_only_the_shard(app: Flask, sign_in: SignIn) -> None:
+    """The tokens of two logins of one user share only the user's shard."""
     one, two = (token_of(sign_in(app)) or "" for _ in range(2))
     assert one[:3] == two[:3]
     assert one[3:19] != two[3:19]
@@ -89,8 +91,8 @@ def test_each_login_has_a_token_of_its_own(app: Flask, sign_in: SignIn) -> None:
     assert one[40:] != two[40:]
 
 
-def test_login_user_returns_the_requests_session(client: FlaskClient, do: Do) -> None:
-    """What `login_user` returns is `g.session`, changed in place."""
+def test_login_user_returns_the_session_of_the_request(client: FlaskClient, do: Do) -> None:
+    """`login_user` changes `g.session` in place and returns it."""
 
     def act() -> None:
         before = g.session
@@ -102,8 +104,10 @@ def test_login_user_returns_the_requests_session(client: FlaskClient, do: Do) ->
     assert do(client, act).status_code == 200
 
 
-def test_a_login_is_in_redis_at_once(client: FlaskClient, do: Do, keys: Keys) -> None:
-    """`login_user` has written the session before it returns."""
+def test_session_is_in_redis_before_login_user_returns(
+    client: FlaskClient, do: Do, keys: Keys
+) -> None:
+    """`login_user` writes the session before it returns."""
 
     def act() -> None:
         kvs.login_user("ada")
@@ -112,8 +116,8 @@ def test_a_login_is_in_redis_at_once(client: FlaskClient, do: Do, keys: Keys) ->
     assert do(client, act).status_code == 200
 
 
-def test_a_view_that_fails_after_a_login_still_signs_in(app: Flask, client: FlaskClient) -> None:
-    """An error after `login_user` does not take the login back: the error page has the cookie."""
+def test_view_that_fails_after_a_login_still_signs_in(app: Flask, client: FlaskClient) -> None:
+    """If the view raises after `login_user`, the error page carries the login's cookie."""
     app.config["PROPAGATE_EXCEPTIONS"] = False
 
     @app.post("/broken")
@@ -126,10 +130,11 @@ def test_a_view_that_fails_after_a_login_still_signs_in(app: Flask, client: Flas
 
 
 @pytest.mark.parametrize("user_id", STRANGE_IDS, ids=lambda value: repr(value)[:20])
-def test_any_id_signs_in_and_comes_back(
+def test_user_id_of_any_content_comes_back_with_its_type(
     client: FlaskClient, do: Do, keys: Keys, prefix: str, user_id: t.Any
 ) -> None:
-    """A user id of any content comes back equal and of its type, and all keys lie in one slot."""
+    """A user id of any content comes back equal and of its type, and all its keys are in one
+    slot."""
     do(client, lambda: kvs.login_user(user_id).id)
     seen: list[t.Any] = []
     do(client, lambda: seen.append(g.session.user_id))
@@ -148,10 +153,10 @@ def test_any_id_signs_in_and_comes_back(
     [None, "", True, False, 1.5, User(), b"ada", ("ada",), Markup("ada"), "\ud800", 10**5000],
     ids=lambda value: repr(value)[:20] if value != 10**5000 else "10**5000",
 )
-def test_what_is_no_id_is_refused(
+def test_value_that_is_no_user_id_raises_and_changes_nothing(
     app: Flask, sign_in: SignIn, do: Do, keys: Keys, user_id: t.Any
 ) -> None:
-    """Anything but a text, an int or a UUID raises `ValueError`; the session there was stays."""
+    """A value that is not a str, int or UUID raises `ValueError` and keeps the existing session."""
     browser = sign_in(app, "bob")
     before = keys()
 
@@ -164,8 +169,8 @@ def test_what_is_no_id_is_refused(
     assert browser.get("/me").get_json()["user"] == "bob"
 
 
-def test_a_user_object_is_refused_with_the_remedy(client: FlaskClient, do: Do) -> None:
-    """Whoever passes a user object is told to pass its id."""
+def test_error_for_a_user_object_names_the_remedy(client: FlaskClient, do: Do) -> None:
+    """The error for a user object tells the developer to pass `user.id`."""
 
     def act() -> None:
         with pytest.raises(ValueError, match=r"user\.id"):
@@ -174,8 +179,8 @@ def test_a_user_object_is_refused_with_the_remedy(client: FlaskClient, do: Do) -
     assert do(client, act).status_code == 200
 
 
-def test_a_number_and_its_text_are_one_user(app: Flask, client: FlaskClient, do: Do) -> None:
-    """`42` and `"42"` are the same user, and each session gives back the type it was given."""
+def test_number_and_its_text_are_the_same_user(app: Flask, client: FlaskClient, do: Do) -> None:
+    """`42` and `"42"` are the same user, and each session returns the type that was given."""
     do(client, lambda: kvs.login_user(42).id)
     do(app.test_client(), lambda: kvs.login_user("42").id)
     with app.app_context():
@@ -185,8 +190,8 @@ def test_a_number_and_its_text_are_one_user(app: Flask, client: FlaskClient, do:
     assert {type(info.user_id) for info in by_number} == {int, str}
 
 
-def test_a_misspelt_argument_is_refused(client: FlaskClient, do: Do) -> None:
-    """No misspelt argument is swallowed."""
+def test_misspelt_argument_of_login_user_raises(client: FlaskClient, do: Do) -> None:
+    """`login_user` raises `TypeError` for a misspelt argument."""
 
     def act() -> None:
         with pytest.raises(TypeError):
@@ -204,9 +209,9 @@ def test_a_misspelt_argument_is_refused(client: FlaskClient, do: Do) -> None:
         ({1: "int key"}, UnstorableValue),
         ({"big": "x" * 70_000}, SessionTooLarge),
     ],
-    ids=["object", "nan", "key", "size"],
+    ids=["object", "nan", "int key", "too large"],
 )
-def test_refused_data_leave_everything_as_it_was(
+def test_login_with_refused_data_changes_nothing(
     app: Flask,
     sign_in: SignIn,
     do: Do,
@@ -214,7 +219,7 @@ def test_refused_data_leave_everything_as_it_was(
     data: t.Any,
     error: type[Exception],
 ) -> None:
-    """A login whose data cannot be kept raises, makes nothing, and ends nothing."""
+    """A login with unstorable or too large data raises, creates no session and ends no session."""
     browser = sign_in(app, "bob", data={"mine": 1})
     before = keys()
 
@@ -228,13 +233,13 @@ def test_refused_data_leave_everything_as_it_was(
 
 
 class TestOverASession:
-    """A login in a browser that is signed in already."""
+    """A login in a browser that is already signed in."""
 
     @pytest.mark.parametrize("user", ["ada", "bob"])
-    def test_ends_the_former_one(
+    def test_login_ends_the_previous_session(
         self, app: Flask, sign_in: SignIn, redis_client: redis.Redis, keys: Keys, user: str
     ) -> None:
-        """The session there was ends, leaves no key, and its token opens nothing."""
+        """A login ends the browser's previous session and leaves no key of it."""
         browser = sign_in(app, "bob")
         old = token_of(browser)
         browser.post(f"/login/{user}")
@@ -244,8 +249,10 @@ class TestOverASession:
         assert browser.get("/me").get_json()["user"] == user
 
     @pytest.mark.parametrize("user", ["ada", "bob"])
-    def test_carries_no_users_data(self, app: Flask, sign_in: SignIn, do: Do, user: str) -> None:
-        """A user's data never go into a login, be it the same user's and stored or pending."""
+    def test_login_does_not_carry_over_a_users_data(
+        self, app: Flask, sign_in: SignIn, do: Do, user: str
+    ) -> None:
+        """A login carries over no data of a user's session, stored or pending."""
         browser = sign_in(app, "bob", data={"role": "admin"})
 
         def act() -> None:
@@ -256,9 +263,10 @@ class TestOverASession:
         assert do(browser, act).status_code == 200
         assert browser.get("/me").get_json()["data"] == {"new": 1}
 
-    def test_drops_what_could_not_be_stored(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """A pending change of the former user's data, storable or not, is no obstacle, and a list
-        of theirs is not the new session's, though it has the same name."""
+    def test_login_drops_unstorable_changes_of_the_previous_user(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """A login drops the previous user's pending changes, also unstorable ones."""
         browser = sign_in(app, "bob", data={"list": []})
 
         def act() -> None:
@@ -270,23 +278,27 @@ class TestOverASession:
         assert do(browser, act).status_code == 200
         assert browser.get("/me").get_json()["data"] == {"list": [1]}
 
-    def test_is_one_of_a_kind_in_the_list(self, app: Flask, sign_in: SignIn) -> None:
-        """However often one browser signs in, it has one session."""
+    def test_repeated_logins_of_one_browser_leave_one_session(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """Repeated logins in one browser leave one session."""
         browser = sign_in(app)
         for _ in range(3):
             browser.post("/login/ada")
         assert len(store_of(app).sessions_of("ada")) == 1
 
-    def test_leaves_the_users_other_browsers_alone(self, app: Flask, sign_in: SignIn) -> None:
-        """A login ends the session of its own browser only."""
+    def test_login_keeps_the_users_sessions_in_other_browsers(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """A login ends no session of another browser."""
         elsewhere, browser = sign_in(app), sign_in(app)
         browser.post("/login/ada")
         assert elsewhere.get("/me").status_code == 200
 
-    def test_its_changes_after_the_login_are_the_new_ones(
+    def test_changes_after_the_login_go_into_the_new_session(
         self, app: Flask, sign_in: SignIn, do: Do
     ) -> None:
-        """What a view sets after `login_user` is data of the new session."""
+        """Changes after `login_user` go into the new session."""
         browser = sign_in(app, "bob")
 
         def act() -> None:

@@ -1,4 +1,4 @@
-"""Signing out."""
+"""`logout_user` ends this browser's session."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .support.browsers import SignIn, attributes_of, browser_with, cookies_of, i
 from .support.commands import CountCommands, Keys
 
 
-def test_a_logout_ends_the_session(app: Flask, sign_in: SignIn) -> None:
-    """After a logout neither the browser nor who kept its cookie gets in."""
+def test_logout_ends_the_session_and_its_token(app: Flask, sign_in: SignIn) -> None:
+    """After a logout, the token of the session opens nothing."""
     browser = sign_in(app)
     token = token_of(browser)
     assert browser.post("/logout").status_code == 200
@@ -22,22 +22,23 @@ def test_a_logout_ends_the_session(app: Flask, sign_in: SignIn) -> None:
     assert browser_with(app, token).get("/me").status_code == 401
 
 
-def test_a_logout_leaves_nothing_in_redis(app: Flask, sign_in: SignIn, keys: Keys) -> None:
-    """A logout leaves no key, not even the index of a user's last session."""
+def test_logout_leaves_no_key_in_redis(app: Flask, sign_in: SignIn, keys: Keys) -> None:
+    """A logout leaves no key, not even the index of the user's last session."""
     browser = sign_in(app)
     browser.post("/logout")
     assert keys() == set()
 
 
-def test_a_logout_ends_only_this_browsers_session(app: Flask, sign_in: SignIn) -> None:
-    """The user's other sessions go on."""
+def test_logout_keeps_the_users_other_sessions(app: Flask, sign_in: SignIn) -> None:
+    """A logout ends no other session of the user."""
     browser, elsewhere = sign_in(app), sign_in(app)
     browser.post("/logout")
     assert elsewhere.get("/me").status_code == 200
 
 
-def test_the_cookie_is_cleared_as_it_was_set(app: Flask, sign_in: SignIn) -> None:
-    """The cookie is taken away with the attributes it was given with, and no cache keeps that."""
+def test_logout_clears_the_cookie_with_the_same_attributes(app: Flask, sign_in: SignIn) -> None:
+    """A logout clears the cookie with the attributes of the login, and its response is
+    `no-store`."""
     response = sign_in(app).post("/logout")
     (cookie,) = response.headers.getlist("Set-Cookie")
     assert is_clearing(cookie)
@@ -46,8 +47,8 @@ def test_the_cookie_is_cleared_as_it_was_set(app: Flask, sign_in: SignIn) -> Non
     assert response.headers["Vary"] == "Cookie"
 
 
-def test_the_cookie_is_cleared_in_production(make_app: MakeApp) -> None:
-    """A `__Host-` cookie is taken away as Secure and without Domain, or browsers would refuse."""
+def test_logout_clears_a_host_cookie_in_production(make_app: MakeApp) -> None:
+    """A logout clears a `__Host-` cookie with Secure and without Domain."""
     app = make_app()
     app.testing = False
     browser = app.test_client()
@@ -59,8 +60,10 @@ def test_the_cookie_is_cleared_in_production(make_app: MakeApp) -> None:
     assert attributes_of(cookie) == expected
 
 
-def test_a_logout_is_done_at_once(app: Flask, sign_in: SignIn, do: Do, keys: Keys) -> None:
-    """`logout_user` has ended the session in Redis before it returns."""
+def test_session_has_ended_before_logout_user_returns(
+    app: Flask, sign_in: SignIn, do: Do, keys: Keys
+) -> None:
+    """`logout_user` ends the session in Redis before it returns."""
     browser = sign_in(app)
 
     def act() -> None:
@@ -70,8 +73,8 @@ def test_a_logout_is_done_at_once(app: Flask, sign_in: SignIn, do: Do, keys: Key
     assert do(browser, act).status_code == 200
 
 
-def test_after_a_logout_the_session_is_a_visitors(app: Flask, sign_in: SignIn, do: Do) -> None:
-    """`g.session` is the same object, empty, nobody's and with nothing pending."""
+def test_session_after_a_logout_is_empty_and_anonymous(app: Flask, sign_in: SignIn, do: Do) -> None:
+    """After a logout, `g.session` is the same object, empty and anonymous."""
     browser = sign_in(app, data={"role": "admin"})
 
     def act() -> None:
@@ -87,8 +90,10 @@ def test_after_a_logout_the_session_is_a_visitors(app: Flask, sign_in: SignIn, d
     assert is_clearing(cookies_of(do(browser, act))[0])
 
 
-def test_pending_changes_do_not_survive(app: Flask, sign_in: SignIn, do: Do, keys: Keys) -> None:
-    """What was changed before the logout is not written anywhere."""
+def test_pending_changes_are_dropped_by_a_logout(
+    app: Flask, sign_in: SignIn, do: Do, keys: Keys
+) -> None:
+    """A logout drops the pending changes."""
 
     def act() -> None:
         g.session["pending"] = 1
@@ -98,8 +103,10 @@ def test_pending_changes_do_not_survive(app: Flask, sign_in: SignIn, do: Do, key
     assert keys() == set()
 
 
-def test_an_unstorable_value_does_not_keep_anybody_in(app: Flask, sign_in: SignIn, do: Do) -> None:
-    """A logout drops pending changes unseen, so one that could not be stored is no obstacle."""
+def test_pending_unstorable_value_does_not_prevent_a_logout(
+    app: Flask, sign_in: SignIn, do: Do
+) -> None:
+    """A pending unstorable value does not prevent a logout."""
     browser = sign_in(app, data={"list": []})
 
     def act() -> None:
@@ -112,17 +119,21 @@ def test_an_unstorable_value_does_not_keep_anybody_in(app: Flask, sign_in: SignI
     assert is_clearing(cookies_of(response)[0])
 
 
-@pytest.mark.parametrize("token", [None, "A" * 62, "junk"], ids=["none", "unknown", "junk"])
-def test_nobody_may_sign_out(app: Flask, keys: Keys, token: str | None) -> None:
-    """A logout without a session is no error and makes no key; a cookie that is there goes."""
+@pytest.mark.parametrize(
+    "token", [None, "A" * 62, "junk"], ids=["no cookie", "unknown token", "junk"]
+)
+def test_logout_without_a_session_only_clears_the_cookie(
+    app: Flask, keys: Keys, token: str | None
+) -> None:
+    """A logout without a session clears the cookie, if there is one, and makes no key."""
     response = browser_with(app, token).post("/logout")
     assert response.status_code == 200
     assert len(cookies_of(response)) == (token is not None)
     assert keys() == set()
 
 
-def test_signing_out_twice(app: Flask, sign_in: SignIn, do: Do) -> None:
-    """The second logout of a request does nothing more."""
+def test_second_logout_in_one_request_does_nothing(app: Flask, sign_in: SignIn, do: Do) -> None:
+    """A second logout in one request does nothing more."""
 
     def act() -> None:
         kvs.logout_user()
@@ -133,18 +144,18 @@ def test_signing_out_twice(app: Flask, sign_in: SignIn, do: Do) -> None:
     assert len(cookies_of(response)) == 1
 
 
-def test_a_visitor_may_sign_out(client: FlaskClient, keys: Keys) -> None:
-    """A logout ends a visitor's session too."""
+def test_logout_ends_an_anonymous_session(client: FlaskClient, keys: Keys) -> None:
+    """A logout ends an anonymous session and clears its cookie."""
     client.post("/data", json={"cart": [1]})
     assert is_clearing(cookies_of(client.post("/logout"))[0])
     assert keys() == set()
     assert client.get("/data").get_json() == {}
 
 
-def test_a_logout_ends_what_others_changed_meanwhile(
+def test_logout_ends_a_session_that_changed_since_its_load(
     app: Flask, sign_in: SignIn, do: Do, keys: Keys
 ) -> None:
-    """A logout ends the session although another request has written it since it was loaded."""
+    """A logout ends the session although a parallel request has changed it since its load."""
     browser = sign_in(app)
     parallel = browser_with(app, token_of(browser))
 
@@ -157,10 +168,10 @@ def test_a_logout_ends_what_others_changed_meanwhile(
     assert keys() == set()
 
 
-def test_a_request_under_way_does_not_undo_a_logout(
+def test_commit_after_a_parallel_logout_writes_nothing(
     app: Flask, sign_in: SignIn, do: Do, keys: Keys
 ) -> None:
-    """A request that began before the logout and writes after it brings nothing back."""
+    """A request that commits after a parallel logout writes nothing and sends no cookie."""
     browser = sign_in(app)
     parallel = browser_with(app, token_of(browser))
 
@@ -174,10 +185,10 @@ def test_a_request_under_way_does_not_undo_a_logout(
     assert keys() == set()
 
 
-def test_a_logout_costs_one_round_trip_beyond_the_read(
+def test_logout_costs_one_round_trip_beyond_the_read(
     app: Flask, sign_in: SignIn, count_commands: CountCommands
 ) -> None:
-    """A logout reads the session and ends it: two round trips."""
+    """A logout costs one round trip beyond the read."""
     browser = sign_in(app)
     browser.post("/logout")
     browser.post("/login/ada")

@@ -1,4 +1,4 @@
-"""Where to go after the login: never out of the site."""
+"""`next_url` never leads out of the site."""
 
 from __future__ import annotations
 
@@ -96,25 +96,25 @@ def wanted(app: Flask, url: str, *, form: bool) -> str:
 
 @pytest.mark.parametrize("form", [True, False], ids=["form", "query"])
 @pytest.mark.parametrize("url", SAFE, ids=lambda url: repr(url)[:30])
-def test_a_path_of_the_site_is_followed(app: Flask, url: str, form: bool) -> None:
-    """A path within the site, whatever its query says, is given back as it was."""
+def test_path_within_the_site_is_returned_unchanged(app: Flask, url: str, form: bool) -> None:
+    """`next_url` returns a path within the site unchanged."""
     assert wanted(app, url, form=form) == url
 
 
 @pytest.mark.parametrize("form", [True, False], ids=["form", "query"])
 @pytest.mark.parametrize("url", UNSAFE, ids=lambda url: repr(url)[:30])
-def test_anything_else_is_the_default(app: Flask, url: str, form: bool) -> None:
-    """What leads, or in some browser might lead, out of the site gives the default."""
+def test_unsafe_next_gives_the_default_instead(app: Flask, url: str, form: bool) -> None:
+    """`next_url` returns the default for a `next` that may lead out of the site."""
     assert wanted(app, url, form=form) == "/default"
 
 
-def test_without_a_next_it_is_the_default(client: FlaskClient) -> None:
-    """A request that names nothing goes to the default."""
+def test_request_without_a_next_gives_the_default(client: FlaskClient) -> None:
+    """`next_url` returns the default if the request has no `next`."""
     assert client.post("/after").location == "/default"
 
 
-def test_the_default_is_the_apps_own_word(app: Flask) -> None:
-    """The default is not judged: it is not the visitor's."""
+def test_default_of_the_app_is_not_checked(app: Flask) -> None:
+    """`next_url` does not check the default, which is the app's own."""
     with app.test_request_context("/after?next=//evil"):
         assert kvs.next_url("https://other.example/") == "https://other.example/"
 
@@ -128,16 +128,16 @@ def test_the_default_is_the_apps_own_word(app: Flask) -> None:
         ("", "/query", "/default"),
     ],
 )
-def test_the_form_comes_before_the_query(
+def test_next_in_the_form_comes_before_the_query(
     client: FlaskClient, form: str | None, query: str, location: str
 ) -> None:
-    """A `next` in the form decides, also where it is not safe."""
+    """A `next` in the form decides, also if it is unsafe."""
     data = {} if form is None else {"next": form}
     assert client.post("/after", query_string={"next": query}, data=data).location == location
 
 
-def test_of_several_the_first_counts(client: FlaskClient) -> None:
-    """A second `next` cannot slip past the first."""
+def test_first_of_several_next_values_decides(client: FlaskClient) -> None:
+    """If the query has several `next` values, the first one decides."""
     assert client.post("/after?next=/a&next=//evil").location == "/a"
     assert client.post("/after?next=//evil&next=/a").location == "/default"
 
@@ -145,16 +145,18 @@ def test_of_several_the_first_counts(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     "query", ["next=%ff%fe", "next=%ED%A0%80", "next=/%00", "next=%2F%2Fevil", "next[]=/a"]
 )
-def test_broken_queries_are_no_error(client: FlaskClient, query: str) -> None:
-    """What is not UTF-8, a NUL and other spellings give the default, and never an error."""
+def test_malformed_query_gives_the_default_without_an_error(
+    client: FlaskClient, query: str
+) -> None:
+    """A malformed query gives the default and no error."""
     assert client.post(f"/after?{query}").location == "/default"
 
 
-def test_json_is_not_asked(client: FlaskClient) -> None:
-    """A `next` in a JSON body counts for nothing."""
+def test_next_in_a_json_body_is_ignored(client: FlaskClient) -> None:
+    """`next_url` ignores a `next` in a JSON body."""
     assert client.post("/after", json={"next": "/a"}).location == "/default"
 
 
-def test_it_leaves_no_trace(client: FlaskClient) -> None:
-    """Asking for the `next` does not touch the session."""
+def test_next_url_does_not_touch_the_session(client: FlaskClient) -> None:
+    """`next_url` does not touch the session."""
     assert "Vary" not in client.post("/after?next=/a").headers

@@ -1,6 +1,6 @@
-"""Laws 3 and 4 under fire: nothing is lost, and what was revoked stays revoked.
+"""Laws 3 and 4 with parallel requests: no change is lost, and revoked stays revoked.
 
-A request is parked inside its view, after it has loaded its session, while something else happens.
+A request loads its session and waits inside its view while another request acts.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def token(client: FlaskClient) -> str:
     return token_of(client) or ""
 
 
-# Nothing is lost
+# Law 3: nothing is lost
 
 
-def test_different_keys_are_all_kept(stage: Stage, token: str) -> None:
-    """Of many requests that each change a key of their own, every change is kept."""
+def test_parallel_changes_of_different_keys_are_all_kept(stage: Stage, token: str) -> None:
+    """If parallel requests change different keys, all changes are kept."""
     names = iter(range(100))
     lock = threading.Lock()
 
@@ -59,8 +59,8 @@ def test_different_keys_are_all_kept(stage: Stage, token: str) -> None:
     assert {f"key-{n}" for n in range(CROWD)} <= stage.data(token).keys()
 
 
-def test_the_later_of_two_changes_wins(stage: Stage, token: str) -> None:
-    """Of two changes of one key, the one written last stands."""
+def test_later_commit_of_the_same_key_wins(stage: Stage, token: str) -> None:
+    """If two requests change the same key, the later commit wins."""
     release = stage.park(token, lambda: g.session.update(a="late"))
     stage.park(token, lambda: g.session.update(a="early"))()
     assert stage.data(token)["a"] == "early"
@@ -68,24 +68,24 @@ def test_the_later_of_two_changes_wins(stage: Stage, token: str) -> None:
     assert stage.data(token)["a"] == "late"
 
 
-def test_a_value_merely_read_is_not_written_back(stage: Stage, token: str) -> None:
-    """A request that read a key, and changed another, leaves others' change of the first alone."""
+def test_value_that_was_only_read_is_not_written_back(stage: Stage, token: str) -> None:
+    """A request that only read a key does not overwrite a parallel request's change of that key."""
     release = stage.park(token, lambda: g.session.update(b=g.session["a"]))
     stage.park(token, lambda: g.session.update(a=1))()
     release()
     assert stage.data(token) == {"a": 1, "b": 0}
 
 
-def test_a_removed_key_stays_removed(stage: Stage, token: str) -> None:
-    """A deletion and another request's change of another key both count."""
+def test_removed_key_stays_removed_after_a_parallel_commit(stage: Stage, token: str) -> None:
+    """A deletion is kept beside a parallel request's change of another key."""
     release = stage.park(token, lambda: g.session.pop("a"))
     stage.park(token, lambda: g.session.update(b=1))()
     release()
     assert stage.data(token) == {"b": 1}
 
 
-def test_clear_removes_what_came_meanwhile(stage: Stage, token: str) -> None:
-    """`clear` empties the session as it is by then; what the request sets afterwards stays."""
+def test_clear_removes_keys_added_by_a_parallel_request(stage: Stage, token: str) -> None:
+    """`clear()` also removes keys that a parallel request added."""
 
     def clear() -> None:
         g.session.clear()
@@ -97,8 +97,10 @@ def test_clear_removes_what_came_meanwhile(stage: Stage, token: str) -> None:
     assert stage.data(token) == {"mine": 1}
 
 
-def test_clear_of_an_empty_session_does_too(stage: Stage, client: FlaskClient) -> None:
-    """Also where the session was empty when the request began."""
+def test_clear_of_an_empty_session_removes_added_keys_too(
+    stage: Stage, client: FlaskClient
+) -> None:
+    """`clear()` of an empty session also removes keys that a parallel request added."""
 
     def clear() -> None:
         g.session.clear()
@@ -112,8 +114,8 @@ def test_clear_of_an_empty_session_does_too(stage: Stage, client: FlaskClient) -
     assert stage.data(empty) == {"mine": 1}
 
 
-def test_a_rotation_keeps_what_others_changed(stage: Stage, token: str) -> None:
-    """A rotation with changes of its own goes on top of what others wrote since its load."""
+def test_rotation_keeps_changes_of_a_parallel_request(stage: Stage, token: str) -> None:
+    """A rotation keeps the changes that a parallel request committed since the load."""
 
     def change_and_rotate() -> None:
         g.session["a"] = 1
@@ -127,8 +129,10 @@ def test_a_rotation_keeps_what_others_changed(stage: Stage, token: str) -> None:
     assert stage.browser(token).get("/me").status_code == 401
 
 
-def test_a_visitor_s_change_is_carried_into_a_login(stage: Stage, client: FlaskClient) -> None:
-    """What a visitor's other request wrote, after the login had loaded, is in the new session."""
+def test_parallel_change_of_an_anonymous_session_reaches_the_login(
+    stage: Stage, client: FlaskClient
+) -> None:
+    """A login carries over a change that a parallel request made to the anonymous session."""
     client.post("/data", json={"cart": [1], "old": 1})
     visitor = token_of(client)
     release = stage.park(
@@ -140,7 +144,7 @@ def test_a_visitor_s_change_is_carried_into_a_login(stage: Stage, client: FlaskC
     assert stage.data(visitor) == {}
 
 
-# Revoked stays revoked
+# Law 4: revoked stays revoked
 
 ENDINGS: dict[str, Callable[[Stage, str], object]] = {
     "logout": lambda stage, token: stage.browser(token).post("/logout"),
@@ -150,7 +154,7 @@ ENDINGS: dict[str, Callable[[Stage, str], object]] = {
     "revoke all": lambda stage, token: in_context(
         stage.app, lambda: kvs.revoke_all_sessions("ada")
     ),
-    "a login in its place": lambda stage, token: stage.browser(token).post("/login/ada"),
+    "a login over the session": lambda stage, token: stage.browser(token).post("/login/ada"),
 }
 
 IN_FLIGHT: dict[str, Act] = {
@@ -164,7 +168,7 @@ IN_FLIGHT: dict[str, Act] = {
 
 @pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
 @pytest.mark.parametrize("act", IN_FLIGHT.values(), ids=IN_FLIGHT)
-def test_nothing_in_flight_brings_a_session_back(
+def test_request_in_flight_does_not_bring_an_ended_session_back(
     stage: Stage,
     token: str,
     clock: Clock,
@@ -173,9 +177,9 @@ def test_nothing_in_flight_brings_a_session_back(
     act: Act,
     end: Callable[[Stage, str], object],
 ) -> None:
-    """A request that had loaded a session before it was ended neither revives it nor gets a
+    """A request that loaded its session before the session ended writes nothing and sends no
     cookie."""
-    clock.advance(minutes=6)  # so that each of them has a renewal to do
+    clock.advance(minutes=6)  # a renewal is due in the request in flight
     release = stage.park(token, act)
     clock.advance(minutes=6)
     end(stage, token)
@@ -186,8 +190,8 @@ def test_nothing_in_flight_brings_a_session_back(
     assert record is None or t.cast(bytes, record).startswith(b'{"ended":')
 
 
-def test_a_confirmation_of_an_ended_session_is_refused(stage: Stage, token: str) -> None:
-    """A confirmation in flight while the session is revoked answers that nobody is signed in."""
+def test_confirm_login_of_a_session_revoked_meanwhile_gives_401(stage: Stage, token: str) -> None:
+    """If the session was revoked since its load, `confirm_login` gives 401."""
     release = stage.park(token, kvs.confirm_login)
     ENDINGS["revoke all"](stage, token)
     response = release()
@@ -195,8 +199,8 @@ def test_a_confirmation_of_an_ended_session_is_refused(stage: Stage, token: str)
     assert "Set-Cookie" not in response.headers
 
 
-def test_a_login_between_does_not_escape(stage: Stage, token: str) -> None:
-    """A session that begins while all are being ended is ended too."""
+def test_login_during_a_revocation_of_all_sessions_ends_too(stage: Stage, token: str) -> None:
+    """`revoke_all` also ends a session that is created while it runs."""
     store = store_of(stage.app)
     act, late = store._act, stage.app.test_client()
     is_first = iter([True])
@@ -212,11 +216,13 @@ def test_a_login_between_does_not_escape(stage: Stage, token: str) -> None:
     assert late.get("/me").status_code == 401
 
 
-# Many at once
+# Many requests at once
 
 
-def test_one_of_many_renews(stage: Stage, token: str, clock: Clock) -> None:
-    """Of many requests that find a renewal due, one does it and says so."""
+def test_parallel_requests_with_a_due_renewal_renew_once(
+    stage: Stage, token: str, clock: Clock
+) -> None:
+    """Of parallel requests that find a renewal due, one renews and sends `session_renewed`."""
     clock.advance(minutes=6)
     with recorded_signals(stage.app, "session_renewed") as recorder:
         responses = stage.all_at_once([token] * CROWD, lambda: None)
@@ -224,8 +230,8 @@ def test_one_of_many_renews(stage: Stage, token: str, clock: Clock) -> None:
     assert recorder.ids == [token[:19]]
 
 
-def test_many_rotations_have_one_successor(stage: Stage, token: str) -> None:
-    """Of many rotations at once one wins, and only its browser gets a cookie."""
+def test_parallel_rotations_give_one_new_secret(stage: Stage, token: str) -> None:
+    """Of parallel rotations, one wins and only its response has a cookie."""
     responses = stage.all_at_once([token] * CROWD, kvs.rotate_token)
     cookies = [response.headers.getlist("Set-Cookie") for response in responses]
     (winner,) = [cookie[0] for cookie in cookies if cookie]
@@ -234,8 +240,8 @@ def test_many_rotations_have_one_successor(stage: Stage, token: str) -> None:
     assert stage.browser(token).get("/me").status_code == 401
 
 
-def test_a_parallel_login_cannot_pass_the_limit(make_app: MakeApp) -> None:
-    """However many log in at once, no more sessions are left than the limit, and all know why."""
+def test_parallel_logins_do_not_exceed_the_limit(make_app: MakeApp) -> None:
+    """Parallel logins leave as many sessions as the limit; the others become tombstones."""
     stage = Stage(make_app(max_sessions_per_user=3))
     responses = stage.all_at_once([None] * CROWD, lambda: kvs.login_user("ada"))
     stage.pool.shutdown()
@@ -247,8 +253,8 @@ def test_a_parallel_login_cannot_pass_the_limit(make_app: MakeApp) -> None:
     assert [session for session in held if not isinstance(session, Stored)] == [Ended("limit")] * 9
 
 
-def test_updating_all_loses_no_other_change(stage: Stage, token: str) -> None:
-    """A change to all sessions and a request's own change of another key are both kept."""
+def test_update_all_sessions_keeps_a_parallel_change(stage: Stage, token: str) -> None:
+    """`update_all_sessions` and a parallel request's change of another key are both kept."""
     release = stage.park(token, lambda: g.session.update(a=1))
     with stage.app.app_context():
         assert kvs.update_all_sessions("ada", {"role": "reader"}, remove=["b"]) == 1
@@ -256,7 +262,7 @@ def test_updating_all_loses_no_other_change(stage: Stage, token: str) -> None:
     assert stage.data(token) == {"a": 1, "role": "reader"}
 
 
-# Replies that never arrive
+# Lost replies
 
 
 @pytest.fixture
@@ -286,9 +292,10 @@ def retrying_app(retrying: redis.Redis, prefix: str) -> Flask:
     return app
 
 
-def test_a_retried_create_does_not_revive(retrying_app: Flask, app: Flask, proxy: Proxy) -> None:
-    """A login whose first reply was lost, and whose user was signed out everywhere before the
-    second try, is not reported done, and no session comes back."""
+def test_retried_login_does_not_bring_a_revoked_session_back(
+    retrying_app: Flask, app: Flask, proxy: Proxy
+) -> None:
+    """A login that is retried after its session was revoked gives 503 and creates no session."""
     proxy.lose_reply_to(
         b"EVALSHA",
         before_hanging_up=lambda: in_context(app, lambda: kvs.revoke_all_sessions("ada")),
@@ -300,10 +307,10 @@ def test_a_retried_create_does_not_revive(retrying_app: Flask, app: Flask, proxy
 
 
 @pytest.mark.parametrize("path", ["/login/ada", "/data", "/logout"])
-def test_a_lost_reply_ends_as_if_it_had_come(
+def test_retry_after_a_lost_reply_takes_effect_once(
     retrying_app: Flask, app: Flask, proxy: Proxy, path: str
 ) -> None:
-    """A login, a save and a logout whose reply was lost have, tried again, the effect of one."""
+    """A login, a commit and a logout that are retried after a lost reply take effect once."""
     browser = retrying_app.test_client()
     if path != "/login/ada":
         browser.post("/login/ada")
@@ -317,8 +324,8 @@ def test_a_lost_reply_ends_as_if_it_had_come(
     assert (browser.get("/data").get_json() == {"x": 1}) == (path == "/data")
 
 
-def test_a_login_that_fails_half_way_leaves_nothing(proxy: Proxy, prefix: str, app: Flask) -> None:
-    """A login that cannot end the session it replaces is 503, without a cookie, and is undone."""
+def test_login_that_fails_halfway_is_undone(proxy: Proxy, prefix: str, app: Flask) -> None:
+    """If a login cannot end the session that it replaces, it gives 503 and is undone."""
     direct, client = app.test_client(), redis.Redis(unix_socket_path=proxy.path)
     failing = Flask("failing")
     failing.config.update(TESTING=True, KVSESSION_KEY_PREFIX=prefix)

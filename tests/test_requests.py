@@ -1,4 +1,4 @@
-"""One session per request, in all the ways that Flask runs a request."""
+"""One session per request, in each way in which Flask runs a request."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def bare(make_app: MakeApp) -> Callable[..., Flask]:
     return bare
 
 
-class TestOneObject:
-    def test_is_the_same_everywhere_in_a_request(self, app: Flask, client: FlaskClient) -> None:
-        """`current_session` and `g.session` are one object in each hook and in the view."""
+class TestOneSessionPerRequest:
+    def test_view_and_hooks_get_the_same_object(self, app: Flask, client: FlaskClient) -> None:
+        """`current_session` and `g.session` are one object in the view and in each hook."""
         seen: list[kvs.Session] = []
 
         def note(*args: object) -> None:
@@ -74,17 +74,17 @@ class TestOneObject:
         assert len(seen) == 10
         assert len({id(session) for session in seen}) == 1
 
-    def test_is_another_in_the_next_request(self, client: FlaskClient, do: Do) -> None:
-        """Two requests never share it, of one browser or not."""
+    def test_each_request_gets_a_new_object(self, client: FlaskClient, do: Do) -> None:
+        """Two requests of one browser never share a session object."""
         seen: list[kvs.Session] = []
         for _ in range(3):
             do(client, lambda: seen.append(g.session))
         assert len({id(session) for session in seen}) == 3
 
-    def test_is_loaded_once(
+    def test_session_touched_repeatedly_is_loaded_once(
         self, app: Flask, sign_in: SignIn, do: Do, count_commands: CountCommands
     ) -> None:
-        """However often it is touched, one read is all it costs."""
+        """A request loads its session once, however often the view touches the session."""
         browser = sign_in(app)
         app.extensions["kvsession"].store.now()
 
@@ -97,10 +97,10 @@ class TestOneObject:
             do(browser, act)
         assert commands.names == ["GET"]
 
-    def test_is_written_once(
+    def test_session_changed_repeatedly_is_committed_once(
         self, app: Flask, sign_in: SignIn, do: Do, count_commands: CountCommands
     ) -> None:
-        """However often it is changed, one write is all it costs."""
+        """A request commits its session once, however often the view changes the session."""
         browser = sign_in(app)
 
         def act() -> None:
@@ -111,10 +111,10 @@ class TestOneObject:
             do(browser, act)
         assert commands.names == ["GET", "EVALSHA"]
 
-    def test_untouched_leaves_no_trace(
+    def test_untouched_session_leaves_no_trace_in_the_response(
         self, app: Flask, sign_in: SignIn, count_commands: CountCommands
     ) -> None:
-        """A request that does not touch it costs nothing and has no `Vary`, no cookie."""
+        """A request that does not touch the session sends no command, no `Vary` and no cookie."""
         browser = sign_in(app)
         with count_commands() as commands:
             response = browser.get("/untouched")
@@ -123,13 +123,16 @@ class TestOneObject:
 
 
 class TestHooks:
-    """The app's own functions around the view."""
+    """The app's own hooks can use the session."""
 
-    @pytest.mark.parametrize("first", [True, False], ids=["registered before", "after"])
-    def test_before_and_after_requests_have_it(
+    @pytest.mark.parametrize(
+        "first", [True, False], ids=["hooks before KVSession", "hooks after KVSession"]
+    )
+    def test_before_and_after_request_hooks_read_and_write_the_session(
         self, bare: Callable[..., Flask], first: bool
     ) -> None:
-        """Hooks registered before or after `KVSession` read it, and what they write is kept."""
+        """The session keeps the changes of hooks that are registered before or after
+        `KVSession`."""
         app = bare()
         if not first:
             kvs.KVSession(app)
@@ -152,8 +155,11 @@ class TestHooks:
         client.get("/x")
         assert client.get("/x").get_json() == {"before": 2, "after": 1}
 
-    def test_preprocessors_have_current_session(self, app: Flask, client: FlaskClient) -> None:
-        """In hooks that run before the extension's own, `current_session` works."""
+    def test_url_value_preprocessor_can_write_to_current_session(
+        self, app: Flask, client: FlaskClient
+    ) -> None:
+        """A URL value preprocessor runs before the extension's hook and can write to the
+        session."""
 
         @app.url_value_preprocessor
         def preprocess(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
@@ -162,8 +168,11 @@ class TestHooks:
         client.get("/untouched")
         assert client.get("/data").get_json() == {"preprocessed": "data"}
 
-    def test_a_hook_before_ours_may_sign_in(self, app: Flask, client: FlaskClient) -> None:
-        """A hook put before the extension's own may log in, and the view sees it."""
+    def test_login_in_an_earlier_before_request_hook_reaches_the_view(
+        self, app: Flask, client: FlaskClient
+    ) -> None:
+        """If a hook that runs before the extension's hook logs in a user, the view sees that
+        user."""
 
         def early() -> None:
             if kvs.current_session.user_id is None:
@@ -173,8 +182,10 @@ class TestHooks:
         assert client.get("/me").get_json()["user"] == "early"
         assert client.get("/me").get_json()["user"] == "early"
 
-    def test_a_hook_may_answer(self, app: Flask, client: FlaskClient) -> None:
-        """Where another `before_request` answers, changes are kept and the cookie is sent."""
+    def test_response_from_a_before_request_hook_commits_the_session(
+        self, app: Flask, client: FlaskClient
+    ) -> None:
+        """If a `before_request` hook returns the response, the changes are committed."""
 
         @app.before_request
         def answer() -> t.Any:
@@ -184,8 +195,11 @@ class TestHooks:
         assert len(cookies_of(client.get("/untouched"))) == 1
         assert client.get("/untouched").get_json() == {"n": 2}
 
-    def test_an_early_hook_may_answer(self, app: Flask, client: FlaskClient) -> None:
-        """Also where it answers before the extension's own hook."""
+    def test_response_from_an_earlier_before_request_hook_commits_the_session(
+        self, app: Flask, client: FlaskClient
+    ) -> None:
+        """If a hook returns the response before the extension's hook runs, the changes are
+        committed."""
 
         def answer() -> t.Any:
             kvs.current_session["n"] = kvs.current_session.get("n", 0) + 1
@@ -195,8 +209,10 @@ class TestHooks:
         assert len(cookies_of(client.get("/untouched"))) == 1
         assert client.get("/untouched").get_json() == {"n": 2}
 
-    def test_after_this_request(self, app: Flask, client: FlaskClient, do: Do) -> None:
-        """What `after_this_request` writes is kept, and a login there sets the cookie."""
+    def test_after_this_request_function_can_log_in_and_write_data(
+        self, app: Flask, client: FlaskClient, do: Do
+    ) -> None:
+        """A function given to `after_this_request` can log in a user and change the data."""
 
         def act() -> None:
             @after_this_request
@@ -208,8 +224,8 @@ class TestHooks:
         assert len(cookies_of(do(client, act))) == 1
         assert client.get("/me").get_json()["data"] == {"x": 1, "y": 2}
 
-    def test_blueprints_hooks(self, app: Flask, client: FlaskClient) -> None:
-        """The hooks of a blueprint have it too."""
+    def test_hooks_of_a_blueprint_can_write_data(self, app: Flask, client: FlaskClient) -> None:
+        """The session keeps the changes that the hooks of a blueprint make."""
         blueprint = Blueprint("area", __name__)
 
         @blueprint.before_request
@@ -226,8 +242,10 @@ class TestHooks:
         client.get("/area")
         assert client.get("/data").get_json() == {"before": 1, "after": 1}
 
-    def test_teardowns_may_read(self, app: Flask, client: FlaskClient) -> None:
-        """In a teardown the session can be read; writing there raises, for it would be lost."""
+    def test_teardown_function_can_read_but_not_write(
+        self, app: Flask, client: FlaskClient
+    ) -> None:
+        """In a teardown function, reads of the session work and writes raise."""
         client.post("/login/ada")
         seen: list[object] = []
 
@@ -242,7 +260,7 @@ class TestHooks:
 
 
 class TestErrors:
-    """Responses that are no success."""
+    """Error responses can use the session, and its changes are committed."""
 
     @pytest.fixture
     def app(self, app: Flask) -> Flask:
@@ -260,8 +278,10 @@ class TestErrors:
         return app
 
     @pytest.mark.parametrize(("kind", "status"), [("abort", 409), ("return", 400), ("raise", 500)])
-    def test_changes_are_kept(self, client: FlaskClient, kind: str, status: int) -> None:
-        """What a view changed before it failed is kept, and the cookie is sent."""
+    def test_changes_of_a_failing_view_are_committed(
+        self, client: FlaskClient, kind: str, status: int
+    ) -> None:
+        """If a view ends in an error, its changes are committed and the cookie is sent."""
         response = client.get(f"/error/{kind}")
         assert response.status_code == status
         assert len(cookies_of(response)) == 1
@@ -271,8 +291,10 @@ class TestErrors:
         ("path", "method", "status"),
         [("/missing", "GET", 404), ("/me", "DELETE", 405), ("/error/raise", "GET", 500)],
     )
-    def test_error_pages_have_it(self, app: Flask, path: str, method: str, status: int) -> None:
-        """An error handler reads and writes the session, in a 404, a 405 and a 500."""
+    def test_error_handler_can_read_and_write_the_session(
+        self, app: Flask, path: str, method: str, status: int
+    ) -> None:
+        """An error handler can read and write the session."""
 
         @app.errorhandler(Exception)
         def page(error: Exception) -> t.Any:
@@ -288,15 +310,18 @@ class TestErrors:
         assert response.headers["Vary"] == "Cookie"
         assert browser.get("/data").get_json()["seen"] == status
 
-    def test_a_404_that_does_not_touch_it_leaves_no_trace(self, client: FlaskClient) -> None:
-        """Flask's own error page is the same for everybody."""
+    def test_error_page_that_does_not_touch_the_session_has_no_vary(
+        self, client: FlaskClient
+    ) -> None:
+        """Flask's own 404 page does not touch the session and has no `Vary`."""
         client.post("/login/ada")
         assert "Vary" not in client.get("/missing").headers
 
-    def test_a_failing_after_request_does_not_lose_a_login(
+    def test_login_survives_a_failing_after_request_hook(
         self, app: Flask, client: FlaskClient
     ) -> None:
-        """The 500 that Flask makes of a hook's error has the login's cookie."""
+        """If an `after_request` hook raises after a login, the 500 response carries the login's
+        cookie."""
         calls: list[int] = []
 
         @app.after_request
@@ -311,10 +336,10 @@ class TestErrors:
         assert len(cookies_of(response)) == 1
         assert client.get("/me").status_code == 200
 
-    def test_an_unstorable_change_does_not_lose_a_login(
+    def test_login_survives_an_unstorable_change_at_the_commit(
         self, app: Flask, client: FlaskClient, do: Do
     ) -> None:
-        """Where the end of the request finds a value that cannot be kept, the 500 has the login's
+        """If the commit after a login finds an unstorable value, the 500 response carries the
         cookie."""
 
         def act() -> None:
@@ -326,8 +351,11 @@ class TestErrors:
         assert len(cookies_of(response)) == 1
         assert client.get("/me").get_json()["data"] == {"list": []}
 
-    def test_two_errors_do_not_lose_a_login(self, app: Flask, client: FlaskClient, do: Do) -> None:
-        """Nor where the view has failed too."""
+    def test_login_survives_a_failing_view_and_an_unstorable_change(
+        self, app: Flask, client: FlaskClient, do: Do
+    ) -> None:
+        """If both the view and the commit fail after a login, the 500 response carries the
+        cookie."""
 
         def act() -> None:
             kvs.login_user("ada", {"list": []})
@@ -342,7 +370,7 @@ class TestErrors:
 
 
 class TestAfterTheCommit:
-    """The response has been decided: reads go on working, writes raise."""
+    """After the commit, reads of the session work and writes raise."""
 
     VERBS: t.ClassVar[dict[str, Callable[[], object]]] = {
         "set": lambda: kvs.current_session.__setitem__("x", 1),
@@ -374,10 +402,10 @@ class TestAfterTheCommit:
         return acts
 
     @pytest.mark.parametrize("touched", [True, False], ids=["touched before", "untouched"])
-    def test_a_stream_may_read(
+    def test_streamed_response_can_read_the_session(
         self, app: Flask, sign_in: SignIn, streaming: t.Any, touched: bool
     ) -> None:
-        """A streamed response reads the session, though the view may not have touched it."""
+        """A streamed response can read the session, also if the view did not touch it."""
         if touched:
             app.before_request(lambda: g.session.get("missing"))
         seen: list[object] = []
@@ -387,8 +415,10 @@ class TestAfterTheCommit:
         assert browser.get("/stream").text == "az"
         assert seen == ["ada", {"x": 1}]
 
-    def test_a_stream_has_it_in_g(self, app: Flask, sign_in: SignIn, streaming: t.Any) -> None:
-        """In a streamed response it is in `g` too, as all that a view put there is."""
+    def test_streamed_response_finds_the_session_in_g(
+        self, app: Flask, sign_in: SignIn, streaming: t.Any
+    ) -> None:
+        """In a streamed response, `g.session` is the request's session."""
         seen: list[bool] = []
         streaming.append(lambda: seen.append(g.session is current()))
         assert sign_in(app).get("/stream").text == "az"
@@ -396,7 +426,7 @@ class TestAfterTheCommit:
 
     @pytest.mark.parametrize("touched", [True, False], ids=["touched before", "untouched"])
     @pytest.mark.parametrize("act", VERBS.values(), ids=VERBS)
-    def test_what_would_be_lost_raises(
+    def test_change_raises_and_leaves_redis_and_the_cookie_unchanged(
         self,
         app: Flask,
         sign_in: SignIn,
@@ -405,8 +435,7 @@ class TestAfterTheCommit:
         act: Callable[[], object],
         touched: bool,
     ) -> None:
-        """A change of data, or a new secret whose cookie could not be sent, raises, and nothing is
-        written: the browser is as signed in as before."""
+        """A change of the data or of the token raises and changes neither Redis nor the cookie."""
         if touched:
             app.before_request(lambda: g.session.get("missing"))
         raised: list[BaseException] = []
@@ -425,10 +454,10 @@ class TestAfterTheCommit:
         assert token_of(browser) == token
         assert browser.get("/me").get_json()["data"] == {"there": 1}
 
-    def test_a_late_login_makes_nothing(
+    def test_login_in_a_streamed_response_creates_no_session(
         self, client: FlaskClient, streaming: t.Any, keys: Keys
     ) -> None:
-        """A login in a stream, for a browser without a session, raises before it has made one."""
+        """A login in a streamed response raises and creates no session."""
 
         def run() -> None:
             with pytest.raises(KVSessionError, match="committed"):
@@ -438,10 +467,10 @@ class TestAfterTheCommit:
         assert client.get("/stream").text == "az"
         assert keys() == set()
 
-    def test_a_receiver_of_request_finished_is_too_late(
+    def test_write_in_a_request_finished_receiver_raises(
         self, app: Flask, client: FlaskClient
     ) -> None:
-        """`request_finished` is sent after the commit: a write there raises."""
+        """A receiver of `request_finished` runs after the commit, so its write raises."""
 
         def receive(sender: Flask, response: Response, **extra: t.Any) -> None:
             with pytest.raises(KVSessionError, match="committed"):
@@ -453,7 +482,7 @@ class TestAfterTheCommit:
 
 
 class TestSeveralActsInOneRequest:
-    """Whatever one request does, the browser hears of the end of it, once."""
+    """Several acts in one request give one cookie, that of the last act."""
 
     ACTS: t.ClassVar[dict[str, tuple[list[Callable[[], object]], str | None, dict[str, t.Any]]]] = {
         "login, logout": ([lambda: kvs.login_user("x"), kvs.logout_user], None, {}),
@@ -467,7 +496,7 @@ class TestSeveralActsInOneRequest:
             "y",
             {"b": 1},
         ),
-        "login twice, the same": (
+        "login twice, same user": (
             [lambda: kvs.login_user("x", {"a": 1}), lambda: kvs.login_user("x")],
             "x",
             {},
@@ -511,9 +540,13 @@ class TestSeveralActsInOneRequest:
         ),
     }
 
-    @pytest.mark.parametrize("before", ["nobody", "visitor", "user"])
+    @pytest.mark.parametrize(
+        "before",
+        ["nobody", "visitor", "user"],
+        ids=["no session", "anonymous session", "user session"],
+    )
     @pytest.mark.parametrize(("acts", "user", "data"), ACTS.values(), ids=ACTS)
-    def test_the_last_one_counts(
+    def test_last_act_decides_the_cookie_and_the_session(
         self,
         app: Flask,
         client: FlaskClient,
@@ -524,8 +557,7 @@ class TestSeveralActsInOneRequest:
         user: str | None,
         data: dict[str, t.Any],
     ) -> None:
-        """There is at most one Set-Cookie, the browser is who it became last, no other session is
-        left, and the old token opens nothing."""
+        """After several acts, one session is left and the response has at most one Set-Cookie."""
         if before != "nobody":
             client.post("/login/old" if before == "user" else "/data", json={"old": 1})
         old = token_of(client)
@@ -544,8 +576,10 @@ class TestSeveralActsInOneRequest:
         if old:
             assert browser_with(app, old).get("/data").get_json() == {}
 
-    def test_revoking_the_old_one_after_a_login(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """After a login the session it replaced cannot be ended once more."""
+    def test_session_replaced_by_a_login_cannot_be_revoked(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """`revoke_session` returns False for a session that a login has replaced."""
         browser = sign_in(app)
         old = id_of(browser)
         seen: list[bool] = []
@@ -565,10 +599,12 @@ def ended(app: Flask, key: str) -> bool:
 
 
 class TestContexts:
-    """Nested, long-lived, copied and artificial contexts."""
+    """The session in nested, long-lived, copied and test contexts."""
 
-    def test_in_an_inner_app_context(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """In an app context that a view opens, `g` is another and `current_session` the same."""
+    def test_inner_app_context_has_current_session_but_no_g_session(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """In an app context that a view opens, only `current_session` is the request's session."""
 
         def act() -> None:
             outer = g.session
@@ -583,9 +619,10 @@ class TestContexts:
         do(browser, act)
         assert browser.get("/data").get_json() == {"x": 1}
 
-    def test_in_a_long_lived_app_context(self, app: Flask, sign_in: SignIn) -> None:
-        """In one app context, as tests and shells have, no hook or view of a request ever finds
-        another request's session in `g`."""
+    def test_long_lived_app_context_never_shows_another_requests_session(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """In one long-lived app context, no request finds another request's session in `g`."""
         strange: list[object] = []
 
         @app.url_value_preprocessor
@@ -601,22 +638,26 @@ class TestContexts:
             assert app.test_client().get("/me").status_code == 401
         assert strange == []
 
-    def test_looked_at_too_late(self, app: Flask) -> None:
-        """A session that nobody has looked at before its request was gone says so."""
+    def test_session_first_read_after_its_request_raises(self, app: Flask) -> None:
+        """A session that is first read after the end of its request raises `KVSessionError`."""
         with app.app_context():
             app.test_client().get("/untouched")
             with pytest.raises(KVSessionError, match="first looked at when its request was over"):
                 g.session.get("a")
 
-    def test_what_was_in_g_before_comes_back(self, app: Flask, sign_in: SignIn) -> None:
-        """What a long-lived app context had under that name is there again after the request."""
+    def test_value_of_the_app_in_g_returns_after_the_request(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """After a request, `g.session` has the value that the app gave it before the request."""
         with app.app_context():
             g.session = "mine"
             sign_in(app).get("/me")
             assert g.get("session") == "mine"
 
-    def test_requests_within_a_view(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """A view that sends requests to its own app, which share its `g`, keeps its own session."""
+    def test_view_that_sends_requests_to_its_own_app_keeps_its_session(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """A view that sends requests to its own app keeps its own session."""
         ada, bob = sign_in(app, "ada"), sign_in(app, "bob")
 
         def act() -> None:
@@ -634,10 +675,10 @@ class TestContexts:
         assert ada.get("/me").get_json()["data"] == {"x": "ada's"}
         assert bob.get("/me").status_code == 401
 
-    def test_requests_within_requests_within_a_view(
+    def test_view_keeps_its_session_when_a_doubly_nested_request_fails(
         self, app: Flask, sign_in: SignIn, do: Do
     ) -> None:
-        """Also two deep, and when the inner ones fail."""
+        """A view keeps its own session when a request inside its inner request fails."""
         app.config["PROPAGATE_EXCEPTIONS"] = False
         browsers = [sign_in(app, user) for user in ("ada", "bob", "eve")]
         seen: list[t.Any] = []
@@ -657,8 +698,11 @@ class TestContexts:
         do(browsers[0], act)
         assert seen == ["eve", "bob", "ada"]
 
-    def test_a_test_request_context(self, app: Flask, sign_in: SignIn) -> None:
-        """In a request context without hooks `current_session` is the cookie's session."""
+    def test_request_context_without_hooks_reads_but_does_not_commit(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """In a request context without hooks, the cookie's session can be read and is not
+        committed."""
         token = token_of(sign_in(app, data={"x": 1}))
         headers = {"Cookie": f"kvsession={token}"}
         with app.test_request_context("/me", headers=headers):
@@ -668,8 +712,10 @@ class TestContexts:
         with app.test_request_context("/me", headers=headers):
             assert dict(kvs.current_session) == {"x": 1}
 
-    def test_a_test_request_context_with_hooks(self, app: Flask, sign_in: SignIn) -> None:
-        """With `preprocess_request` it is in `g`, and with `process_response` it is written."""
+    def test_request_context_with_hooks_commits_the_session(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """`preprocess_request` puts the session into `g`, and `process_response` commits it."""
         token = token_of(sign_in(app))
         headers = {"Cookie": f"kvsession={token}"}
         with app.app_context():
@@ -681,9 +727,9 @@ class TestContexts:
                     app.process_response(make_response("x"))
         assert browser_with(app, token).get("/data").get_json() == {"n": 2}
 
-    def test_hooks_run_twice(self, app: Flask) -> None:
-        """Also where its hooks run twice, as when an app dispatches a request anew, what was in
-        `g` before it comes back."""
+    def test_value_of_the_app_in_g_returns_when_hooks_run_twice(self, app: Flask) -> None:
+        """If a request is dispatched twice, `g.session` has the app's own value after the
+        request."""
         with app.app_context():
             g.session = "mine"
             with app.test_request_context("/data"):
@@ -692,17 +738,16 @@ class TestContexts:
                 assert g.session is current()
             assert g.get("session") == "mine"
 
-    def test_a_login_in_a_test_request_context(self, app: Flask) -> None:
-        """Tests may sign in without a view."""
+    def test_login_in_a_test_request_context_sets_the_cookie(self, app: Flask) -> None:
+        """After a login in a test request context, `process_response` sets the cookie."""
         with app.test_request_context("/"):
             kvs.login_user("ada")
             response = app.process_response(make_response("x"))
             assert kvs.current_session.user_id == "ada"
         assert "kvsession=" in response.headers["Set-Cookie"]
 
-    def test_a_client_that_keeps_its_context(self, app: Flask) -> None:
-        """In `with client:`, as tests of Flask apps are written, the session of the last request
-        can be looked at, by either name."""
+    def test_client_that_keeps_its_context_shows_the_last_session(self, app: Flask) -> None:
+        """In `with client:`, both names of the session show the session of the last request."""
         with app.test_client() as client:
             client.post("/login/ada", json={"data": {"x": 1}})
             assert kvs.current_session.user_id == "ada"
@@ -710,8 +755,10 @@ class TestContexts:
             assert kvs.current_session == {"x": 1}
             assert g.session is current()
 
-    def test_a_copied_context(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """In a thread with a copy of the context `current_session` is the request's own."""
+    def test_thread_with_a_copied_context_uses_the_requests_session(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """In a thread with a copied request context, `current_session` is the request's session."""
         seen: list[object] = []
 
         def act() -> None:
@@ -734,8 +781,8 @@ class TestContexts:
         assert seen == [True, {"x": 1}, 1]
         assert browser.get("/data").get_json() == {"x": 1}
 
-    def test_async_views(self, app: Flask, sign_in: SignIn) -> None:
-        """An async view and async hooks have the session, and what they write is kept."""
+    def test_async_view_and_async_hooks_can_write_data(self, app: Flask, sign_in: SignIn) -> None:
+        """The session keeps the changes of an async view and of async hooks."""
 
         @app.before_request
         async def before() -> None:
@@ -758,8 +805,8 @@ class TestContexts:
 
 
 class TestNameInG:
-    def test_may_be_another(self, make_app: MakeApp) -> None:
-        """`KVSESSION_G_NAME` is the name in `g`."""
+    def test_setting_decides_the_name_in_g(self, make_app: MakeApp) -> None:
+        """`KVSESSION_G_NAME` is the name of the session in `g`."""
         app = make_app(views=False, g_name="login_session")
 
         @app.get("/x")
@@ -770,8 +817,8 @@ class TestNameInG:
 
         assert app.test_client().get("/x").text == "x"
 
-    def test_may_be_none(self, make_app: MakeApp) -> None:
-        """With None nothing is put in `g`, and what the app has there stays."""
+    def test_setting_none_puts_no_session_into_g(self, make_app: MakeApp) -> None:
+        """With `KVSESSION_G_NAME` None, the extension puts nothing into `g`."""
         app = make_app(views=False, g_name=None)
 
         @app.before_request
@@ -788,9 +835,10 @@ class TestNameInG:
         assert response.text == "mine"
         assert len(cookies_of(response)) == 1
 
-    def test_what_the_app_puts_there_stays(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """An app that overwrites `g.session` breaks nothing: guards, verbs and the commit go by
-        the request's own session."""
+    def test_app_that_overwrites_g_session_breaks_nothing(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """If the app overwrites `g.session`, verbs and the commit use the request's session."""
         seen: list[object] = []
         app.teardown_request(lambda error: seen.append(g.session))
 
@@ -807,15 +855,17 @@ class TestNameInG:
         assert browser.get("/me").get_json()["data"] == {"x": 1}
 
     @pytest.mark.parametrize("name", ["get", "pop", "setdefault"])
-    def test_may_not_be_one_of_gs_own(self, make_app: MakeApp, name: str) -> None:
-        """A name that `g` needs itself is refused at start-up, not in each request."""
+    def test_attribute_name_of_g_is_refused_at_start(self, make_app: MakeApp, name: str) -> None:
+        """A `KVSESSION_G_NAME` that is the name of a method of `g` raises at start."""
         with pytest.raises(ConfigurationError, match="KVSESSION_G_NAME"):
             make_app(g_name=name)
 
 
 class TestSeveralApps:
-    def test_of_one_extension_object(self, bare: Callable[..., Flask], prefix: str) -> None:
-        """One `KVSession` serves two apps, with settings and sessions of their own."""
+    def test_one_extension_object_serves_two_separate_apps(
+        self, bare: Callable[..., Flask], prefix: str
+    ) -> None:
+        """Two apps of one `KVSession` object have their own settings and sessions."""
         kv = kvs.KVSession()
         one, two = bare("one"), bare("two", key_prefix=f"{prefix}:two", cookie_name="other")
         for app in (one, two):
@@ -831,8 +881,8 @@ class TestSeveralApps:
         assert browser.get("/me").get_json()["user"] == "ada"
         assert other.get("/me").get_json()["user"] == "bob"
 
-    def test_below_one_host(self, make_app: MakeApp) -> None:
-        """Two apps below one host that share settings share their sessions."""
+    def test_mounted_apps_with_equal_settings_share_sessions(self, make_app: MakeApp) -> None:
+        """Two apps on one host with equal settings share their sessions."""
         one, two = make_app("one"), make_app("two")
         browser = Client(DispatcherMiddleware(one, {"/two": two}))
         browser.post("/login/ada", json={})
@@ -840,7 +890,7 @@ class TestSeveralApps:
         browser.post("/two/logout")
         assert browser.get("/me").status_code == 401
 
-    def test_one_asks_the_other_within_a_view(
+    def test_view_that_sends_a_request_to_another_app_keeps_its_session(
         self, make_app: MakeApp, sign_in: SignIn, app: Flask, do: Do
     ) -> None:
         """A view that sends a request to another app keeps its own session."""
@@ -856,8 +906,8 @@ class TestSeveralApps:
 
         assert do(sign_in(app), act).status_code == 200
 
-    def test_without_the_extension_it_is_told(self) -> None:
-        """In an app without the extension each use names the remedy."""
+    def test_use_without_the_extension_names_the_remedy(self) -> None:
+        """In an app without `KVSession`, each use raises an error that names the remedy."""
         with Flask("plain").test_request_context():
             for use in (
                 lambda: len(kvs.current_session),
@@ -867,14 +917,16 @@ class TestSeveralApps:
                 with pytest.raises(ConfigurationError, match=r"KVSession\(app\)"):
                     use()
 
-    def test_twice_on_one_app_is_refused(self, app: Flask) -> None:
-        """A second `init_app` raises: it would double every hook."""
+    def test_second_init_app_on_one_app_raises(self, app: Flask) -> None:
+        """A second `init_app` on one app raises `ConfigurationError`."""
         with pytest.raises(ConfigurationError, match="once"):
             kvs.KVSession(app)
 
 
-def test_changes_of_two_requests_at_once_are_both_kept(app: Flask, sign_in: SignIn, do: Do) -> None:
-    """A request that ends later keeps what another one wrote since, key by key."""
+def test_later_commit_keeps_a_parallel_requests_changes_of_other_keys(
+    app: Flask, sign_in: SignIn, do: Do
+) -> None:
+    """A later commit keeps the changes that a parallel request made to other keys."""
     browser = sign_in(app, data={"a": 1, "b": 1, "c": 1})
     parallel = browser_with(app, token_of(browser))
 
@@ -887,8 +939,10 @@ def test_changes_of_two_requests_at_once_are_both_kept(app: Flask, sign_in: Sign
     assert browser.get("/data").get_json() == {"a": "outer", "c": "inner", "d": "inner"}
 
 
-def test_a_clear_and_a_write_at_once(app: Flask, sign_in: SignIn, do: Do) -> None:
-    """`clear()` removes also what another request wrote since; later sets of its own stay."""
+def test_clear_also_removes_a_parallel_requests_changes(
+    app: Flask, sign_in: SignIn, do: Do
+) -> None:
+    """`clear()` also removes a key that a parallel request added."""
     browser = sign_in(app, data={"a": 1})
     parallel = browser_with(app, token_of(browser))
 
@@ -901,8 +955,8 @@ def test_a_clear_and_a_write_at_once(app: Flask, sign_in: SignIn, do: Do) -> Non
     assert browser.get("/data").get_json() == {"mine": 1}
 
 
-def test_an_error_at_the_commit_names_the_key(client: FlaskClient, do: Do) -> None:
-    """A value that became unstorable in place is named in the error that comes out."""
+def test_commit_error_for_an_unstorable_value_names_the_key(client: FlaskClient, do: Do) -> None:
+    """If a value became unstorable in place, the error at the commit names its key."""
 
     def act() -> None:
         g.session["list"] = []

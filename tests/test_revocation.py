@@ -1,4 +1,4 @@
-"""Ending and changing sessions from outside: by their user elsewhere, an admin or a worker."""
+"""Sessions are listed, revoked and changed from another browser, by an admin or by a worker."""
 
 from __future__ import annotations
 
@@ -44,15 +44,19 @@ FOR_ANY_USER: dict[str, Callable[[t.Any], object]] = {
 
 
 class TestList:
-    def test_shows_the_users_sessions(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """Left out, the user is who is signed in; other users' sessions are not in the list."""
+    def test_list_contains_only_the_current_users_sessions(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """Without a user id, `list_sessions` returns the sessions of the current user."""
         browsers = [sign_in(app, user) for user in ("ada", "ada", "bob")]
         seen: list[str] = []
         do(browsers[0], lambda: seen.extend(info.id for info in kvs.list_sessions()))
         assert sorted(seen) == sorted(map(id_of, browsers[:2]))
 
-    def test_newest_activity_comes_first(self, app: Flask, sign_in: SignIn, clock: Clock) -> None:
-        """The order is that of the last use, not of the logins."""
+    def test_session_with_the_newest_activity_comes_first(
+        self, app: Flask, sign_in: SignIn, clock: Clock
+    ) -> None:
+        """`list_sessions` puts the session with the newest activity first."""
         browsers = []
         for _ in range(3):
             browsers.append(sign_in(app))
@@ -62,8 +66,10 @@ class TestList:
             ids = [info.id for info in kvs.list_sessions("ada")]
         assert ids == [id_of(browsers[i]) for i in (0, 2, 1)]
 
-    def test_tells_which_one_is_current(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """`is_current` is true for the session of the request and no other."""
+    def test_is_current_is_true_only_for_the_requests_session(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """`is_current` is true only for the session of the request."""
         browsers = [sign_in(app) for _ in range(3)]
         seen: list[str] = []
 
@@ -73,14 +79,14 @@ class TestList:
         do(browsers[1], act)
         assert seen == [id_of(browsers[1])]
 
-    def test_outside_a_request_none_is_current(self, app: Flask, sign_in: SignIn) -> None:
-        """In an app context without a request no session is the current one."""
+    def test_no_session_is_current_outside_a_request(self, app: Flask, sign_in: SignIn) -> None:
+        """In an app context without a request, no session is current."""
         sign_in(app)
         with app.app_context():
             assert [info.is_current for info in kvs.list_sessions("ada")] == [False]
 
-    def test_one_made_in_this_request_is_in_it(self, client: FlaskClient, do: Do) -> None:
-        """A list made right after the login shows it, as the current one."""
+    def test_list_after_a_login_contains_the_new_session(self, client: FlaskClient, do: Do) -> None:
+        """After a login in the same request, `list_sessions` returns the new session as current."""
         seen: list[t.Any] = []
 
         def act() -> None:
@@ -90,8 +96,8 @@ class TestList:
         do(client, act)
         assert seen == [(True, True)]
 
-    def test_tells_where_and_when(self, app: Flask, do: Do) -> None:
-        """An entry has the facts that `current_session` has, and no data and no secret."""
+    def test_session_info_has_the_facts_of_current_session(self, app: Flask, do: Do) -> None:
+        """A `SessionInfo` has the facts of `current_session` and no data."""
         browser = app.test_client()
         browser.environ_base.update(REMOTE_ADDR="192.0.2.7", HTTP_USER_AGENT="Agent")
         browser.post("/login/ada", json={"remember": False, "data": {"x": "datum"}})
@@ -109,15 +115,15 @@ class TestList:
         assert (info.user_id, info.remembered) == ("ada", False)
         assert "datum" not in repr(info)
 
-    def test_of_nobody_is_empty(self, app: Flask) -> None:
-        """A user without sessions has an empty list."""
+    def test_list_of_a_user_without_sessions_is_empty(self, app: Flask) -> None:
+        """`list_sessions` of a user without sessions is empty."""
         with app.app_context():
             assert kvs.list_sessions("nobody") == []
 
-    def test_costs_two_round_trips(
+    def test_list_costs_two_round_trips_beyond_the_read(
         self, app: Flask, sign_in: SignIn, do: Do, count_commands: CountCommands
     ) -> None:
-        """A list costs two round trips beyond the read of the current session."""
+        """`list_sessions` costs two round trips beyond the read of the current session."""
         browser, _ = sign_in(app), sign_in(app)
         with count_commands() as commands:
             do(browser, kvs.list_sessions)
@@ -125,16 +131,20 @@ class TestList:
 
 
 class TestRevokeOne:
-    def test_ends_that_session(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """The session named ends, is said to have, and the user's others stay."""
+    def test_revoke_session_ends_only_the_named_session(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """`revoke_session` ends the named session and keeps the user's other sessions."""
         here, there, third = (sign_in(app) for _ in range(3))
         seen: list[bool] = []
         do(here, lambda: seen.append(kvs.revoke_session(id_of(there))))
         assert seen == [True]
         assert may_enter(here, there, third) == [True, False, True]
 
-    def test_twice_is_once(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """A session that has ended already is none."""
+    def test_second_revocation_of_a_session_returns_false(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """`revoke_session` returns False for a session that was already revoked."""
         here, there = sign_in(app), sign_in(app)
         seen: list[bool] = []
         for _ in range(2):
@@ -145,10 +155,10 @@ class TestRevokeOne:
         "session_id",
         ["", "x", "A" * 19, "A" * 20, "*" * 19, "../../../etc/passwd", "A" * 18 + "\n", "é" * 19],
     )
-    def test_of_an_unknown_id_is_false(
+    def test_unknown_session_id_returns_false_and_changes_nothing(
         self, app: Flask, sign_in: SignIn, do: Do, keys: Keys, session_id: str
     ) -> None:
-        """An id that is no session's, of whatever shape, gives False and does nothing."""
+        """`revoke_session` returns False for an unknown or malformed id and changes nothing."""
         here = sign_in(app)
         before = keys()
         seen: list[bool] = []
@@ -157,10 +167,10 @@ class TestRevokeOne:
         assert keys() == before
         assert may_enter(here) == [True]
 
-    def test_of_anothers_is_that_of_an_unknown_one(
+    def test_session_id_of_another_user_is_like_an_unknown_id(
         self, app: Flask, sign_in: SignIn, do: Do, redis_client: redis.Redis, keys: Keys
     ) -> None:
-        """Another user's session id gives the same answer as an unknown one, and no key changes."""
+        """`revoke_session` returns False for another user's session and changes no key."""
         ada, bob = sign_in(app, "ada"), sign_in(app, "bob")
         dumps = {key: redis_client.dump(key) for key in keys()}
         seen: list[bool] = []
@@ -169,18 +179,18 @@ class TestRevokeOne:
         assert {key: redis_client.dump(key) for key in keys()} == dumps
         assert may_enter(ada, bob) == [True, True]
 
-    def test_of_a_visitors_is_that_of_an_unknown_one(
+    def test_id_of_an_anonymous_session_is_like_an_unknown_id(
         self, app: Flask, sign_in: SignIn, client: FlaskClient, do: Do
     ) -> None:
-        """A visitor's session is no user's, so nobody can revoke it."""
+        """`revoke_session` returns False for an anonymous session."""
         client.post("/data", json={"x": 1})
         seen: list[bool] = []
         do(sign_in(app), lambda: seen.append(kvs.revoke_session(id_of(client))))
         assert seen == [False]
         assert client.get("/data").get_json() == {"x": 1}
 
-    def test_by_an_admin_names_the_user(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """With a user id one may end that user's session, and only with the right one."""
+    def test_admin_must_name_the_right_user(self, app: Flask, sign_in: SignIn, do: Do) -> None:
+        """`revoke_session` with a user id revokes only a session of that user."""
         admin, ada = sign_in(app, "admin"), sign_in(app, "ada")
         seen: list[bool] = []
 
@@ -192,10 +202,10 @@ class TestRevokeOne:
         assert seen == [False, True]
         assert may_enter(admin, ada) == [True, False]
 
-    def test_of_an_evicted_record_is_false(
+    def test_evicted_session_in_the_index_returns_false(
         self, app: Flask, sign_in: SignIn, do: Do, redis_client: redis.Redis, keys: Keys
     ) -> None:
-        """A session that Redis has dropped is none, though the index may still name it."""
+        """`revoke_session` returns False for a session whose record Redis has evicted."""
         here, there = sign_in(app), sign_in(app)
         redis_client.delete(*[key for key in keys() if key.endswith(id_of(there)[3:])])
         seen: list[bool] = []
@@ -204,16 +214,20 @@ class TestRevokeOne:
 
 
 class TestRevokeAll:
-    def test_ends_all_and_counts_them(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """All sessions of who is signed in end, the current one too, and nobody else's."""
+    def test_all_sessions_of_the_current_user_end_and_are_counted(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """`revoke_all_sessions` ends the current user's sessions and returns their number."""
         ada, bob = [sign_in(app) for _ in range(3)], sign_in(app, "bob")
         seen: list[int] = []
         do(ada[0], lambda: seen.append(kvs.revoke_all_sessions()))
         assert seen == [3]
         assert may_enter(*ada, bob) == [False, False, False, True]
 
-    def test_except_the_current_one(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """With `except_current` all others end (OWASP ASVS 5.0, 7.4.3)."""
+    def test_except_current_keeps_the_requests_own_session(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """With `except_current`, all other sessions of the user end (OWASP ASVS 5.0, 7.4.3)."""
         browsers = [sign_in(app) for _ in range(3)]
         seen: list[int] = []
         response = do(
@@ -223,8 +237,10 @@ class TestRevokeAll:
         assert may_enter(*browsers) == [False, True, False]
         assert not cookies_of(response)
 
-    def test_of_another_user_by_an_admin(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """With a user id it is that user's sessions that end, the admin's never."""
+    def test_admin_ends_all_sessions_of_another_user(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """With a user id, the sessions of that user end and the admin's session stays."""
         admin, ada = sign_in(app, "admin"), [sign_in(app) for _ in range(2)]
         seen: list[int] = []
 
@@ -235,34 +251,36 @@ class TestRevokeAll:
         assert seen == [2]
         assert may_enter(admin, *ada) == [True, False, False]
 
-    def test_of_nobody_ends_nothing(self, app: Flask, sign_in: SignIn, do: Do, keys: Keys) -> None:
-        """A user without sessions has none to end, and no key is made."""
+    def test_user_without_sessions_gives_zero_and_no_key(
+        self, app: Flask, sign_in: SignIn, do: Do, keys: Keys
+    ) -> None:
+        """`revoke_all_sessions` of a user without sessions returns 0 and makes no key."""
         here = sign_in(app)
         before, seen = keys(), []
         do(here, lambda: seen.append(kvs.revoke_all_sessions("nobody")))
         assert seen == [0]
         assert keys() == before
 
-    def test_costs_two_round_trips(
+    def test_revoke_all_sessions_costs_two_round_trips(
         self, app: Flask, sign_in: SignIn, count_commands: CountCommands
     ) -> None:
-        """However many sessions there are, up to 1,000, all end in two round trips."""
+        """`revoke_all_sessions` costs two round trips."""
         for _ in range(5):
             sign_in(app)
         with app.app_context(), count_commands() as commands:
             assert kvs.revoke_all_sessions("ada") == 5
         assert commands.names == ["ZRANGE", "EVALSHA"]
 
-    def test_positional_except_current_is_refused(self, app: Flask) -> None:
-        """`except_current` has to be named, so that it is never taken for a user id."""
+    def test_positional_except_current_raises_type_error(self, app: Flask) -> None:
+        """`except_current` must be given by name."""
         with app.app_context(), pytest.raises(TypeError):
             kvs.revoke_all_sessions("ada", True)  # type: ignore[call-arg]
 
-    def test_after_a_failed_load_does_not_end_the_current_one(
+    def test_except_current_after_a_failed_load_ends_nothing(
         self, make_app: MakeApp, sign_in: SignIn, socket_path: str, tmp_path: Path
     ) -> None:
-        """Where the store failed before in the request, nobody knows which session is the current
-        one, so nothing is ended even though the store is back."""
+        """If the load failed earlier in the request, `except_current` gives 503 and ends
+        nothing."""
         socket = tmp_path / "s"
         socket.symlink_to(socket_path)
         app = make_app(redis_url=f"unix://{socket}", store_timeout=0.2)
@@ -282,14 +300,14 @@ class TestRevokeAll:
         assert may_enter(*browsers) == [True, True]
 
 
-class TestTheCurrentOne:
-    """A request revokes the very session it came with."""
+class TestRevokeCurrentSession:
+    """A request revokes its own session."""
 
     @pytest.mark.parametrize("revoke", BY_ID.values(), ids=BY_ID)
-    def test_its_cookie_is_cleared(
+    def test_cookie_of_the_revoked_session_is_cleared(
         self, app: Flask, sign_in: SignIn, do: Do, revoke: Callable[[], t.Any]
     ) -> None:
-        """The browser loses its cookie, and who kept it gets in no more."""
+        """The revocation clears the cookie, and the token opens nothing."""
         browser = sign_in(app)
         token = token_of(browser)
         response = do(browser, revoke)
@@ -299,10 +317,10 @@ class TestTheCurrentOne:
         assert browser_with(app, token).get("/me").status_code == 401
 
     @pytest.mark.parametrize("revoke", BY_ID.values(), ids=BY_ID)
-    def test_pending_changes_are_dropped(
+    def test_pending_changes_of_the_revoked_session_are_dropped(
         self, app: Flask, sign_in: SignIn, do: Do, keys: Keys, revoke: Callable[[], t.Any]
     ) -> None:
-        """What was changed before, storable or not, is written nowhere."""
+        """The revocation drops the pending changes, also unstorable ones."""
         browser = sign_in(app, data={"list": []})
         before = keys()
 
@@ -317,10 +335,10 @@ class TestTheCurrentOne:
         assert do(browser, act).status_code == 200
         assert keys() < before
 
-    def test_what_is_written_afterwards_is_a_visitors(
+    def test_write_after_the_revocation_goes_into_an_anonymous_session(
         self, app: Flask, sign_in: SignIn, do: Do
     ) -> None:
-        """A write after the revocation makes a visitor's session, with one cookie."""
+        """A write after the revocation creates an anonymous session and sends one cookie."""
         browser = sign_in(app, data={"secret": 1})
 
         def act() -> None:
@@ -331,8 +349,10 @@ class TestTheCurrentOne:
         assert browser.get("/data").get_json() == {"message": "bye"}
         assert may_enter(browser) == [False]
 
-    def test_then_signing_in_again(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """All sessions may be ended and a new one begun in one request."""
+    def test_login_after_the_revocation_creates_a_new_session(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """A login after `revoke_all_sessions` in the same request creates a new session."""
         browser, elsewhere = sign_in(app), sign_in(app)
 
         def act() -> None:
@@ -342,8 +362,10 @@ class TestTheCurrentOne:
         assert len(cookies_of(do(browser, act))) == 1
         assert may_enter(browser, elsewhere) == [True, False]
 
-    def test_guards_hold_at_once(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """For the rest of the request nobody is signed in."""
+    def test_verbs_after_the_revocation_raise_login_required(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """For the rest of the request, verbs that need a user raise `LoginRequired`."""
 
         def act() -> None:
             kvs.revoke_all_sessions()
@@ -354,15 +376,15 @@ class TestTheCurrentOne:
         assert do(sign_in(app), act).status_code == 200
 
 
-class TestWhose:
+class TestUserIdArgument:
     @pytest.mark.parametrize("verb", FOR_ANY_USER.values(), ids=FOR_ANY_USER)
     @pytest.mark.parametrize(
         "user_id", [None, "", False, 1.0, [], object()], ids=lambda value: type(value).__name__
     )
-    def test_what_is_no_user_id_raises(
+    def test_value_that_is_no_user_id_raises_value_error(
         self, app: Flask, sign_in: SignIn, do: Do, verb: Callable[[t.Any], object], user_id: t.Any
     ) -> None:
-        """An explicit None, and anything else that is no id, never means "my own": it raises."""
+        """An explicit None, or another value that is not a user id, raises `ValueError`."""
         browsers = [sign_in(app) for _ in range(2)]
 
         def act() -> None:
@@ -379,11 +401,11 @@ class TestWhose:
         [kvs.list_sessions, kvs.revoke_all_sessions, lambda: kvs.revoke_session("A" * 19)],
         ids=["list", "revoke_all", "revoke"],
     )
-    @pytest.mark.parametrize("data", [{}, {"x": 1}], ids=["nobody", "visitor"])
-    def test_a_visitor_has_to_sign_in(
+    @pytest.mark.parametrize("data", [{}, {"x": 1}], ids=["no session", "anonymous session"])
+    def test_anonymous_browser_without_a_user_id_gets_401(
         self, client: FlaskClient, do: Do, verb: Callable[[], object], data: dict[str, int]
     ) -> None:
-        """Left out, the user is who is signed in; where nobody is, that is a 401."""
+        """Without a user id, a verb answers an anonymous browser with 401."""
         client.post("/data", json=data)
         assert do(client, verb).status_code == 401
 
@@ -392,15 +414,16 @@ class TestWhose:
         [kvs.list_sessions, kvs.revoke_all_sessions, lambda: kvs.revoke_session("A" * 19)],
         ids=["list", "revoke_all", "revoke"],
     )
-    def test_outside_a_request_the_user_must_be_named(
+    def test_verb_outside_a_request_needs_a_user_id(
         self, app: Flask, verb: Callable[[], object]
     ) -> None:
-        """Without a request there is no "who is signed in"."""
+        """Outside a request, a verb without a user id raises `RuntimeError`."""
         with app.app_context(), pytest.raises(RuntimeError):
             verb()
 
-    def test_all_work_outside_a_request(self, app: Flask, sign_in: SignIn) -> None:
-        """A worker or a command lists, changes and ends sessions (OWASP ASVS 5.0, 7.4.2)."""
+    def test_all_verbs_work_outside_a_request(self, app: Flask, sign_in: SignIn) -> None:
+        """Outside a request, a worker can list, change and revoke sessions (OWASP ASVS 5.0,
+        7.4.2)."""
         browsers = [sign_in(app) for _ in range(3)]
         with app.app_context():
             assert len(kvs.list_sessions("ada")) == 3
@@ -411,8 +434,10 @@ class TestWhose:
 
 
 class TestReason:
-    def test_login_required_tells(self, app: Flask, sign_in: SignIn) -> None:
-        """`LoginRequired.ended` is "revoked", for the app's own error page."""
+    def test_login_required_error_carries_the_reason_revoked(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """`LoginRequired.ended` is "revoked" if the session was revoked."""
 
         @app.errorhandler(LoginRequired)
         def tell(error: LoginRequired) -> t.Any:
@@ -423,10 +448,10 @@ class TestReason:
             kvs.revoke_all_sessions("ada")
         assert browser.get("/me").get_json() == {"ended": "revoked"}
 
-    def test_what_is_left_says_only_why(
+    def test_tombstone_holds_only_the_reason_and_expires_in_time(
         self, app: Flask, sign_in: SignIn, redis_client: redis.Redis, keys: Keys
     ) -> None:
-        """What a revoked session leaves holds no data, and lives no longer than it would have."""
+        """A tombstone holds only the reason and expires no later than the session would have."""
         sign_in(app, remember=False, data={"x": "datum"})
         with app.app_context():
             kvs.revoke_all_sessions("ada")
@@ -434,8 +459,10 @@ class TestReason:
         assert json.loads(t.cast(bytes, redis_client.get(key))) == {"ended": "revoked"}
         assert 0 < redis_client.pttl(key) <= 12 * 3600 * 1000
 
-    def test_an_ended_session_can_be_followed_by_a_login(self, app: Flask, sign_in: SignIn) -> None:
-        """A browser whose session was revoked signs in as ever."""
+    def test_browser_of_a_revoked_session_can_log_in_again(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """A browser whose session was revoked can log in again."""
         browser = sign_in(app)
         with app.app_context():
             kvs.revoke_all_sessions("ada")
@@ -444,26 +471,30 @@ class TestReason:
 
 
 class TestUpdateAll:
-    def test_is_seen_by_the_next_request_of_each(self, app: Flask, sign_in: SignIn) -> None:
-        """Changed and removed keys are so in all of the user's sessions, at once."""
+    def test_next_request_of_each_session_sees_the_changes(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """The next request of each session of the user sees the changed and removed keys."""
         ada = [sign_in(app, data={"role": "admin", "old": 1, "kept": 1}) for _ in range(3)]
         with app.app_context():
             assert kvs.update_all_sessions("ada", {"role": "user"}, remove=["old", "never"]) == 3
         for browser in ada:
             assert browser.get("/me").get_json()["data"] == {"role": "user", "kept": 1}
 
-    def test_is_for_that_user_only(self, app: Flask, sign_in: SignIn, client: FlaskClient) -> None:
-        """Other users' and visitors' sessions stay as they are."""
+    def test_sessions_of_other_users_stay_unchanged(
+        self, app: Flask, sign_in: SignIn, client: FlaskClient
+    ) -> None:
+        """`update_all_sessions` changes no session of another user and no anonymous session."""
         client.post("/data", json={"role": "x"})
         bob = sign_in(app, "bob", data={"role": "x"})
         with app.app_context():
             assert kvs.update_all_sessions("ada", {"role": "y"}) == 0
         assert bob.get("/data").get_json() == client.get("/data").get_json() == {"role": "x"}
 
-    def test_the_current_one_sees_it_in_the_next_request(
+    def test_current_session_sees_the_changes_in_the_next_request(
         self, app: Flask, sign_in: SignIn, do: Do
     ) -> None:
-        """The request that changes all sessions goes on with what it loaded, and keeps its own."""
+        """The calling request keeps the data that it loaded; its next request sees the changes."""
         browser = sign_in(app, data={"role": "admin"})
 
         def act() -> None:
@@ -474,8 +505,10 @@ class TestUpdateAll:
         do(browser, act)
         assert browser.get("/me").get_json()["data"] == {"role": "user", "mine": 1}
 
-    def test_moves_no_time(self, app: Flask, sign_in: SignIn, clock: Clock) -> None:
-        """A change from outside is no activity and no login."""
+    def test_update_is_no_activity_and_moves_no_time(
+        self, app: Flask, sign_in: SignIn, clock: Clock
+    ) -> None:
+        """`update_all_sessions` is no activity and moves no time of a session."""
         browser = sign_in(app)
         clock.advance(days=3)
         with app.app_context():
@@ -485,7 +518,9 @@ class TestUpdateAll:
         clock.advance(days=5)
         assert may_enter(browser) == [False]
 
-    def test_refuses_what_cannot_be_stored(self, app: Flask, sign_in: SignIn) -> None:
+    def test_unstorable_value_raises_and_changes_no_session(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
         """An unstorable value raises, and no session is changed."""
         browsers = [sign_in(app, data={"x": 1}) for _ in range(2)]
         with app.app_context(), pytest.raises(UnstorableValue):
@@ -493,14 +528,16 @@ class TestUpdateAll:
         for browser in browsers:
             assert browser.get("/me").get_json()["data"] == {"x": 1}
 
-    def test_refuses_a_text_for_the_keys_to_remove(self, app: Flask, sign_in: SignIn) -> None:
-        """`remove="role"` is no list of keys: it raises instead of leaving the role in place."""
+    def test_text_instead_of_a_list_of_keys_raises(self, app: Flask, sign_in: SignIn) -> None:
+        """`remove="role"` raises `TypeError`, because a text is not a list of keys."""
         sign_in(app, data={"role": "admin"})
         with app.app_context(), pytest.raises(TypeError, match="remove"):
             kvs.update_all_sessions("ada", {}, remove="role")
 
-    def test_brings_no_ended_session_back(self, app: Flask, sign_in: SignIn) -> None:
-        """A revoked session is not among those that are changed."""
+    def test_revoked_session_is_not_updated_or_brought_back(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """`update_all_sessions` does not change a revoked session and does not bring it back."""
         browser, other = sign_in(app), sign_in(app)
         with app.app_context():
             kvs.revoke_session(id_of(browser), "ada")

@@ -1,4 +1,4 @@
-"""A new secret for the same session, asked for by the app."""
+"""`rotate_token` gives the session a new secret."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from .support.browsers import SignIn, browser_with, cookies_of, is_clearing, tok
 from .support.commands import CountCommands, Keys
 
 
-def test_the_token_changes_and_the_session_goes_on(app: Flask, sign_in: SignIn, do: Do) -> None:
-    """A rotation gives a new secret, in both halves, and keeps the id, the user and the data."""
+def test_rotation_changes_the_secret_and_keeps_the_session(
+    app: Flask, sign_in: SignIn, do: Do
+) -> None:
+    """A rotation changes both halves of the secret and keeps the id, the user and the data."""
     browser = sign_in(app, data={"x": 1})
     before, old = browser.get("/me").get_json(), token_of(browser) or ""
     response = do(browser, kvs.rotate_token)
@@ -29,8 +31,10 @@ def test_the_token_changes_and_the_session_goes_on(app: Flask, sign_in: SignIn, 
     assert browser.get("/me").get_json() == before
 
 
-def test_the_old_token_dies_at_once(app: Flask, sign_in: SignIn, do: Do) -> None:
-    """The old token is worth nothing before `rotate_token` returns."""
+def test_old_token_is_invalid_before_rotate_token_returns(
+    app: Flask, sign_in: SignIn, do: Do
+) -> None:
+    """The old token is invalid before `rotate_token` returns."""
     browser = sign_in(app)
     thief = browser_with(app, token_of(browser))
 
@@ -42,10 +46,10 @@ def test_the_old_token_dies_at_once(app: Flask, sign_in: SignIn, do: Do) -> None
     assert browser.get("/me").status_code == 200
 
 
-def test_pending_changes_go_into_the_same_write(
+def test_pending_changes_are_written_with_the_new_secret(
     app: Flask, sign_in: SignIn, do: Do, count_commands: CountCommands
 ) -> None:
-    """A rotation with changed data costs one write beyond the read."""
+    """A rotation writes the pending changes in the same round trip."""
     browser = sign_in(app)
 
     def act() -> None:
@@ -59,8 +63,10 @@ def test_pending_changes_go_into_the_same_write(
     assert browser.get("/me").get_json()["data"] == {"x": 1}
 
 
-def test_a_list_taken_out_before_is_still_the_sessions(app: Flask, sign_in: SignIn, do: Do) -> None:
-    """A change made after the rotation to a list taken out before it is kept."""
+def test_list_read_before_the_rotation_is_still_tracked(
+    app: Flask, sign_in: SignIn, do: Do
+) -> None:
+    """If a list was read before a rotation, its changes after the rotation are kept."""
     browser = sign_in(app, data={"list": [1]})
 
     def act() -> None:
@@ -73,8 +79,8 @@ def test_a_list_taken_out_before_is_still_the_sessions(app: Flask, sign_in: Sign
     assert browser.get("/me").get_json()["data"] == {"list": [1, 2, 3]}
 
 
-def test_twice_in_one_request(app: Flask, sign_in: SignIn, do: Do) -> None:
-    """Two rotations leave one cookie, that of the last secret."""
+def test_two_rotations_in_one_request_send_one_cookie(app: Flask, sign_in: SignIn, do: Do) -> None:
+    """Two rotations in one request send one cookie, that of the last secret."""
     browser = sign_in(app)
 
     def act() -> None:
@@ -85,8 +91,10 @@ def test_twice_in_one_request(app: Flask, sign_in: SignIn, do: Do) -> None:
     assert browser.get("/me").status_code == 200
 
 
-def test_then_signing_out(app: Flask, sign_in: SignIn, do: Do, keys: Keys) -> None:
-    """A logout after the rotation is what the browser hears of."""
+def test_logout_after_a_rotation_clears_the_cookie(
+    app: Flask, sign_in: SignIn, do: Do, keys: Keys
+) -> None:
+    """A logout after a rotation in the same request clears the cookie."""
 
     def act() -> None:
         kvs.rotate_token()
@@ -97,16 +105,16 @@ def test_then_signing_out(app: Flask, sign_in: SignIn, do: Do, keys: Keys) -> No
     assert keys() == set()
 
 
-def test_of_nobody_does_nothing(client: FlaskClient, do: Do, keys: Keys) -> None:
-    """Without a session there is nothing to rotate: no error, no key, no cookie."""
+def test_rotation_without_a_session_does_nothing(client: FlaskClient, do: Do, keys: Keys) -> None:
+    """A rotation without a session makes no key, sends no cookie and raises no error."""
     response = do(client, kvs.rotate_token)
     assert response.status_code == 200
     assert "Set-Cookie" not in response.headers
     assert keys() == set()
 
 
-def test_of_a_visitors_session(app: Flask, client: FlaskClient, do: Do) -> None:
-    """A visitor's session gets a new secret too."""
+def test_anonymous_session_gets_a_new_secret_too(app: Flask, client: FlaskClient, do: Do) -> None:
+    """A rotation gives an anonymous session a new secret."""
     client.post("/data", json={"x": 1})
     old = token_of(client)
     do(client, kvs.rotate_token)
@@ -114,19 +122,19 @@ def test_of_a_visitors_session(app: Flask, client: FlaskClient, do: Do) -> None:
     assert client.get("/data").get_json() == {"x": 1}
 
 
-def test_leaves_the_users_other_sessions_alone(app: Flask, sign_in: SignIn, do: Do) -> None:
-    """A rotation is this session's alone."""
+def test_rotation_keeps_the_users_other_sessions_valid(app: Flask, sign_in: SignIn, do: Do) -> None:
+    """A rotation does not change the user's other sessions."""
     browser, elsewhere = sign_in(app), sign_in(app)
     do(browser, kvs.rotate_token)
     assert elsewhere.get("/me").status_code == 200
 
 
 @pytest.mark.parametrize("rotate", [kvs.rotate_token, kvs.confirm_login])
-def test_a_secret_changed_meanwhile_stays(
+def test_rotation_after_a_parallel_rotation_sends_no_cookie(
     app: Flask, sign_in: SignIn, do: Do, rotate: Callable[[], None]
 ) -> None:
-    """Of two rotations at once the first one's secret stays; the second sends no cookie, and
-    keeps its changes."""
+    """If a parallel request rotated first, its secret stays and the later rotation sends no
+    cookie."""
     browser = sign_in(app)
     parallel = browser_with(app, token_of(browser))
 
@@ -143,10 +151,10 @@ def test_a_secret_changed_meanwhile_stays(
 
 
 @pytest.mark.parametrize("rotate", [kvs.rotate_token, kvs.confirm_login])
-def test_nor_does_a_second_try(
+def test_second_try_after_a_parallel_rotation_sends_no_cookie(
     app: Flask, sign_in: SignIn, do: Do, rotate: Callable[[], None]
 ) -> None:
-    """A request whose rotation came too late does not replace the other's secret later on."""
+    """If a parallel request rotated first, a second rotation does not replace its secret either."""
     browser = sign_in(app)
     parallel = browser_with(app, token_of(browser))
 
@@ -162,8 +170,11 @@ def test_nor_does_a_second_try(
 
 
 @pytest.mark.parametrize("end", ["/logout", "/login/ada"])
-def test_brings_no_ended_session_back(app: Flask, sign_in: SignIn, do: Do, end: str) -> None:
-    """A session that ended since it was loaded stays ended, and the browser gets no cookie."""
+def test_rotation_does_not_bring_an_ended_session_back(
+    app: Flask, sign_in: SignIn, do: Do, end: str
+) -> None:
+    """If the session ended since its load, a rotation does not bring it back and sends no
+    cookie."""
     browser = sign_in(app)
     old = token_of(browser)
     parallel = browser_with(app, old)

@@ -1,4 +1,4 @@
-"""Law 2: how often a request waits for Redis, counted on the server."""
+"""Law 2: the round trips to Redis, counted on the server."""
 
 from __future__ import annotations
 
@@ -44,8 +44,10 @@ def names_of(app: Flask, client: FlaskClient, count: Count, act: Act) -> list[st
     return commands.names
 
 
-def test_an_untouched_session_costs_nothing(client: FlaskClient, count_commands: Count) -> None:
-    """A page that does not touch the session sends no command, signed in or not."""
+def test_request_that_does_not_touch_the_session_costs_nothing(
+    client: FlaskClient, count_commands: Count
+) -> None:
+    """A request that does not touch the session sends no command."""
     client.post("/login/ada")
     with count_commands() as commands:
         client.get("/untouched")
@@ -78,26 +80,26 @@ USER: dict[str, tuple[Act, list[str]]] = {
 
 
 @pytest.mark.parametrize(("act", "expected"), VISITOR.values(), ids=VISITOR)
-def test_a_visitor_costs(
+def test_each_act_of_an_anonymous_browser_costs_these_commands(
     app: Flask, client: FlaskClient, count_commands: Count, act: Act, expected: list[str]
 ) -> None:
-    """For a browser without a cookie nothing is read, and an act is one round trip."""
+    """For a browser without a cookie, nothing is read and a write or a login is one round trip."""
     assert names_of(app, client, count_commands, act) == expected
 
 
 @pytest.mark.parametrize(("act", "expected"), USER.values(), ids=USER)
-def test_a_user_costs(
+def test_each_act_of_a_signed_in_browser_costs_these_commands(
     app: Flask, client: FlaskClient, count_commands: Count, act: Act, expected: list[str]
 ) -> None:
-    """For a signed-in browser each act is as many round trips beyond the read as law 2 says."""
+    """For a signed-in browser, each act costs the round trips that law 2 names."""
     client.post("/login/ada", json={"data": {"x": 1}})
     assert names_of(app, client, count_commands, act) == expected
 
 
-def test_a_due_renewal_costs_one_write(
+def test_due_renewal_costs_one_write_per_interval(
     app: Flask, client: FlaskClient, count_commands: Count, clock: Clock
 ) -> None:
-    """Once in a renewal interval reading costs a write, and not again."""
+    """A read with a due renewal costs one write; the next read costs none."""
     client.post("/login/ada")
     clock.advance(minutes=6)
     look = lambda: g.session.get("x")  # noqa: E731
@@ -105,8 +107,10 @@ def test_a_due_renewal_costs_one_write(
     assert names_of(app, client, count_commands, look) == ["GET"]
 
 
-def test_a_conflict_costs_one_more(app: Flask, client: FlaskClient, count_commands: Count) -> None:
-    """A write that another request was faster than is one more round trip."""
+def test_commit_with_a_conflict_costs_one_more_round_trip(
+    app: Flask, client: FlaskClient, count_commands: Count
+) -> None:
+    """A commit that conflicts with a parallel commit costs one more round trip."""
     client.post("/login/ada")
 
     def change_twice() -> None:
@@ -121,8 +125,10 @@ def test_a_conflict_costs_one_more(app: Flask, client: FlaskClient, count_comman
     assert client.get("/data").get_json() == {"mine": 1, "theirs": 1}
 
 
-def test_a_login_past_the_limit_costs_one_more(make_app: MakeApp, count_commands: Count) -> None:
-    """The login that passes the limit is one round trip more than those that do not."""
+def test_login_over_the_limit_costs_one_more_round_trip(
+    make_app: MakeApp, count_commands: Count
+) -> None:
+    """A login over the limit costs one more round trip than a login within the limit."""
     app = make_app(max_sessions_per_user=2)
     sent = []
     for _ in range(3):
@@ -132,10 +138,10 @@ def test_a_login_past_the_limit_costs_one_more(make_app: MakeApp, count_commands
     assert sent == [1, 1, 2]
 
 
-def test_a_login_in_place_of_ones_own_passes_no_limit(
+def test_login_over_the_browsers_own_session_does_not_check_the_limit(
     make_app: MakeApp, count_commands: Count
 ) -> None:
-    """The session that a login replaces makes room for it, so nothing more is asked or ended."""
+    """The session that a login replaces makes room for it, so the limit costs nothing more."""
     app = make_app(max_sessions_per_user=2)
     here, there = app.test_client(), app.test_client()
     there.post("/login/ada")
@@ -154,18 +160,18 @@ def add_sessions(store: kvs.SessionStore, user_id: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(("sessions", "round_trips"), [(1000, 2), (1001, 3)])
-def test_revoke_all_costs_two_for_a_thousand(
+def test_revoke_all_costs_two_round_trips_for_a_thousand_sessions(
     app: Flask, count_commands: Count, sessions: int, round_trips: int
 ) -> None:
-    """A thousand sessions are ended in two round trips, and each further thousand in one more."""
+    """A thousand sessions end in two round trips, and each further thousand in one more."""
     add_sessions(store_of(app), "ada", sessions)
     with count_commands() as commands, app.app_context():
         assert kvs.revoke_all_sessions("ada") == sessions
     assert len(commands) == round_trips
 
 
-def test_time_is_asked_for_once(make_app: MakeApp, count_commands: Count) -> None:
-    """A worker asks for the server's time at its first use only."""
+def test_server_time_is_asked_for_once_per_worker(make_app: MakeApp, count_commands: Count) -> None:
+    """A worker asks for the server's time only at its first use."""
     app = make_app()
     with count_commands() as commands:
         for _ in range(3):
@@ -173,10 +179,10 @@ def test_time_is_asked_for_once(make_app: MakeApp, count_commands: Count) -> Non
     assert commands.names == ["TIME", "EVALSHA", "EVALSHA", "EVALSHA"]
 
 
-def test_forgotten_scripts_are_sent_again(
+def test_scripts_that_the_server_lost_are_sent_again(
     app: Flask, client: FlaskClient, count_commands: Count, redis_client: redis.Redis
 ) -> None:
-    """A server that has forgotten its scripts is told them anew, and nobody notices."""
+    """If the server has lost its scripts, they are sent again and the request succeeds."""
     redis_client.script_flush()
     with count_commands() as commands:
         assert client.post("/login/ada").status_code == 200

@@ -1,4 +1,4 @@
-"""The session as a view sees it."""
+"""The `Session` object that a view uses."""
 
 from __future__ import annotations
 
@@ -86,9 +86,14 @@ def outcome(act: Act, mapping: MutableMapping[str, t.Any]) -> tuple[object, dict
 
 
 @pytest.mark.parametrize("act", OPERATIONS.values(), ids=OPERATIONS)
-@pytest.mark.parametrize("who", ["nobody", "visitor", "user"])
-def test_it_behaves_as_a_dict(app: Flask, client: FlaskClient, do: Do, act: Act, who: str) -> None:
-    """Each operation gives what it gives on a dict, and the next request has what a dict has."""
+@pytest.mark.parametrize(
+    "who", ["nobody", "visitor", "user"], ids=["no session", "anonymous session", "user session"]
+)
+def test_session_behaves_as_a_dict_over_two_requests(
+    app: Flask, client: FlaskClient, do: Do, act: Act, who: str
+) -> None:
+    """Each operation gives the result of a dict, and the next request reads what a dict would
+    hold."""
     content: dict[str, t.Any] = {"a": 1, "dict": {"deep": {}}, "list": [1, [2]]}
     if who == "user":
         client.post("/login/ada", json={"data": content})
@@ -110,13 +115,15 @@ def facts_of(client: FlaskClient, do: Do) -> dict[str, t.Any]:
 
 
 class TestFacts:
-    def test_of_nobody(self, client: FlaskClient, do: Do) -> None:
-        """Where there is no session, there are no facts but that it would be new."""
+    def test_request_without_a_session_has_empty_facts(self, client: FlaskClient, do: Do) -> None:
+        """Without a session, `new` is True and all other facts are None or False."""
         false = {"is_authenticated": False, "is_fresh": False, "modified": False}
         assert facts_of(client, do) == dict.fromkeys(FACTS) | false | {"new": True}
 
-    def test_of_a_visitor(self, client: FlaskClient, do: Do) -> None:
-        """A visitor's session has an id, times and a client, but nobody signed in."""
+    def test_anonymous_session_has_an_id_and_times_but_no_user(
+        self, client: FlaskClient, do: Do
+    ) -> None:
+        """An anonymous session has an id, times and a client but no user."""
         client.post("/data", json={"x": 1})
         facts = facts_of(client, do)
         times = [facts.pop(name) for name in TIMES]
@@ -136,8 +143,10 @@ class TestFacts:
             "ended": None,
         }
 
-    def test_of_a_user(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """A user's session tells who is signed in, since when, until when and from where."""
+    def test_user_session_has_its_user_times_and_client(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """A user's session has the user, the times and the client of the login."""
         browser = sign_in(app, remember=False)
         facts = facts_of(browser, do)
         created, seen, authenticated, expires = (facts.pop(name) for name in TIMES)
@@ -157,8 +166,10 @@ class TestFacts:
             "ended": None,
         }
 
-    def test_of_a_user_who_has_just_signed_in(self, client: FlaskClient, do: Do) -> None:
-        """Right after `login_user`, in the same request, the facts are those of the next one."""
+    def test_facts_right_after_a_login_match_the_next_request(
+        self, client: FlaskClient, do: Do
+    ) -> None:
+        """Right after `login_user`, all facts but `new` have the values of the next request."""
         seen: list[dict[str, t.Any]] = []
 
         def act() -> None:
@@ -171,8 +182,8 @@ class TestFacts:
         assert later.pop("new") is False
         assert seen[0] == later
 
-    @pytest.mark.parametrize("who", ["visitor", "user"])
-    def test_times_are_aware_and_in_utc(
+    @pytest.mark.parametrize("who", ["visitor", "user"], ids=["anonymous session", "user session"])
+    def test_times_are_aware_datetimes_in_utc(
         self, app: Flask, client: FlaskClient, do: Do, who: str
     ) -> None:
         """All times are aware datetimes in UTC."""
@@ -182,8 +193,10 @@ class TestFacts:
         assert all(time.tzinfo is UTC for time in times)
 
     @pytest.mark.parametrize("setting", ["record_ip", "record_user_agent"])
-    def test_are_recorded_only_if_wanted(self, make_app: MakeApp, setting: str) -> None:
-        """Without `KVSESSION_RECORD_IP` or `_USER_AGENT` that one is None."""
+    def test_client_fact_is_none_if_its_recording_is_off(
+        self, make_app: MakeApp, setting: str
+    ) -> None:
+        """With `KVSESSION_RECORD_IP` or `KVSESSION_RECORD_USER_AGENT` False, that fact is None."""
         app = make_app(**{setting: False})
         app.test_client().post("/login/ada")
         with app.app_context():
@@ -191,22 +204,28 @@ class TestFacts:
         assert (info.ip_address is None) is (setting == "record_ip")
         assert (info.user_agent is None) is (setting == "record_user_agent")
 
-    def test_a_forwarded_address_is_not_believed(self, client: FlaskClient, do: Do) -> None:
-        """Without ProxyFix, X-Forwarded-For is anybody's word."""
+    def test_forwarded_address_is_ignored_without_proxyfix(
+        self, client: FlaskClient, do: Do
+    ) -> None:
+        """Without ProxyFix, `X-Forwarded-For` is ignored."""
         client.post("/login/ada", headers={"X-Forwarded-For": "192.0.2.66"})
         assert facts_of(client, do)["ip_address"] == "127.0.0.1"
 
     @pytest.mark.parametrize("agent", [None, "", "x" * 1_000_000, "é\x00\x1b[31m", "<b>"])
-    def test_any_user_agent_will_do(self, client: FlaskClient, do: Do, agent: str | None) -> None:
-        """One of any content is kept, its first 512 characters; without one there is None."""
+    def test_user_agent_of_any_content_is_cut_at_512_characters(
+        self, client: FlaskClient, do: Do, agent: str | None
+    ) -> None:
+        """A user agent of any content is kept up to 512 characters; an empty one is None."""
         client.environ_base.pop("HTTP_USER_AGENT")
         if agent is not None:
             client.environ_base["HTTP_USER_AGENT"] = agent
         client.post("/login/ada")
         assert facts_of(client, do)["user_agent"] == ((agent or "")[:512] or None)
 
-    def test_no_data_can_overwrite_them(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """Data with the names of facts are data, and the facts stay facts."""
+    def test_data_keys_cannot_overwrite_the_facts(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """Data keys with the names of facts do not change the facts."""
         browser = sign_in(app, "bob")
         before = facts_of(browser, do)
         names = [*FACTS, "v", "family", "secret", "user", "created", "data", "_id", "_user_id"]
@@ -216,15 +235,17 @@ class TestFacts:
 
         do(browser, act)
         after = facts_of(browser, do)
-        moved = {"last_seen_at", "expires_at"}  # any write is activity
+        moved = {"last_seen_at", "expires_at"}  # a write may renew the session
         assert {n: after[n] for n in after.keys() - moved} == {
             n: before[n] for n in before.keys() - moved
         }
         assert browser.get("/data").get_json() == dict.fromkeys(names, "evil")
 
     @pytest.mark.parametrize("name", [name for name in FACTS if name != "modified"])
-    def test_cannot_be_set(self, client: FlaskClient, do: Do, name: str) -> None:
-        """No fact can be assigned."""
+    def test_assignment_to_a_fact_raises_attribute_error(
+        self, client: FlaskClient, do: Do, name: str
+    ) -> None:
+        """An assignment to a fact raises `AttributeError`."""
 
         def act() -> None:
             with pytest.raises(AttributeError):
@@ -232,8 +253,8 @@ class TestFacts:
 
         assert do(client, act).status_code == 200
 
-    def test_are_never_in_the_mapping(self, app: Flask, sign_in: SignIn, do: Do) -> None:
-        """The mapping of a user without data is empty, in each way of looking at it."""
+    def test_facts_are_not_keys_of_the_mapping(self, app: Flask, sign_in: SignIn, do: Do) -> None:
+        """The mapping of a session without data is empty."""
         seen: list[object] = []
 
         def act() -> None:
@@ -272,10 +293,10 @@ class TestModified:
             (lambda s: after_a_change(s, kvs.logout_user), False),
         ],
     )
-    def test_is_whether_something_is_to_be_written(
+    def test_modified_is_true_if_the_data_differ_from_redis(
         self, app: Flask, sign_in: SignIn, do: Do, act: Callable[[t.Any], object], expected: bool
     ) -> None:
-        """`modified` is true exactly if the data now are not those that Redis holds."""
+        """`modified` is true exactly if the data differ from the data in Redis."""
         browser = sign_in(app, data={"a": 1, "list": [1]})
         seen: list[bool] = []
 
@@ -286,10 +307,10 @@ class TestModified:
         do(browser, run)
         assert seen == [expected]
 
-    def test_nothing_modified_nothing_written(
+    def test_value_replaced_by_an_equal_value_is_not_written(
         self, app: Flask, sign_in: SignIn, do: Do, count_commands: CountCommands
     ) -> None:
-        """A value replaced by an equal one costs no write."""
+        """A value that is replaced by an equal value costs no write."""
         browser = sign_in(app, data={"a": 1, "list": [1]})
         with count_commands() as commands:
             do(browser, lambda: g.session.update(a=1, list=[1]))
@@ -312,11 +333,11 @@ class TestRefusedValues:
             lambda s: s.__setitem__("k" * 70_000, 1),
         ],
     )
-    def test_raise_where_they_are_assigned(
+    def test_unstorable_value_raises_where_it_is_assigned(
         self, app: Flask, sign_in: SignIn, do: Do, act: Callable[[t.Any], object]
     ) -> None:
-        """A value that cannot be kept raises in the view; what was there stays, and the request
-        goes on."""
+        """The assignment of an unstorable or too large value raises and leaves the data
+        unchanged."""
         browser = sign_in(app, data={"a": 1})
 
         def run() -> None:
@@ -327,7 +348,7 @@ class TestRefusedValues:
         assert do(browser, run).status_code == 200
         assert browser.get("/data").get_json() == {"a": 1, "b": 2}
 
-    def test_name_the_key(self, client: FlaskClient, do: Do) -> None:
+    def test_error_names_the_key_and_the_place(self, client: FlaskClient, do: Do) -> None:
         """The error names the key and the place in the value."""
 
         def run() -> None:
@@ -336,11 +357,11 @@ class TestRefusedValues:
 
         assert do(client, run).status_code == 200
 
-    def test_put_in_place_fail_the_request_and_nothing_else(
+    def test_unstorable_value_added_in_place_fails_the_commit(
         self, app: Flask, sign_in: SignIn, do: Do
     ) -> None:
-        """Put into a list in place, such a value is found at the end: an error, and nothing of the
-        request's changes is written."""
+        """If an unstorable value was added to a list in place, the commit raises and writes
+        nothing."""
         browser = sign_in(app, data={"list": []})
 
         def run() -> None:
@@ -353,10 +374,10 @@ class TestRefusedValues:
 
 
 class TestRepr:
-    def test_of_an_untouched_session_does_not_touch_it(
+    def test_repr_of_an_untouched_session_does_not_touch_it(
         self, client: FlaskClient, do: Do, count_commands: CountCommands
     ) -> None:
-        """Showing an untouched session, as debuggers do, costs nothing and leaves no trace."""
+        """`repr` of an untouched session sends no command and adds no `Vary`."""
         client.post("/login/ada")
         seen: list[str] = []
         with count_commands() as commands:
@@ -366,8 +387,10 @@ class TestRepr:
         assert "Vary" not in response.headers
 
     @pytest.mark.parametrize("path", ["/data", "/login/ada"])
-    def test_shows_the_id_and_no_data(self, client: FlaskClient, do: Do, path: str) -> None:
-        """A loaded session shows its public id: no token, no data."""
+    def test_repr_of_a_loaded_session_shows_only_its_id(
+        self, client: FlaskClient, do: Do, path: str
+    ) -> None:
+        """`repr` of a loaded session shows its id but no secret and no data."""
         client.post(path, json={})
         client.post("/data", json={"x": "datum"})
         seen: list[str] = []
@@ -380,8 +403,10 @@ class TestRepr:
         token = token_of(client) or ""
         assert seen == [" ".join([f"<Session {token[:19]}>"] * 3)]
 
-    def test_of_nobodys_says_so(self, client: FlaskClient, do: Do) -> None:
-        """Where there is no session, that is what is shown."""
+    def test_repr_without_a_session_shows_that_there_is_none(
+        self, client: FlaskClient, do: Do
+    ) -> None:
+        """`repr` of a request without a session shows that there is none."""
         seen: list[str] = []
 
         def act() -> None:
@@ -393,8 +418,8 @@ class TestRepr:
 
 
 class TestCurrentSession:
-    def test_is_a_proxy_of_g_session(self, client: FlaskClient, do: Do) -> None:
-        """`current_session` is `g.session` in everything but identity."""
+    def test_current_session_is_a_proxy_of_g_session(self, client: FlaskClient, do: Do) -> None:
+        """`current_session` is a proxy that behaves as `g.session`."""
 
         def act() -> None:
             proxy = t.cast("LocalProxy[kvs.Session]", kvs.current_session)
@@ -411,8 +436,8 @@ class TestCurrentSession:
 
         assert do(client, act).status_code == 200
 
-    def test_outside_a_request_says_so(self, app: Flask) -> None:
-        """Without a request there is no current session."""
+    def test_current_session_outside_a_request_raises(self, app: Flask) -> None:
+        """`current_session` outside a request raises `RuntimeError`."""
         with pytest.raises(RuntimeError, match="outside of"):
             len(kvs.current_session)
         with app.app_context(), pytest.raises(RuntimeError, match="outside of request context"):
@@ -420,8 +445,8 @@ class TestCurrentSession:
         assert repr(kvs.current_session) == "<LocalProxy unbound>"
 
 
-def test_it_is_what_its_types_say(client: FlaskClient, do: Do) -> None:
-    """A session is a `Session`, a mapping, and no dict."""
+def test_session_is_a_mapping_but_no_dict(client: FlaskClient, do: Do) -> None:
+    """A session is a `Session` and a mapping but not a dict."""
 
     def act() -> None:
         assert type(g.session) is kvs.Session
@@ -431,8 +456,8 @@ def test_it_is_what_its_types_say(client: FlaskClient, do: Do) -> None:
     assert do(client, act).status_code == 200
 
 
-def test_values_are_made_anew_in_each_request(app: Flask, sign_in: SignIn, do: Do) -> None:
-    """A list kept from one request is not the one of the next."""
+def test_values_are_decoded_anew_in_each_request(app: Flask, sign_in: SignIn, do: Do) -> None:
+    """A list that was read in one request is not the list of the next request."""
     browser = sign_in(app, data={"list": [1]})
     kept: list[list[int]] = []
     do(browser, lambda: kept.append(g.session["list"]))
@@ -441,8 +466,10 @@ def test_values_are_made_anew_in_each_request(app: Flask, sign_in: SignIn, do: D
     assert kept == [[1, 2], [1]]
 
 
-def test_it_ends_in_time(app: Flask, sign_in: SignIn, clock: Clock, do: Do) -> None:
-    """A session that is over reads as nobody's, in every fact but the reason, which is None too."""
+def test_expired_session_has_the_facts_of_no_session(
+    app: Flask, sign_in: SignIn, clock: Clock, do: Do
+) -> None:
+    """An expired session has the facts of a request without a session."""
     browser = sign_in(app)
     clock.advance(days=8)
     facts = facts_of(browser, do)

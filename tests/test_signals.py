@@ -1,4 +1,4 @@
-"""What an app is told, and when."""
+"""Signals are sent after the act, with the app as sender and a `SessionInfo`."""
 
 from __future__ import annotations
 
@@ -142,14 +142,18 @@ NOTHINGS: dict[str, Callable[[Stage], object]] = {
     "read": lambda s: s.here.get("/me"),
     "write": lambda s: s.here.post("/data", json={"x": 1}),
     "untouched": lambda s: s.here.get("/untouched"),
-    "refused": lambda s: s.visitor.get("/me"),
-    "a visitor's first write": lambda s: s.visitor.post("/data", json={"x": 1}),
-    "logout of nobody": lambda s: s.visitor.post("/logout"),
-    "rotation of nobody": lambda s: s.do(s.visitor, kvs.rotate_token),
-    "confirmation of nobody": lambda s: s.do(s.visitor, kvs.confirm_login),
-    "revoke of an unknown": lambda s: s.do(s.here, lambda: kvs.revoke_session("A" * 19)),
-    "revoke of another's": lambda s: s.do(s.here, lambda: kvs.revoke_session(id_of(s.here), "b")),
-    "revoke all of nobody": lambda s: s.do(s.here, lambda: kvs.revoke_all_sessions("b")),
+    "refused page": lambda s: s.visitor.get("/me"),
+    "first anonymous write": lambda s: s.visitor.post("/data", json={"x": 1}),
+    "logout without a session": lambda s: s.visitor.post("/logout"),
+    "rotation without a session": lambda s: s.do(s.visitor, kvs.rotate_token),
+    "confirmation without a session": lambda s: s.do(s.visitor, kvs.confirm_login),
+    "revoke an unknown id": lambda s: s.do(s.here, lambda: kvs.revoke_session("A" * 19)),
+    "revoke for another user": lambda s: s.do(
+        s.here, lambda: kvs.revoke_session(id_of(s.here), "b")
+    ),
+    "revoke all of a user without sessions": lambda s: s.do(
+        s.here, lambda: kvs.revoke_all_sessions("b")
+    ),
     "update all": lambda s: s.do(s.here, lambda: kvs.update_all_sessions("ada", {"x": 1})),
     "list": lambda s: s.do(s.here, kvs.list_sessions),
 }
@@ -157,30 +161,32 @@ each_thing = pytest.mark.parametrize(("act", "names"), THINGS.values(), ids=THIN
 
 
 @each_thing
-def test_what_is_told(
+def test_each_act_sends_its_signals_once(
     stage: Stage, heard: Heard, act: Callable[[Stage], object], names: list[str]
 ) -> None:
-    """Each thing that is done is told once, by the signals named for it."""
+    """Each act sends its signals once."""
     act(stage)
     assert heard.names == names
 
 
 @pytest.mark.parametrize("act", NOTHINGS.values(), ids=NOTHINGS)
-def test_what_is_not_told(stage: Stage, heard: Heard, act: Callable[[Stage], object]) -> None:
-    """Where nothing of that kind was done, no signal is sent."""
+def test_request_without_an_act_sends_no_signal(
+    stage: Stage, heard: Heard, act: Callable[[Stage], object]
+) -> None:
+    """Reads, ordinary writes and acts without effect send no signal."""
     act(stage)
     assert heard.names == []
 
 
 @each_thing
-def test_it_is_done_by_then(
+def test_signal_is_sent_after_the_act_is_in_redis(
     stage: Stage,
     heard: Heard,
     state: Callable[[], dict[str, t.Any]],
     act: Callable[[Stage], object],
     names: list[str],
 ) -> None:
-    """When a signal is sent, Redis has all that is told: nothing more is written afterwards."""
+    """When a signal is sent, Redis already has the final state of the act."""
     before = state()
     act(stage)
     after = state()
@@ -189,10 +195,10 @@ def test_it_is_done_by_then(
 
 
 @each_thing
-def test_who_tells_what(
+def test_signal_carries_only_the_app_and_a_session_info(
     stage: Stage, heard: Heard, act: Callable[[Stage], object], names: list[str]
 ) -> None:
-    """The sender is the app itself, and all it says is `session`, a `SessionInfo`."""
+    """The sender of a signal is the app, and its only argument is `session`, a `SessionInfo`."""
     act(stage)
     assert {type(sender) for sender in heard.senders} == {Flask}
     assert all(sender is stage.app for sender in heard.senders)
@@ -201,10 +207,10 @@ def test_who_tells_what(
 
 
 @each_thing
-def test_no_token_is_told(
+def test_signal_holds_no_secret_of_a_token(
     stage: Stage, heard: Heard, act: Callable[[Stage], object], names: list[str]
 ) -> None:
-    """Nothing that is told holds a token's secret, old or new."""
+    """No signal holds a secret, old or new."""
     tokens = [token_of(stage.here), token_of(stage.there)]
     act(stage)
     tokens += [token_of(browser) for browser in (stage.here, stage.there, stage.visitor)]
@@ -212,8 +218,8 @@ def test_no_token_is_told(
     assert all(token[19:40] not in told and token[40:] not in told for token in tokens if token)
 
 
-def test_whose_session_it_is(stage: Stage, heard: Heard) -> None:
-    """The login over a session tells of the old one and the new one, which alone is current."""
+def test_login_over_a_session_sends_the_old_and_the_new_session(stage: Stage, heard: Heard) -> None:
+    """A login over a session sends the old and the new session; only the new one is current."""
     old = id_of(stage.here)
     stage.here.post("/login/bob")
     new = id_of(stage.here)
@@ -221,8 +227,10 @@ def test_whose_session_it_is(stage: Stage, heard: Heard) -> None:
     assert told == [(old, "ada", False), (new, "bob", True)]
 
 
-def test_the_limit_is_told_before_the_login(make_app: MakeApp, sign_in: SignIn) -> None:
-    """A login that passes the limit tells of the session it ended, then of itself."""
+def test_session_ended_by_the_limit_is_sent_before_the_login(
+    make_app: MakeApp, sign_in: SignIn
+) -> None:
+    """A login over the limit sends `session_revoked` before `user_logged_in`."""
     app, told = make_app(max_sessions_per_user=1), []
 
     def revoked(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
@@ -239,9 +247,8 @@ def test_the_limit_is_told_before_the_login(make_app: MakeApp, sign_in: SignIn) 
     assert told == [("revoked", id_of(first)), ("in", id_of(second))]
 
 
-def test_a_receiver_sees_the_session_as_it_is_then(stage: Stage) -> None:
-    """In a receiver of `user_logged_in` the request's session is the new user's, and what it
-    writes there is kept."""
+def test_receiver_of_a_login_sees_and_changes_the_new_session(stage: Stage) -> None:
+    """A receiver of `user_logged_in` finds the new session in `g`, and its changes are kept."""
 
     def greet(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
         assert g.session.id == session.id
@@ -252,8 +259,10 @@ def test_a_receiver_sees_the_session_as_it_is_then(stage: Stage) -> None:
     assert stage.here.get("/data").get_json() == {"greeted": "bob"}
 
 
-def test_a_receiver_of_one_app_hears_nothing_of_another(make_app: MakeApp, sign_in: SignIn) -> None:
-    """Two apps of one process tell their own receivers only."""
+def test_receiver_of_one_app_gets_no_signal_of_another_app(
+    make_app: MakeApp, sign_in: SignIn
+) -> None:
+    """A receiver that is connected to one app gets no signal of another app."""
     one, two, told = make_app("one"), make_app("two"), []
 
     def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
@@ -264,8 +273,8 @@ def test_a_receiver_of_one_app_hears_nothing_of_another(make_app: MakeApp, sign_
     assert told == ["one"]
 
 
-def test_an_async_receiver_is_awaited(stage: Stage) -> None:
-    """A receiver may be async."""
+def test_async_receiver_of_a_signal_is_awaited(stage: Stage) -> None:
+    """An async receiver is awaited."""
     told = []
 
     async def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
@@ -277,7 +286,7 @@ def test_an_async_receiver_is_awaited(stage: Stage) -> None:
 
 
 class TestReceiverThatRaises:
-    """The error of a receiver is the request's, and takes nothing back."""
+    """If a receiver raises, the request fails and the act stays done."""
 
     @pytest.fixture(params=list(ALL))
     def raising(self, stage: Stage, request: pytest.FixtureRequest) -> t.Iterator[str]:
@@ -291,7 +300,7 @@ class TestReceiverThatRaises:
             yield request.param
 
     @each_thing
-    def test_takes_nothing_back(
+    def test_act_stays_done_and_the_browser_goes_on(
         self,
         stage: Stage,
         state: Callable[[], dict[str, t.Any]],
@@ -299,13 +308,13 @@ class TestReceiverThatRaises:
         act: Callable[[Stage], object],
         names: list[str],
     ) -> None:
-        """The thing is done, the browser has what it needs of it, and goes on."""
+        """If a receiver raises, the act stays done and the browser has the right cookie."""
         before = state()
         tokens = {token_of(stage.here)}
         try:
             act(stage)
         except RuntimeError as error:
-            assert str(error) == "from a receiver"  # noqa: PT017 - outside a request it comes out
+            assert str(error) == "from a receiver"  # noqa: PT017 - outside a request the act itself raises
         assert state() != before
         alive = [b for b in (stage.here, stage.there, stage.visitor) if token_of(b)]
         records = [raw for raw in state().values() if not raw.startswith(b'{"ended"')]
@@ -314,8 +323,8 @@ class TestReceiverThatRaises:
         tokens -= {token_of(b) for b in signed_in}
         assert all(browser_with(stage.app, t).get("/me").status_code == 401 for t in tokens)
 
-    def test_of_a_login_still_sends_the_cookie(self, stage: Stage) -> None:
-        """The error page of a login whose receiver failed carries the cookie."""
+    def test_login_still_sends_the_cookie_with_the_500(self, stage: Stage) -> None:
+        """If a receiver raises at a login, the 500 response carries the login's cookie."""
         stage.app.config["PROPAGATE_EXCEPTIONS"] = False
 
         def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
@@ -328,8 +337,8 @@ class TestReceiverThatRaises:
         assert stage.visitor.get("/me").status_code == 200
 
 
-def test_each_signal_says_what_it_is() -> None:
-    """Each public signal has a name like its own and a sentence of documentation."""
+def test_each_signal_has_its_own_name_and_documentation() -> None:
+    """Each public signal has its own name and a docstring."""
     for name, signal in ALL.items():
         assert isinstance(signal, NamedSignal)
         assert signal.name == name.replace("_", "-")

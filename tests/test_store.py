@@ -1,4 +1,4 @@
-"""The store by itself: without Flask, with every kind of client, one slot for one user (law 7)."""
+"""The store alone: without Flask, with each kind of client, and one slot per user (law 7)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ def exercise(store: kvs.SessionStore) -> None:
 
 
 @pytest.mark.parametrize("options", CLIENTS.values(), ids=CLIENTS)
-def test_any_client_will_do(socket_path: str, prefix: str, options: dict[str, t.Any]) -> None:
+def test_store_works_with_each_kind_of_client(
+    socket_path: str, prefix: str, options: dict[str, t.Any]
+) -> None:
     """The store works with a client of either protocol, decoding or not."""
     with redis.Redis(unix_socket_path=socket_path, **options) as client:
         exercise(kvs.SessionStore(client, kvs.Settings(key_prefix=prefix, max_sessions_per_user=2)))
@@ -114,13 +116,13 @@ def raw(client: redis.Redis, *command: str) -> t.Any:
     return client.execute_command(*command, NEVER_DECODE=True)  # type: ignore[no-untyped-call]
 
 
-def test_a_cluster_will_do(cluster: redis.RedisCluster, prefix: str) -> None:
-    """The same code runs on Redis Cluster."""
+def test_store_works_on_a_redis_cluster(cluster: redis.RedisCluster, prefix: str) -> None:
+    """The store works with a client of a Redis Cluster."""
     exercise(kvs.SessionStore(cluster, kvs.Settings(key_prefix=prefix, max_sessions_per_user=2)))
 
 
-def test_an_app_on_a_cluster(cluster: redis.RedisCluster, prefix: str) -> None:
-    """An app that is given a cluster client signs in, replaces, lists and revokes."""
+def test_app_works_with_a_cluster_client(cluster: redis.RedisCluster, prefix: str) -> None:
+    """An app with a cluster client can log in, replace, list and revoke sessions."""
     app = Flask("clustered")
     app.config.update(TESTING=True, KVSESSION_KEY_PREFIX=prefix)
     kvs.KVSession(app, redis=cluster)
@@ -135,10 +137,10 @@ def test_an_app_on_a_cluster(cluster: redis.RedisCluster, prefix: str) -> None:
     assert client.get("/me").status_code == 401
 
 
-def test_all_keys_of_an_act_share_a_slot(
+def test_all_keys_of_one_command_are_in_one_slot(
     make_app: MakeApp, count_commands: Callable[[], AbstractContextManager[Commands]]
 ) -> None:
-    """Every command names its keys, and those of one command lie in one slot."""
+    """All keys of one command are in one slot."""
     store = store_of(make_app(max_sessions_per_user=2))
     with count_commands() as commands:
         exercise(store)
@@ -163,10 +165,10 @@ print(len(store.sessions_of("ada")), len(store.revoke_all("ada")))
 """
 
 
-def test_a_worker_without_an_app_can_revoke(
+def test_worker_without_an_app_can_list_and_revoke(
     client: FlaskClient, socket_path: str, prefix: str
 ) -> None:
-    """A script that has no Flask app lists and ends the sessions of one."""
+    """A script without a Flask app can list and revoke the sessions of an app."""
     client.post("/login/ada")
     command = [sys.executable, "-c", WITHOUT_FLASK, socket_path, prefix]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -178,18 +180,18 @@ def test_a_worker_without_an_app_can_revoke(
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_each_act_is_a_method_of_the_store(name: str) -> None:
-    """An act's script has the name of the method that runs it."""
+def test_each_script_is_a_method_of_the_store(name: str) -> None:
+    """Each script has the name of the method that runs it."""
     assert callable(getattr(kvs.SessionStore, name))
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_a_script_s_header_says_what_is_passed(
+def test_script_header_names_the_keys_and_arguments_passed(
     make_app: MakeApp,
     count_commands: Callable[[], AbstractContextManager[Commands]],
     name: str,
 ) -> None:
-    """The header of each script names as many KEYS and ARGV as are passed, and those it uses."""
+    """The header of each script names the KEYS and ARGV that are passed and used."""
     store = store_of(make_app(max_sessions_per_user=2))
     with count_commands() as commands:
         exercise(store)
@@ -210,8 +212,8 @@ def test_a_script_s_header_says_what_is_passed(
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_scripts_make_no_keys_and_no_json(name: str) -> None:
-    """A script touches only keys it is passed, and never writes JSON: cjson turns [] into {}."""
+def test_script_uses_only_passed_keys_and_encodes_no_json(name: str) -> None:
+    """A script uses only keys that are passed and encodes no JSON: cjson turns [] into {}."""
     body = load_script(name).source.partition("\n\n")[2]
     code = re.sub(r"--.*", "", body)
     calls = re.findall(r"redis\.p?call\(\s*'(\w+)'\s*(?:,\s*([^,)]+))?", code)
@@ -228,11 +230,10 @@ def test_scripts_make_no_keys_and_no_json(name: str) -> None:
 # Times in the store (law 6)
 
 
-def test_keys_expire_with_what_is_left(
+def test_keys_expire_with_the_idle_timeout(
     make_app: MakeApp, redis_client: redis.Redis, keys: Callable[[], set[str]]
 ) -> None:
-    """A record lives as long as its idle timeout, the index as long as its last session, and a
-    rest of an ended one no longer."""
+    """A record, its index and a tombstone expire with the idle timeout."""
     app = make_app(idle_timeout=timedelta(hours=2), absolute_timeout=timedelta(hours=5))
     app.test_client().post("/login/ada")
     store = store_of(app)
@@ -243,10 +244,10 @@ def test_keys_expire_with_what_is_left(
         store.revoke_all("ada")
 
 
-def test_no_key_outlives_its_session(
+def test_no_key_is_left_without_an_expiry(
     make_app: MakeApp, redis_client: redis.Redis, keys: Callable[[], set[str]], clock: Clock
 ) -> None:
-    """After all that can happen to sessions no key is left without an expiry."""
+    """After logins, writes, renewals and revocations, each key has an expiry."""
     app = make_app(max_sessions_per_user=2)
     exercise(store_of(app))
     browsers = [app.test_client() for _ in range(4)]
@@ -259,10 +260,10 @@ def test_no_key_outlives_its_session(
     assert all(redis_client.pttl(key) > 0 for key in keys())
 
 
-def test_an_evicted_index_heals(
+def test_evicted_index_is_restored_by_the_next_renewal(
     app: Flask, redis_client: redis.Redis, keys: Callable[[], set[str]], clock: Clock
 ) -> None:
-    """A session that an evicted index no longer lists is listed again after its next renewal."""
+    """If the index was evicted, the next renewal lists the session again."""
     client = app.test_client()
     client.post("/login/ada")
     (index,) = [key for key in keys() if ":u:" in key]
@@ -273,10 +274,10 @@ def test_an_evicted_index_heals(
     assert len(store_of(app).sessions_of("ada")) == 1
 
 
-def test_expired_entries_are_cleaned_by_the_next_write(
+def test_expired_index_entry_is_removed_by_the_next_write(
     app: Flask, redis_client: redis.Redis, keys: Callable[[], set[str]]
 ) -> None:
-    """An entry of the index whose time is over is listed no more, and goes with the next write."""
+    """An expired index entry is not listed, and the next write removes it."""
     app.test_client().post("/login/ada")
     (index,) = [key for key in keys() if ":u:" in key]
     redis_client.zadd(index, {"AbC0123456789abcdef": 1})
@@ -285,10 +286,10 @@ def test_expired_entries_are_cleaned_by_the_next_write(
     assert redis_client.zcard(index) == 2
 
 
-def test_a_worker_whose_clock_is_wrong_harms_nobody(
+def test_worker_with_a_wrong_wall_clock_harms_no_session(
     make_app: MakeApp, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker an hour off signs nobody out early, and makes sessions that others accept."""
+    """A worker whose wall clock is wrong signs nobody out early and creates valid sessions."""
     client.post("/login/ada")
     monkeypatch.setattr("time.time", lambda: 0.0)
     wrong = make_app("wrong", idle_timeout=timedelta(minutes=30))

@@ -1,4 +1,4 @@
-"""Idle and absolute timeouts, and the renewals that activity brings."""
+"""Idle timeout, absolute timeout and renewal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def lifetime(redis_client: redis.Redis, keys: Keys) -> timedelta:
     return timedelta(milliseconds=redis_client.pttl(key))
 
 
-class TestIdle:
+class TestIdleTimeout:
     @JUST
     @pytest.mark.parametrize(
         ("settings", "login", "timeout"),
@@ -42,7 +42,7 @@ class TestIdle:
         ],
         ids=str,
     )
-    def test_ends_a_session(
+    def test_session_ends_after_the_idle_timeout(
         self,
         make_app: MakeApp,
         sign_in: SignIn,
@@ -53,39 +53,41 @@ class TestIdle:
         error: timedelta,
         status: int,
     ) -> None:
-        """A session that nobody uses is there until its timeout, and not a second longer."""
+        """A session without activity ends after its idle timeout and not before."""
         browser = sign_in(make_app(**settings), **login)
         clock.advance(timeout + error)
         assert browser.get("/me").status_code == status
 
     @pytest.mark.parametrize("remember", [True, False])
-    def test_is_the_lifetime_of_the_key(
+    def test_key_expires_after_the_idle_timeout(
         self, app: Flask, sign_in: SignIn, redis_client: redis.Redis, keys: Keys, remember: bool
     ) -> None:
-        """Redis expires the record when its idle timeout is over."""
+        """Redis expires the record after its idle timeout."""
         sign_in(app, remember=remember)
         expected = 7 * DAY if remember else DAY / 2
         assert expected - 5 * SECOND < lifetime(redis_client, keys) <= expected
 
-    def test_what_redis_has_expired_is_gone(
+    def test_session_without_its_key_is_over(
         self, app: Flask, sign_in: SignIn, redis_client: redis.Redis, keys: Keys
     ) -> None:
-        """Without its key a session is over (OWASP ASVS 5.0, 7.2.1)."""
+        """A session is over once Redis has no key of it (OWASP ASVS 5.0, 7.2.1)."""
         browser = sign_in(app)
         redis_client.delete(*keys())
         assert browser.get("/me").status_code == 401
 
-    def test_activity_extends_it(self, app: Flask, sign_in: SignIn, clock: Clock) -> None:
-        """Each use within the timeout begins it anew."""
+    def test_activity_restarts_the_idle_timeout(
+        self, app: Flask, sign_in: SignIn, clock: Clock
+    ) -> None:
+        """Activity restarts the idle timeout."""
         browser = sign_in(app)
         for _ in range(4):
             clock.advance(days=6)
             assert browser.get("/me").status_code == 200
 
-    def test_requests_that_do_not_touch_the_session_are_no_activity(
+    def test_request_that_does_not_touch_the_session_is_no_activity(
         self, app: Flask, sign_in: SignIn, clock: Clock
     ) -> None:
-        """Only a request that touches the session extends it."""
+        """A request that does not touch the session does not restart the idle timeout."""
         browser = sign_in(app)
         clock.advance(days=6)
         browser.get("/untouched")
@@ -95,7 +97,7 @@ class TestIdle:
     def test_activity_within_the_renewal_interval_does_not_count(
         self, app: Flask, sign_in: SignIn, clock: Clock
     ) -> None:
-        """The idle time really ends up to one renewal interval earlier: the price of few writes."""
+        """Activity within the renewal interval does not restart the idle timeout."""
         browser = sign_in(app)
         clock.advance(minutes=4)
         browser.get("/me")
@@ -103,12 +105,12 @@ class TestIdle:
         assert browser.get("/me").status_code == 401
 
 
-class TestAbsolute:
+class TestAbsoluteTimeout:
     @JUST
-    def test_activity_cannot_pass_it(
+    def test_activity_does_not_extend_the_absolute_timeout(
         self, app: Flask, sign_in: SignIn, clock: Clock, error: timedelta, status: int
     ) -> None:
-        """Constant activity keeps a session for 30 days, and not a second longer."""
+        """A session with constant activity ends after 30 days and not before."""
         browser = sign_in(app)
         for _ in range(29):
             clock.advance(DAY)
@@ -121,10 +123,10 @@ class TestAbsolute:
         [kvs.rotate_token, kvs.confirm_login, lambda: g.session.update(x=1)],
         ids=["rotate_token", "confirm_login", "a write"],
     )
-    def test_nothing_but_a_login_moves_it(
+    def test_only_a_login_restarts_the_absolute_timeout(
         self, app: Flask, sign_in: SignIn, clock: Clock, do: Do, act: t.Any
     ) -> None:
-        """Neither a new secret, nor the password again, nor a write gives a session more time."""
+        """`rotate_token`, `confirm_login` and a write do not restart the absolute timeout."""
         browser = sign_in(app)
         for days in (6, 6, 6, 6, 5):
             clock.advance(days=days)
@@ -134,8 +136,10 @@ class TestAbsolute:
         clock.advance(2 * SECOND)
         assert browser.get("/me").status_code == 401
 
-    def test_a_login_begins_it_anew(self, app: Flask, sign_in: SignIn, clock: Clock) -> None:
-        """A login over the session has the whole time again."""
+    def test_login_over_a_session_restarts_the_absolute_timeout(
+        self, app: Flask, sign_in: SignIn, clock: Clock
+    ) -> None:
+        """A login over a session restarts the absolute timeout."""
         browser = sign_in(app)
         clock.advance(days=6)
         browser.post("/login/ada")
@@ -143,10 +147,10 @@ class TestAbsolute:
             clock.advance(days=6)
             assert browser.get("/me").status_code == 200
 
-    def test_limits_the_lifetime_of_the_key(
+    def test_key_expires_no_later_than_the_absolute_timeout(
         self, app: Flask, sign_in: SignIn, clock: Clock, redis_client: redis.Redis, keys: Keys
     ) -> None:
-        """A renewal near the end gives the key only what is left."""
+        """A renewal near the absolute timeout gives the key only the remaining time."""
         browser = sign_in(app)
         for _ in range(4):
             clock.advance(days=6)
@@ -155,8 +159,10 @@ class TestAbsolute:
         browser.get("/me")
         assert 2 * DAY - 5 * SECOND < lifetime(redis_client, keys) <= 2 * DAY
 
-    def test_limits_the_cookie(self, app: Flask, sign_in: SignIn, clock: Clock, do: Do) -> None:
-        """A cookie sent later lasts for what is left of the absolute timeout."""
+    def test_max_age_is_the_remaining_absolute_timeout(
+        self, app: Flask, sign_in: SignIn, clock: Clock, do: Do
+    ) -> None:
+        """The Max-Age of a later cookie is the remaining absolute timeout."""
         browser = sign_in(app)
         clock.advance(days=6)
         (cookie,) = cookies_of(do(browser, kvs.rotate_token))
@@ -166,7 +172,7 @@ class TestAbsolute:
 
 
 class TestShortenedSettings:
-    """One worker has newer, shorter settings than the one that made the session."""
+    """A worker with shorter timeouts loads a session that another worker created."""
 
     @pytest.mark.parametrize(
         "settings",
@@ -177,10 +183,10 @@ class TestShortenedSettings:
         ],
         ids=str,
     )
-    def test_hold_at_once(
+    def test_shortened_timeout_applies_to_existing_sessions_at_once(
         self, make_app: MakeApp, sign_in: SignIn, clock: Clock, settings: dict[str, t.Any]
     ) -> None:
-        """A session that is too old by today's settings is over, whatever its key's lifetime."""
+        """A session that is too old by the current settings is over, although its key exists."""
         old, new = make_app("old"), make_app("new", **settings)
         browser = sign_in(old)
         newer = new.test_client()
@@ -191,10 +197,10 @@ class TestShortenedSettings:
         assert newer.get("/me").status_code == 401
         assert browser.get("/me").status_code == 200
 
-    def test_hold_for_the_unremembered(
+    def test_shortened_unremembered_timeout_applies_at_once(
         self, make_app: MakeApp, sign_in: SignIn, clock: Clock
     ) -> None:
-        """What a session's own timeout is, is decided by today's settings too."""
+        """A shortened `KVSESSION_UNREMEMBERED_TIMEOUT` applies at once to existing sessions."""
         new = make_app("new", unremembered_timeout=3600)
         browser = sign_in(make_app("old"), remember=False)
         newer = new.test_client()
@@ -203,8 +209,10 @@ class TestShortenedSettings:
         assert newer.get("/me").status_code == 401
         assert browser.get("/me").status_code == 200
 
-    def test_hold_in_lists(self, make_app: MakeApp, sign_in: SignIn, clock: Clock) -> None:
-        """What is over by today's settings is not listed, cannot be revoked and is not changed."""
+    def test_expired_session_is_not_listed_revoked_or_changed(
+        self, make_app: MakeApp, sign_in: SignIn, clock: Clock
+    ) -> None:
+        """A session that is over by the current settings is not listed, revoked or changed."""
         old, new = make_app("old"), make_app("new", idle_timeout=DAY)
         browser = sign_in(old)
         session_id = id_of(browser)
@@ -215,10 +223,10 @@ class TestShortenedSettings:
             assert kvs.update_all_sessions("ada", {"x": 1}) == 0
         assert browser.get("/me").get_json()["data"] == {}
 
-    def test_a_request_over_the_limit_brings_nothing_back(
+    def test_write_with_an_expired_token_creates_a_new_session(
         self, make_app: MakeApp, sign_in: SignIn, clock: Clock, keys: Keys
     ) -> None:
-        """A write with a session that is over makes a new one and leaves the old one alone."""
+        """A write with the token of an expired session creates a new session."""
         old, new = make_app("old"), make_app("new", absolute_timeout=DAY)
         browser = sign_in(old)
         newer = new.test_client()
@@ -230,8 +238,8 @@ class TestShortenedSettings:
 
 
 class TestUnremembered:
-    def test_the_cookie_ends_with_the_browser(self, app: Flask, do: Do) -> None:
-        """With `remember=False` the cookie has no Max-Age, also after a rotation."""
+    def test_cookie_ends_with_the_browser_session(self, app: Flask, do: Do) -> None:
+        """With `remember=False`, the cookie has no Max-Age, also after a rotation."""
         browser = app.test_client()
         for response in (
             browser.post("/login/ada", json={"remember": False}),
@@ -242,8 +250,10 @@ class TestUnremembered:
             assert "Max-Age" not in cookie
             assert "Expires" not in cookie
 
-    def test_says_so(self, app: Flask, sign_in: SignIn) -> None:
-        """`SessionInfo.remembered` tells the two kinds of sessions apart."""
+    def test_record_stores_whether_the_session_is_remembered(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """The record stores whether the session is remembered."""
         sign_in(app, remember=True)
         sign_in(app, remember=False)
         assert {stored.record.remembered for stored in store_of(app).sessions_of("ada")} == {
@@ -251,8 +261,10 @@ class TestUnremembered:
             False,
         }
 
-    def test_activity_extends_it(self, app: Flask, sign_in: SignIn, clock: Clock) -> None:
-        """A session that is not remembered lives on as long as it is used."""
+    def test_activity_restarts_the_unremembered_timeout(
+        self, app: Flask, sign_in: SignIn, clock: Clock
+    ) -> None:
+        """Activity restarts the timeout of an unremembered session."""
         browser = sign_in(app, remember=False)
         for _ in range(3):
             clock.advance(hours=11)
@@ -260,10 +272,10 @@ class TestUnremembered:
 
 
 class TestRenewal:
-    def test_happens_at_most_once_per_interval(
+    def test_renewal_happens_at_most_once_per_interval(
         self, app: Flask, sign_in: SignIn, clock: Clock, count_commands: CountCommands
     ) -> None:
-        """Of all reads, only the first one after each interval writes."""
+        """Only the first read after each renewal interval writes."""
         browser = sign_in(app)
         browser.get("/me")
         names = []
@@ -275,20 +287,20 @@ class TestRenewal:
         read, renewal = ["GET"], ["GET", "EVALSHA"]
         assert names == [read, read, renewal, read, read, renewal]
 
-    def test_takes_the_interval_from_the_settings(
+    def test_renewal_interval_comes_from_the_settings(
         self, make_app: MakeApp, sign_in: SignIn, clock: Clock, count_commands: CountCommands
     ) -> None:
-        """`KVSESSION_RENEWAL_INTERVAL` is how often activity may write."""
+        """`KVSESSION_RENEWAL_INTERVAL` is the interval after which a read renews."""
         browser = sign_in(make_app(renewal_interval=60))
         clock.advance(seconds=61)
         with count_commands() as commands:
             browser.get("/me")
         assert commands.names == ["GET", "EVALSHA"]
 
-    def test_a_write_is_one_too(
+    def test_commit_with_a_due_renewal_renews_too(
         self, app: Flask, sign_in: SignIn, clock: Clock, count_commands: CountCommands
     ) -> None:
-        """A change of data renews in the same write, so that the next read does not have to."""
+        """A commit with a due renewal renews the session in the same write."""
         browser = sign_in(app)
         clock.advance(minutes=6)
         browser.post("/data", json={"x": 1})
@@ -296,16 +308,18 @@ class TestRenewal:
             browser.get("/me")
         assert commands.names == ["GET"]
 
-    def test_sends_no_cookie(self, app: Flask, sign_in: SignIn, clock: Clock) -> None:
-        """The cookie lasts as long as the absolute timeout, so a renewal sends none."""
+    def test_renewal_sends_no_set_cookie(self, app: Flask, sign_in: SignIn, clock: Clock) -> None:
+        """A renewal sends no Set-Cookie, because Max-Age is the absolute timeout."""
         browser = sign_in(app)
         clock.advance(minutes=6)
         response = browser.get("/me")
         assert not cookies_of(response)
         assert response.headers["Vary"] == "Cookie"
 
-    def test_moves_the_times(self, app: Flask, sign_in: SignIn, clock: Clock, do: Do) -> None:
-        """`last_seen_at` and `expires_at` move with a renewal, the other times never."""
+    def test_renewal_moves_only_last_seen_at_and_expires_at(
+        self, app: Flask, sign_in: SignIn, clock: Clock, do: Do
+    ) -> None:
+        """A renewal moves `last_seen_at` and `expires_at` but no other time."""
         browser = sign_in(app)
         seen: list[tuple[datetime | None, ...]] = []
 
@@ -324,10 +338,10 @@ class TestRenewal:
         assert others_1 == others_2
 
     @pytest.mark.parametrize("path", ["/broken", "/missing"])
-    def test_errors_are_activity_too(
+    def test_request_that_ends_in_an_error_renews_the_session(
         self, app: Flask, sign_in: SignIn, clock: Clock, path: str
     ) -> None:
-        """A request that touched the session and ended in an error has renewed it."""
+        """A request that touches the session and ends in an error renews the session."""
         app.config["PROPAGATE_EXCEPTIONS"] = False
         app.before_request(lambda: g.session.get("x"))
 
@@ -341,8 +355,10 @@ class TestRenewal:
         clock.advance(days=6)
         assert browser.get("/me").status_code == 200
 
-    def test_notes_who_came(self, app: Flask, sign_in: SignIn, clock: Clock) -> None:
-        """A renewal keeps the IP address and the user agent of the request that brought it."""
+    def test_renewal_records_the_client_of_its_request(
+        self, app: Flask, sign_in: SignIn, clock: Clock
+    ) -> None:
+        """A renewal records the IP address and the user agent of its request."""
         browser = sign_in(app)
         browser.environ_base.update(REMOTE_ADDR="192.0.2.7", HTTP_USER_AGENT="Other")
         clock.advance(minutes=6)
@@ -351,12 +367,14 @@ class TestRenewal:
         assert (stored.record.ip, stored.record.agent) == ("192.0.2.7", "Other")
 
     @pytest.mark.parametrize(
-        ("size", "agent"), [(2000, "Short"), (600, "x" * 512)], ids=["data", "agent"]
+        ("size", "agent"),
+        [(2000, "Short"), (600, "x" * 512)],
+        ids=["data too large", "user agent too long"],
     )
-    def test_that_does_not_fit_does_not_fail_the_request(
+    def test_renewal_over_the_size_limit_does_not_fail_the_request(
         self, make_app: MakeApp, sign_in: SignIn, clock: Clock, size: int, agent: str
     ) -> None:
-        """A session that has become too large for today's settings can still be read."""
+        """A session that exceeds the current size limit can still be read and renewed."""
         browser = sign_in(make_app("old"), data={"x": "x" * size})
         newer = make_app("new", max_session_bytes=1400).test_client()
         newer.set_cookie("kvsession", token_of(browser) or "")
@@ -367,10 +385,10 @@ class TestRenewal:
 
 
 @pytest.mark.parametrize("how", ["expired", "revoked", "logged out", "unknown", "junk"])
-def test_reading_a_dead_session_sends_no_cookie(
+def test_token_that_opens_no_session_is_not_cleared(
     app: Flask, sign_in: SignIn, clock: Clock, how: str
 ) -> None:
-    """A cookie of no use is not cleared: a parallel response may just have set a better one."""
+    """A request with a token that opens no session sends no Set-Cookie."""
     browser: FlaskClient = sign_in(app)
     token = token_of(browser) or ""
     if how == "expired":

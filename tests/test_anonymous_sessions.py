@@ -1,4 +1,4 @@
-"""Sessions without a user: made by the first write, carried into the login."""
+"""Anonymous sessions: the first write creates one, and a login carries its data over."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ READS: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("act", READS.values(), ids=READS)
-def test_only_a_write_makes_a_session(
+def test_request_without_a_write_creates_no_session(
     client: FlaskClient, do: Do, keys: Keys, act: Callable[[], object]
 ) -> None:
-    """Reading, and clearing what is empty, makes no key and sets no cookie."""
+    """A request that writes nothing makes no key and sends no cookie."""
     response = do(client, act)
     assert response.status_code == 200
     assert not cookies_of(response)
     assert keys() == set()
 
 
-def test_the_first_write_makes_a_session(client: FlaskClient, keys: Keys) -> None:
-    """A visitor's first write makes one key, no index, and its data are there on the next visit."""
+def test_first_write_creates_an_anonymous_session(client: FlaskClient, keys: Keys) -> None:
+    """The first write of an anonymous browser creates one session and no index."""
     assert len(cookies_of(client.post("/data", json={"cart": [1]}))) == 1
     (key,) = keys()
     assert ":s:" in key
     assert client.get("/data").get_json() == {"cart": [1]}
 
 
-def test_later_writes_send_no_cookie(client: FlaskClient) -> None:
-    """A visitor's session keeps its token as it is written again."""
+def test_later_writes_keep_the_token_and_send_no_cookie(client: FlaskClient) -> None:
+    """Later writes keep the token of an anonymous session and send no cookie."""
     client.post("/data", json={"a": 1})
     token = token_of(client)
     assert not cookies_of(client.post("/data", json={"b": 2}))
@@ -63,8 +63,10 @@ def test_later_writes_send_no_cookie(client: FlaskClient) -> None:
     assert client.get("/data").get_json() == {"a": 1, "b": 2}
 
 
-def test_emptied_it_ends(client: FlaskClient, do: Do, keys: Keys) -> None:
-    """A visitor's session that is emptied again is gone, and its cookie too."""
+def test_emptied_anonymous_session_is_deleted_with_its_cookie(
+    client: FlaskClient, do: Do, keys: Keys
+) -> None:
+    """An anonymous session that becomes empty is deleted, and its cookie is cleared."""
     client.post("/data", json={"a": 1})
     [cookie] = cookies_of(do(client, lambda: g.session.clear()))
     assert is_clearing(cookie)
@@ -72,14 +74,14 @@ def test_emptied_it_ends(client: FlaskClient, do: Do, keys: Keys) -> None:
     assert client.get("/data").get_json() == {}
 
 
-def test_a_visitor_is_nobody(client: FlaskClient) -> None:
-    """A visitor's session opens no guarded view, whatever it holds."""
+def test_anonymous_session_opens_no_guarded_view(client: FlaskClient) -> None:
+    """An anonymous session with any data opens no guarded view."""
     client.post("/data", json={"user_id": "ada", "role": "admin", "_user_id": "ada", "user": "ada"})
     assert client.get("/me").status_code == 401
 
 
-def test_the_facts_of_a_visitors_session(client: FlaskClient, do: Do) -> None:
-    """A visitor's session has an id and times, but nobody signed in."""
+def test_anonymous_session_has_an_id_and_times_but_no_user(client: FlaskClient, do: Do) -> None:
+    """An anonymous session has an id and times but no user."""
     client.post("/data", json={"x": 1})
     seen: list[t.Any] = []
 
@@ -93,8 +95,8 @@ def test_the_facts_of_a_visitors_session(client: FlaskClient, do: Do) -> None:
     assert seen == [(id_of(client), False, None, False, False, None)]
 
 
-def test_new_until_the_next_request(client: FlaskClient, do: Do) -> None:
-    """A session is `new` in the request that makes it, also after the write, and never again."""
+def test_session_is_new_only_in_the_request_that_creates_it(client: FlaskClient, do: Do) -> None:
+    """`new` is true only in the request that creates the session."""
     seen: list[bool] = []
 
     def act() -> None:
@@ -108,32 +110,38 @@ def test_new_until_the_next_request(client: FlaskClient, do: Do) -> None:
 
 
 class TestIdleTimeout:
-    """A visitor's session has an idle timeout of its own."""
+    """An anonymous session has its own idle timeout."""
 
     @pytest.mark.parametrize(("ahead", "there"), [(-1, True), (1, False)])
-    def test_it_is_a_day(self, client: FlaskClient, clock: Clock, ahead: int, there: bool) -> None:
-        """A visitor's data are there for a day without activity, and no longer."""
+    def test_anonymous_session_ends_after_one_day(
+        self, client: FlaskClient, clock: Clock, ahead: int, there: bool
+    ) -> None:
+        """An anonymous session without activity ends after one day and not before."""
         client.post("/data", json={"x": 1})
         clock.advance(days=1, seconds=ahead)
         assert bool(client.get("/data").get_json()) is there
 
-    def test_it_is_that_of_the_key(
+    def test_key_expires_after_the_anonymous_timeout(
         self, make_app: MakeApp, keys: Keys, redis_client: redis.Redis
     ) -> None:
-        """`KVSESSION_ANONYMOUS_TIMEOUT` is the lifetime of the visitor's key."""
+        """The key of an anonymous session expires after `KVSESSION_ANONYMOUS_TIMEOUT`."""
         make_app(anonymous_timeout=1000).test_client().post("/data", json={"x": 1})
         (key,) = keys()
         assert 990_000 < redis_client.pttl(key) <= 1_000_000
 
-    def test_activity_extends_it(self, client: FlaskClient, clock: Clock) -> None:
-        """A visitor who comes back each half day keeps the session."""
+    def test_activity_restarts_the_anonymous_timeout(
+        self, client: FlaskClient, clock: Clock
+    ) -> None:
+        """Activity restarts the idle timeout of an anonymous session."""
         client.post("/data", json={"x": 1})
         for _ in range(3):
             clock.advance(hours=12)
             assert client.get("/data").get_json() == {"x": 1}
 
-    def test_a_login_has_the_users(self, client: FlaskClient, do: Do, clock: Clock) -> None:
-        """After the login it is the user's idle timeout that counts."""
+    def test_session_after_a_login_has_the_users_idle_timeout(
+        self, client: FlaskClient, do: Do, clock: Clock
+    ) -> None:
+        """After a login, the session has the idle timeout of a user's session."""
         client.post("/data", json={"x": 1})
         client.post("/login/ada")
         clock.advance(days=2)
@@ -141,17 +149,20 @@ class TestIdleTimeout:
 
 
 class TestLogin:
-    """A visitor signs in."""
+    """A login over an anonymous session."""
 
-    def test_the_data_are_carried(self, client: FlaskClient) -> None:
-        """A visitor's data are the user's after the login, with the login's own data on top."""
+    def test_login_over_an_anonymous_session_keeps_its_data(self, client: FlaskClient) -> None:
+        """A login carries over the anonymous session's data, and the login's own data take
+        precedence."""
         client.post("/data", json={"cart": [1], "role": "visitor"})
         client.post("/login/ada", json={"data": {"role": "user"}})
         assert client.get("/me").get_json()["data"] == {"cart": [1], "role": "user"}
 
-    @pytest.mark.parametrize("stored", [True, False], ids=["over a record", "without one"])
-    def test_pending_changes_are_carried(self, client: FlaskClient, do: Do, stored: bool) -> None:
-        """What the request itself changed before the login is carried too, deletions included."""
+    @pytest.mark.parametrize("stored", [True, False], ids=["stored session", "no stored session"])
+    def test_login_carries_over_pending_changes_and_deletions(
+        self, client: FlaskClient, do: Do, stored: bool
+    ) -> None:
+        """A login carries over the request's pending changes, deletions included."""
         if stored:
             client.post("/data", json={"kept": 1, "deleted": 1, "list": [1]})
 
@@ -166,10 +177,8 @@ class TestLogin:
         expected = {"set": 1, "given": 1} | ({"kept": 1, "list": [1, 2]} if stored else {})
         assert client.get("/me").get_json()["data"] == expected
 
-    def test_a_list_taken_out_before_is_still_the_sessions(
-        self, client: FlaskClient, do: Do
-    ) -> None:
-        """A list that the view took out before the login is the one in the session after it."""
+    def test_list_read_before_the_login_is_still_tracked(self, client: FlaskClient, do: Do) -> None:
+        """If a list was read before a login, its changes after the login are kept."""
         client.post("/data", json={"cart": [1]})
 
         def act() -> None:
@@ -181,8 +190,10 @@ class TestLogin:
         do(client, act)
         assert client.get("/me").get_json()["data"] == {"cart": [1, 2]}
 
-    def test_the_old_token_is_dead(self, app: Flask, client: FlaskClient, keys: Keys) -> None:
-        """The visitor's token is worth nothing after the login, and its key is gone."""
+    def test_anonymous_token_is_invalid_after_the_login(
+        self, app: Flask, client: FlaskClient, keys: Keys
+    ) -> None:
+        """After a login, the token of the anonymous session opens nothing and its key is gone."""
         client.post("/data", json={"x": 1})
         (old_key,) = keys()
         old = token_of(client)
@@ -192,16 +203,21 @@ class TestLogin:
         assert old_key not in keys()
         assert (token_of(client) or "")[3:] != (old or "")[3:]
 
-    def test_the_old_token_writes_nowhere(self, app: Flask, client: FlaskClient) -> None:
-        """Who kept the visitor's token cannot write into the login."""
+    def test_write_with_the_anonymous_token_does_not_reach_the_login(
+        self, app: Flask, client: FlaskClient
+    ) -> None:
+        """After a login, a write with the token of the anonymous session does not reach the user's
+        session."""
         client.post("/data", json={"x": 1})
         thief = browser_with(app, token_of(client))
         client.post("/login/ada")
         thief.post("/data", json={"x": "evil"})
         assert client.get("/me").get_json()["data"] == {"x": 1}
 
-    def test_a_write_under_way_is_not_lost(self, app: Flask, client: FlaskClient, do: Do) -> None:
-        """What another request writes into the visitor's session during the login is carried."""
+    def test_parallel_write_to_the_anonymous_session_is_carried_over(
+        self, app: Flask, client: FlaskClient, do: Do
+    ) -> None:
+        """A login carries over a parallel request's write to the anonymous session."""
         client.post("/data", json={"a": 1})
         parallel = browser_with(app, token_of(client))
 
@@ -213,15 +229,17 @@ class TestLogin:
         do(client, act)
         assert client.get("/me").get_json()["data"] == {"a": 1, "b": 2, "c": 3}
 
-    def test_it_is_no_session_of_the_user_before(self, app: Flask, client: FlaskClient) -> None:
-        """A visitor's session is in nobody's list; the login's is."""
+    def test_anonymous_session_is_in_no_users_list(self, app: Flask, client: FlaskClient) -> None:
+        """An anonymous session is in no user's list before the login."""
         client.post("/data", json={"x": 1})
         assert store_of(app).sessions_of("ada") == []
         client.post("/login/ada")
         assert len(store_of(app).sessions_of("ada")) == 1
 
-    def test_visitors_are_announced_to_nobody(self, app: Flask, client: FlaskClient) -> None:
-        """The end of a visitor's session, by login or logout, is no `user_logged_out`."""
+    def test_end_of_an_anonymous_session_sends_no_user_logged_out(
+        self, app: Flask, client: FlaskClient
+    ) -> None:
+        """The end of an anonymous session, by login or logout, sends no `user_logged_out`."""
         with recorded_signals(app, "user_logged_out") as recorder:
             for end in ("/login/ada", "/logout"):
                 client.delete_cookie("kvsession")
@@ -230,10 +248,10 @@ class TestLogin:
         assert recorder.received == []
 
 
-def test_a_record_of_a_visitor_names_nobody(
+def test_record_of_an_anonymous_session_has_no_user(
     client: FlaskClient, keys: Keys, redis_client: redis.Redis
 ) -> None:
-    """The record of a visitor has no user and no time of authentication."""
+    """The record of an anonymous session has no user and no time of authentication."""
     client.post("/data", json={"x": 1})
     record = json.loads(t.cast(bytes, redis_client.get(keys().pop())))
     assert record["user"] is None
