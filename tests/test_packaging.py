@@ -51,6 +51,7 @@ def test_the_source_distribution_can_be_tested(built: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"Makefile", "setup.cfg", "requirements/dev.txt", "tests/conftest.py"} <= names
     assert {"README.md", "CHANGELOG.md", "LICENSE", "example/__init__.py"} <= names
+    assert {"CONTRIBUTING.md", "SECURITY.md", ".pre-commit-config.yaml"} <= names
 
 
 @pytest.fixture(scope="module")
