@@ -1,4 +1,4 @@
-"""A small app with real sign-in, to show Flask-KVSession-Redis at work. README.md has the tour."""
+"""A small app with real sign-in that shows how to use Flask-KVSession-Redis. See README.md."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEADERS = {
 
 
 def create_app(config: Mapping[str, object] | None = None) -> Flask:
-    """The app, ready to run. `config` overrides its settings; tests use it."""
+    """Returns the app, ready to run. `config` overrides its settings, for tests."""
     app = Flask(__name__)
     app.config.from_mapping(
         DATABASE=str(Path(app.instance_path, "users.sqlite")),
@@ -35,12 +35,12 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
         KVSESSION_FRESH_FOR=timedelta(minutes=5),
         KVSESSION_FRESH_TO_REVOKE=True,
     )
-    # FLASK_KVSESSION_REDIS_URL=redis://localhost:6379/0 becomes KVSESSION_REDIS_URL. Without
-    # it, and with --debug, the extension runs a Redis of its own in the instance folder.
+    # The environment variable FLASK_KVSESSION_REDIS_URL sets KVSESSION_REDIS_URL. Without it, and
+    # with --debug, the extension runs an embedded server in the instance folder.
     app.config.from_prefixed_env()
     app.config.from_mapping(config or {})
 
-    KVSession(app)
+    KVSession(app)  # after all settings
     app.before_request(cross_origin_guard)
     app.after_request(add_headers)
     app.register_error_handler(StoreUnavailable, show_unavailable)
@@ -54,13 +54,13 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
 
 
 def add_headers(response: Response) -> Response:
-    """Pages take nothing from other sites, and cannot be framed by them."""
+    """Pages load nothing from other sites, and other sites cannot put them into a frame."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     return response
 
 
-# Error pages extend base.html, which does not touch the session: it may be what has failed.
+# Error pages extend base.html, which does not use the session: the session store may have failed.
 
 
 def show_error(error: HTTPException) -> ResponseReturnValue:
@@ -68,5 +68,5 @@ def show_error(error: HTTPException) -> ResponseReturnValue:
 
 
 def show_unavailable(error: StoreUnavailable) -> ResponseReturnValue:
-    """503, and the cookie stays: a store that is down does not mean that nobody is signed in."""
+    """Answers 503 and leaves the cookie: if the store is down, the user is still signed in."""
     return render_template("unavailable.html"), 503, {"Retry-After": "5"}

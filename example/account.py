@@ -1,4 +1,4 @@
-"""One's own account: email address, password, and the devices one is signed in on."""
+"""The user's own account: email address, password, and the devices pages."""
 
 from __future__ import annotations
 
@@ -22,15 +22,13 @@ from .pages import redirect_with
 MIN_PASSWORD_CHARS = 12
 
 blueprint = Blueprint("account", __name__, url_prefix="/account")
-
-
 blueprint.register_blueprint(sessions_blueprint, url_prefix="/devices")
 
 
 @blueprint.before_request
 @login_required
 def signed_in_only() -> None:
-    """Guards every page of this blueprint, and of the one in it."""
+    """Guards every page of this blueprint and of the nested one."""
 
 
 @blueprint.get("/")
@@ -41,7 +39,7 @@ def overview() -> ResponseReturnValue:
 @blueprint.route("/email", methods=["GET", "POST"])
 @fresh_login_required
 def change_email() -> ResponseReturnValue:
-    """Who controls the address can reset the password, so a fresh sign-in is asked for."""
+    """Needs a fresh login: whoever controls the email address can reset the password."""
     if request.method == "GET":
         return render_template("change_email.html")
 
@@ -58,15 +56,15 @@ def change_email() -> ResponseReturnValue:
 
 @blueprint.route("/password", methods=["GET", "POST"])
 def change_password() -> ResponseReturnValue:
-    """A new password ends the user's other sessions: one of them may be why it was changed."""
+    """Ends the user's other sessions too: the old password may have been stolen."""
     if request.method == "GET":
         return _password_form()
     if not users.is_password_of(g.session.user_id, request.form["current"]):
         return _password_form("This is not your current password.")
     if len(request.form["new"]) < MIN_PASSWORD_CHARS:
-        return _password_form(f"Please take at least {MIN_PASSWORD_CHARS} characters.")
+        return _password_form(f"Please use at least {MIN_PASSWORD_CHARS} characters.")
 
-    confirm_login()  # first: if the store is down, it fails before anything has changed
+    confirm_login()  # first: if the store is down, this raises before anything has changed
     users.set_password(g.session.user_id, request.form["new"])
     ended = revoke_all_sessions(except_current=True)
     return _back_with(f"Your password is changed. {_others_ended(ended)}")
@@ -74,7 +72,7 @@ def change_password() -> ResponseReturnValue:
 
 @blueprint.app_template_filter()
 def ago(moment: datetime) -> str:
-    """In words, and no finer than the extension records activity (`KVSESSION_RENEWAL_INTERVAL`)."""
+    """A time in words, no more exact than `KVSESSION_RENEWAL_INTERVAL` allows."""
     minutes = int((datetime.now(UTC) - moment).total_seconds() / 60)
     if minutes < 10:
         return "a few minutes ago"
@@ -94,5 +92,5 @@ def _back_with(message: str) -> ResponseReturnValue:
 
 def _others_ended(count: int) -> str:
     if count == 0:
-        return "You were signed in nowhere else."
+        return "You had no other sessions."
     return f"{count} other session{'s were' if count > 1 else ' was'} ended."

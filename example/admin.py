@@ -1,4 +1,4 @@
-"""What admins do with other people's sessions."""
+"""Pages for admins: end the sessions of other users, and change their roles."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ blueprint = Blueprint("admin", __name__, url_prefix="/admin")
 @roles_required("admin")
 @fresh_login_required
 def admins_only() -> None:
-    """Guards every page of this blueprint: the role first, then a recent password."""
+    """Guards every page of this blueprint: checks the role, then that the login is fresh."""
 
 
 @blueprint.get("/")
@@ -42,17 +42,17 @@ def sign_out_everywhere(user_id: int) -> ResponseReturnValue:
 
 @blueprint.post("/<int:user_id>/role")
 def change_role(user_id: int) -> ResponseReturnValue:
-    """The role is in the sessions too: changed there, it holds from their next request on."""
+    """Changes the role in the sessions too, so it applies to the next request of each session."""
     user, role = _somebody_else(user_id), request.form["role"]
     if role not in users.ROLES:
         abort(400)
-    update_all_sessions(user.id, {"role": role})  # first: if the store is down, nothing changes
+    update_all_sessions(user.id, {"role": role})  # first: if the store is down, this raises
     users.set_role(user.id, role)
     return redirect_with(f"The role of {user.name} is now: {role}.", "admin.people")
 
 
 def _somebody_else(user_id: int) -> User:
-    """Admins cannot lock themselves out."""
+    """Returns the user, but never the admin who asks: admins must not lock themselves out."""
     if user_id == g.session.user_id:
-        abort(403, "Your own sessions are on your account page; your role another admin changes.")
+        abort(403, "You cannot do this to your own account. Another admin can do it.")
     return users.get(user_id) or abort(404)

@@ -1,4 +1,4 @@
-"""Signing in, confirming the password, signing out."""
+"""Pages to sign in, to confirm the password and to sign out."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ blueprint = Blueprint("auth", __name__)
 
 @blueprint.route("/sign-in", methods=["GET", "POST"])
 def sign_in() -> ResponseReturnValue:
-    """`KVSESSION_LOGIN_VIEW`: guards send visitors here, with `next` in the URL."""
+    """`KVSESSION_LOGIN_VIEW`: guards redirect anonymous browsers here, with `next` in the URL."""
     if request.method == "GET":
         return render_template("sign_in.html", demo_users=users.DEMO_USERS)
 
     user = users.authenticate(request.form["email"], request.form["password"])
     if user is None:
-        error = "This email address and password do not belong together."
+        error = "The email address or the password is wrong."
         return render_template("sign_in.html", demo_users=users.DEMO_USERS, error=error), 401
 
     data = {"name": user.name, "email": user.email, "role": user.role}
@@ -31,7 +31,7 @@ def sign_in() -> ResponseReturnValue:
 @blueprint.route("/confirm", methods=["GET", "POST"])
 @login_required
 def confirm() -> ResponseReturnValue:
-    """`KVSESSION_CONFIRM_VIEW`: `fresh_login_required` sends here whose sign-in is too long ago."""
+    """`KVSESSION_CONFIRM_VIEW`: guards redirect here if the login is not fresh."""
     if request.method == "GET":
         return render_template("confirm.html")
     if not users.is_password_of(g.session.user_id, request.form["password"]):

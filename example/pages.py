@@ -1,4 +1,4 @@
-"""The dashboard, which keeps notes in the session, and a bit of JSON."""
+"""The dashboard, which stores notes in the session, and one view that returns JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def dashboard() -> ResponseReturnValue:
 @blueprint.post("/notes")
 @login_required
 def add_note() -> ResponseReturnValue:
-    """Changes a list inside the session, in place: it is noticed, and saved after the view."""
+    """Changes a list inside the session; the change is detected and saved after the view."""
     notes = g.session.setdefault("notes", [])
     notes.append(request.form["note"].strip()[:MAX_NOTE_CHARS] or "…")
     del notes[:-MAX_NOTES]
@@ -32,11 +32,11 @@ def add_note() -> ResponseReturnValue:
 @blueprint.get("/api/me")
 @login_required
 def me() -> ResponseReturnValue:
-    """A guard answers a visitor here with JSON too, unless it is a browser asking for a page."""
+    """Returns JSON. So does the guard, unless a browser asks for a page."""
     return {"id": g.session.user_id, "email": g.session["email"], "role": g.session["role"]}
 
 
 def redirect_with(message: str, endpoint: str) -> ResponseReturnValue:
-    """To a page that shows the message once: page.html takes it out of the session again."""
+    """Redirects to a page that shows the message once: page.html removes it from the session."""
     g.session["message"] = message
     return redirect(url_for(endpoint))

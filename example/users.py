@@ -1,4 +1,4 @@
-"""The users, in an SQLite file with Werkzeug's password hashes. Knows nothing of sessions."""
+"""The users, in an SQLite file, with Werkzeug's password hashes. It does not use sessions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ DEMO_USERS = (
     ("Ada", "ada@example.com", "admin", "analytical engine"),
     ("Bob", "bob@example.com", "member", "happy little trees"),
 )
-"""Name, email address, role and password. The sign-in page shows them: this is a demo."""
+"""Name, email address, role and password. The sign-in page shows them, because this is a demo."""
 
 NOBODYS_HASH = generate_password_hash(secrets.token_urlsafe())
-"""Checked for unknown users, so that the time to answer does not tell who has an account."""
+"""Checked for an unknown user, so that the response time does not show who has an account."""
 
 TABLE = """
     CREATE TABLE IF NOT EXISTS users (
@@ -42,7 +42,7 @@ class User:
 
 
 def init_app(app: Flask) -> None:
-    """Creates the database with the demo's users, unless it is there."""
+    """Creates the database with the demo users, unless it exists."""
     path = Path(app.config["DATABASE"])
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path)) as db, db:
@@ -68,7 +68,7 @@ def everyone() -> list[User]:
 
 
 def authenticate(email: str, password: str) -> User | None:
-    """The user with this email address and password; None says not which of them was wrong."""
+    """The user with this email address and password. None if either of them is wrong."""
     query = "SELECT id, password_hash FROM users WHERE email = ?"
     user_id, password_hash = _db().execute(query, [email.strip()]).fetchone() or (0, NOBODYS_HASH)
     is_right = check_password_hash(password_hash, password)
@@ -91,7 +91,7 @@ def set_role(user_id: int, role: str) -> None:
 
 
 def set_email(user_id: int, email: str) -> bool:
-    """False if another user has this address; nothing is changed then."""
+    """Returns False, and changes nothing, if another user has this address."""
     try:
         _write("UPDATE users SET email = ? WHERE id = ?", email, user_id)
     except sqlite3.IntegrityError:
@@ -105,7 +105,7 @@ def _write(statement: str, *values: str | int) -> None:
 
 
 def _db() -> sqlite3.Connection:
-    """This request's connection."""
+    """The connection of this request, made at first use."""
     if "db" not in g:
         g.db = sqlite3.connect(current_app.config["DATABASE"])
     db: sqlite3.Connection = g.db

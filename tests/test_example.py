@@ -264,7 +264,7 @@ class TestAccount:
         ("current", "new", "complaint"),
         [
             ("wrong", "difference engine", "This is not your current password."),
-            (PASSWORDS[ADA], "short", "Please take at least 12 characters."),
+            (PASSWORDS[ADA], "short", "Please use at least 12 characters."),
         ],
     )
     def test_a_password_that_is_not_changed(
