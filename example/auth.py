@@ -25,7 +25,7 @@ def sign_in() -> ResponseReturnValue:
 
     data = {"name": user.name, "email": user.email, "role": user.role}
     login_user(user.id, data, remember="remember" in request.form)
-    return redirect(next_url(url_for("pages.dashboard")))
+    return redirect(next_url(url_for("pages.dashboard")), 303)
 
 
 @blueprint.route("/confirm", methods=["GET", "POST"])
@@ -38,10 +38,10 @@ def confirm() -> ResponseReturnValue:
         return render_template("confirm.html", error="This is not your password."), 401
 
     confirm_login()
-    return redirect(next_url(url_for("pages.dashboard")))
+    return redirect(next_url(url_for("pages.dashboard")), 303)
 
 
 @blueprint.post("/sign-out")
 def sign_out() -> ResponseReturnValue:
     logout_user()
-    return redirect(url_for("auth.sign_in", signed_out="yes"))
+    return redirect(url_for("auth.sign_in", signed_out="yes"), 303)

@@ -26,7 +26,7 @@ def add_note() -> ResponseReturnValue:
     notes = g.session.setdefault("notes", [])
     notes.append(request.form["note"].strip()[:MAX_NOTE_CHARS] or "…")
     del notes[:-MAX_NOTES]
-    return redirect(url_for("pages.dashboard"))
+    return redirect(url_for("pages.dashboard"), 303)
 
 
 @blueprint.get("/api/me")
@@ -39,4 +39,4 @@ def me() -> ResponseReturnValue:
 def redirect_with(message: str, endpoint: str) -> ResponseReturnValue:
     """Redirects to a page that shows the message once: page.html removes it from the session."""
     g.session["message"] = message
-    return redirect(url_for(endpoint))
+    return redirect(url_for(endpoint), 303)

@@ -55,7 +55,7 @@ def sign_in(app: Flask, email: str, *, remember: bool = True, agent: str = "Test
     client.environ_base["HTTP_USER_AGENT"] = agent
     form = {"email": email, "password": PASSWORDS[email]} | ({"remember": "on"} if remember else {})
     response = client.post("/sign-in", data=form)
-    assert response.status_code == 302
+    assert response.status_code == 303
     return client
 
 
@@ -256,7 +256,7 @@ class TestAccount:
         """After the change one signs in with the new password, and no more with the old one."""
         form = {"current": PASSWORDS[ADA], "new": "difference engine"}
         sign_in(app, ADA).post("/account/password", data=form)
-        for password, status in ((PASSWORDS[ADA], 401), ("difference engine", 302)):
+        for password, status in ((PASSWORDS[ADA], 401), ("difference engine", 303)):
             form = {"email": ADA, "password": password}
             assert app.test_client().post("/sign-in", data=form).status_code == status
 
