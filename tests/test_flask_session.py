@@ -1,4 +1,4 @@
-"""`flask.session` as the same object as `g.session`, with all that Flask promises of it."""
+"""`flask.session` as the same object as `g.session`, with the behaviour that Flask documents."""
 
 from __future__ import annotations
 
@@ -83,8 +83,10 @@ def data_of(client: FlaskClient) -> t.Any:
 # One object
 
 
-def test_it_is_one_object(client: FlaskClient, do: Do) -> None:
-    """`flask.session`, `g.session` and `current_session` are one session."""
+def test_flask_session_g_session_and_current_session_are_one_object(
+    client: FlaskClient, do: Do
+) -> None:
+    """`flask.session`, `g.session` and `current_session` stand for one object."""
     seen = []
     do(client, lambda: seen.append(session._get_current_object() is g.session))  # type: ignore[attr-defined]
     do(client, lambda: seen.append(g.session is kvs.current_session._get_current_object()))  # type: ignore[attr-defined]
@@ -92,8 +94,8 @@ def test_it_is_one_object(client: FlaskClient, do: Do) -> None:
     assert seen == [True, True, True]
 
 
-def test_by_default_flask_session_is_left_alone(make_app: MakeApp) -> None:
-    """Without the setting `flask.session` goes on being Flask's signed cookie."""
+def test_without_the_setting_flask_session_stays_flasks_signed_cookie(make_app: MakeApp) -> None:
+    """Without `KVSESSION_AS_FLASK_SESSION`, `flask.session` is Flask's signed cookie."""
     app = with_views(make_app(views=False))
     app.secret_key = "x"
     client = app.test_client()
@@ -102,22 +104,22 @@ def test_by_default_flask_session_is_left_alone(make_app: MakeApp) -> None:
     assert token_of(client) is None
 
 
-def test_it_needs_no_secret_key(app: Flask, client: FlaskClient) -> None:
-    """Nothing is signed, so an app without a `SECRET_KEY` has a session."""
+def test_flask_session_works_without_a_secret_key(app: Flask, client: FlaskClient) -> None:
+    """The app needs no `SECRET_KEY`, because the cookie is not signed."""
     assert app.secret_key is None
     client.get("/set?a=1")
     assert data_of(client) == {"a": "1"}
 
 
-def test_a_login_is_in_it(client: FlaskClient, do: Do) -> None:
-    """What `login_user` is given is in `flask.session`, and its cookie is Flask's."""
+def test_login_user_puts_its_data_into_flask_session(client: FlaskClient, do: Do) -> None:
+    """`login_user` stores its data in `flask.session` and sets the token in Flask's cookie."""
     do(client, lambda: kvs.login_user("ada", {"role": "admin"}))
     assert data_of(client) == {"role": "admin"}
     assert len(token_of(client, "session") or "") == 62
 
 
-def test_facts_are_never_in_the_mapping(client: FlaskClient) -> None:
-    """Neither `permanent` nor anything else that we keep shows among the app's keys."""
+def test_permanent_is_not_a_key_of_the_mapping(client: FlaskClient) -> None:
+    """`session.permanent` is not a key of the app's data."""
     client.get("/set?permanent=yes&a=1")
     assert data_of(client) == {"a": "1"}
 
@@ -126,16 +128,19 @@ def test_facts_are_never_in_the_mapping(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/untouched", "/get", "/missing", "/clear"])
-def test_a_page_that_only_reads_makes_no_key(client: FlaskClient, keys: Keys, path: str) -> None:
-    """A thousand bots leave no session and get no cookie."""
+def test_a_request_that_writes_nothing_creates_no_session(
+    client: FlaskClient, keys: Keys, path: str
+) -> None:
+    """A request that writes nothing creates no session and sends no cookie."""
     assert not any(session_cookies(client.get(path)) for _ in range(10))
     assert keys() == set()
 
 
-def test_an_untouched_one_leaves_no_trace(
+def test_a_request_that_does_not_touch_the_session_leaves_no_trace(
     client: FlaskClient, count_commands: CountCommands
 ) -> None:
-    """A page that does not touch the session costs no Redis call, no cookie and no `Vary`."""
+    """A request that does not touch the session costs no Redis call and sends neither `Set-Cookie`
+    nor `Vary`."""
     client.get("/set?a=1")
     with count_commands() as commands:
         response = client.get("/untouched")
@@ -144,8 +149,10 @@ def test_an_untouched_one_leaves_no_trace(
     assert "Set-Cookie" not in response.headers
 
 
-def test_permanent_alone_makes_no_key(app: Flask, client: FlaskClient, keys: Keys) -> None:
-    """An app that makes every session permanent makes none by that."""
+def test_setting_permanent_alone_creates_no_session(
+    app: Flask, client: FlaskClient, keys: Keys
+) -> None:
+    """Setting `permanent` on an empty session creates no session."""
 
     @app.before_request
     def all_permanent() -> None:
@@ -155,8 +162,11 @@ def test_permanent_alone_makes_no_key(app: Flask, client: FlaskClient, keys: Key
     assert keys() == set()
 
 
-def test_a_visitor_has_a_short_idle_timeout(client: FlaskClient, clock: Clock) -> None:
-    """A visitor's session that is not permanent ends after `KVSESSION_ANONYMOUS_TIMEOUT`."""
+def test_an_anonymous_session_ends_after_anonymous_timeout(
+    client: FlaskClient, clock: Clock
+) -> None:
+    """An anonymous session that is not permanent ends after `KVSESSION_ANONYMOUS_TIMEOUT` without
+    activity."""
     client.get("/set?a=1")
     clock.advance(DAY - HOUR)
     assert data_of(client) == {"a": "1"}
@@ -179,17 +189,17 @@ LOOKS: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_every_look_varies_by_cookie(client: FlaskClient, do: Do, look: t.Any) -> None:
-    """A response for which `flask.session` was looked at is told to caches (CVE-2026-27205)."""
+def test_every_kind_of_read_adds_vary_cookie(client: FlaskClient, do: Do, look: t.Any) -> None:
+    """The response has `Vary: Cookie` after any kind of read of `flask.session`
+    (CVE-2026-27205)."""
     assert do(client, look).headers["Vary"] == "Cookie"
 
 
 # Cookies
 
 
-def test_the_cookie_is_flasks(app: Flask) -> None:
-    """Name, domain, path and all other attributes are Flask's own settings, read when they are
-    needed."""
+def test_the_cookie_has_flasks_name_and_attributes(app: Flask) -> None:
+    """The cookie's name and attributes are Flask's settings at the time of the request."""
     app.config.update(
         SESSION_COOKIE_NAME="sid",
         SESSION_COOKIE_DOMAIN="example.com",
@@ -206,16 +216,19 @@ def test_the_cookie_is_flasks(app: Flask) -> None:
     assert attributes_of(cookie) == expected
 
 
-def test_a_secure_cookie_on_plain_http(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    """The warning about it names Flask's setting."""
+def test_a_secure_cookie_on_plain_http_logs_flasks_setting(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The warning about a Secure cookie on plain http names `SESSION_COOKIE_SECURE`."""
     app.config["SESSION_COOKIE_SECURE"] = True
     app.add_url_rule("/in", view_func=lambda: {"id": kvs.login_user("ada").id})
     app.test_client().get("/in")
     assert "set SESSION_COOKIE_SECURE = False" in caplog.text
 
 
-def test_a_getter_may_be_overridden(app: Flask) -> None:
-    """An app may choose the cookie's attributes by request, as with any session interface."""
+def test_an_overridden_cookie_getter_decides_the_attribute(app: Flask) -> None:
+    """An app may override a getter of the session interface, so that an attribute depends on the
+    request."""
 
     def get_cookie_samesite(app: Flask) -> str:
         return "Strict" if request.path == "/set" else "Lax"
@@ -225,8 +238,11 @@ def test_a_getter_may_be_overridden(app: Flask) -> None:
     assert "SameSite=Strict" in cookie
 
 
-def test_the_cookie_ends_with_the_browser(client: FlaskClient, clock: Clock, do: Do) -> None:
-    """By default it has no age, and a user's session the idle timeout for such."""
+def test_an_unremembered_login_ends_with_the_browser_or_when_idle(
+    client: FlaskClient, clock: Clock, do: Do
+) -> None:
+    """The cookie of an unremembered login has no `Max-Age`, and its session ends after 12 hours
+    without activity."""
     [cookie] = session_cookies(do(client, lambda: kvs.login_user("ada", remember=False)))
     assert attributes_of(cookie) == {"HttpOnly", "Path=/"}
     clock.advance(12 * HOUR)
@@ -234,9 +250,11 @@ def test_the_cookie_ends_with_the_browser(client: FlaskClient, clock: Clock, do:
     assert do(client, lambda: {"user": kvs.current_session.user_id}).get_json() == {"user": None}
 
 
-def test_a_permanent_one_lives_for_flasks_lifetime(make_app: MakeApp, clock: Clock) -> None:
-    """The cookie stays, and the idle timeout is `PERMANENT_SESSION_LIFETIME`, which may be set
-    after `init_app`; visitors' sessions too."""
+def test_a_permanent_session_lives_for_permanent_session_lifetime(
+    make_app: MakeApp, clock: Clock
+) -> None:
+    """A permanent anonymous session ends after `PERMANENT_SESSION_LIFETIME` without activity, which
+    may be set after `init_app`."""
     app = with_views(make_app(as_flask_session=True, views=False))
     app.permanent_session_lifetime = 4 * DAY
     client = app.test_client()
@@ -250,8 +268,11 @@ def test_a_permanent_one_lives_for_flasks_lifetime(make_app: MakeApp, clock: Clo
     assert data_of(client) == {}
 
 
-def test_the_absolute_timeout_caps_the_lifetime(make_app: MakeApp, clock: Clock) -> None:
-    """Flask's 31 days are no more than `KVSESSION_ABSOLUTE_TIMEOUT`."""
+def test_the_absolute_timeout_caps_permanent_session_lifetime(
+    make_app: MakeApp, clock: Clock
+) -> None:
+    """A permanent session ends at `KVSESSION_ABSOLUTE_TIMEOUT` even if `PERMANENT_SESSION_LIFETIME`
+    is longer."""
     app = with_views(make_app(as_flask_session=True, views=False, absolute_timeout=DAY))
     client = app.test_client()
     [cookie] = session_cookies(client.get("/set?a=1&permanent=yes"))
@@ -261,8 +282,8 @@ def test_the_absolute_timeout_caps_the_lifetime(make_app: MakeApp, clock: Clock)
 
 
 @pytest.mark.parametrize("lifetime", [0, -1, "1 day", None])
-def test_a_lifetime_that_cannot_work(lifetime: t.Any) -> None:
-    """A lifetime of nothing is an error that names Flask's key, and what was given."""
+def test_an_invalid_permanent_session_lifetime_raises(lifetime: t.Any) -> None:
+    """The `ConfigurationError` names `PERMANENT_SESSION_LIFETIME` and the given value."""
     app = Flask("app")
     app.config.update(KVSESSION_AS_FLASK_SESSION=True, PERMANENT_SESSION_LIFETIME=lifetime)
     with pytest.raises(ConfigurationError, match=r"^PERMANENT_SESSION_LIFETIME must be") as error:
@@ -271,9 +292,11 @@ def test_a_lifetime_that_cannot_work(lifetime: t.Any) -> None:
 
 
 @pytest.mark.parametrize(("first", "then"), [("yes", "no"), ("no", "yes")])
-def test_permanent_changes_later(client: FlaskClient, first: str, then: str) -> None:
-    """A session that becomes permanent, or ceases to be, gets a cookie that says so, with a new
-    token; its data stay."""
+def test_changing_permanent_rotates_the_token_and_keeps_the_data(
+    client: FlaskClient, first: str, then: str
+) -> None:
+    """A change of `permanent` sets a cookie with a new token of the same session and keeps the
+    data."""
     client.get(f"/set?a=1&permanent={first}")
     token = token_of(client, "session") or ""
     [cookie] = session_cookies(client.get(f"/set?b=2&permanent={then}"))
@@ -284,8 +307,9 @@ def test_permanent_changes_later(client: FlaskClient, first: str, then: str) -> 
     assert not session_cookies(client.get(f"/set?b=3&permanent={then}"))
 
 
-def test_permanent_after_a_login(app: Flask, do: Do) -> None:
-    """What a request says of it after `login_user` is what its one cookie says."""
+def test_permanent_set_after_login_user_decides_the_cookie(app: Flask, do: Do) -> None:
+    """`session.permanent`, set after `login_user`, decides whether the one cookie of the login has
+    `Max-Age`."""
 
     def act() -> None:
         kvs.login_user("ada")
@@ -295,17 +319,17 @@ def test_permanent_after_a_login(app: Flask, do: Do) -> None:
     assert "Max-Age" not in cookie
 
 
-def test_clearing_ends_permanence(client: FlaskClient) -> None:
-    """As in Flask, `clear()` takes `permanent` away with the data."""
+def test_clear_resets_permanent_with_the_data(client: FlaskClient) -> None:
+    """`clear()` also resets `permanent`, as in Flask."""
     client.get("/set?a=1&permanent=yes")
     client.get("/clear")
     [cookie] = session_cookies(client.get("/set?a=1"))
     assert "Max-Age" not in cookie
 
 
-def test_permanent_on_every_page(app: Flask) -> None:
-    """Where a hook makes all sessions permanent, a login that clears the session first is so at
-    once: the next requests, of which there may be several, go on with its token."""
+def test_a_login_that_clears_is_permanent_if_a_hook_set_permanent(app: Flask) -> None:
+    """If a hook makes every session permanent, a login that clears the session first is permanent
+    at once, without a rotation at the next request."""
 
     @app.before_request
     def make_permanent() -> None:
@@ -323,9 +347,11 @@ def test_permanent_on_every_page(app: Flask) -> None:
     assert not session_cookies(client.get("/get"))
 
 
-def test_threads_of_one_request(app: Flask, do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads that get a view's request, and touch the session first at the same time, find one
-    session; what each puts there is kept."""
+def test_concurrent_threads_of_one_request_share_one_session(
+    app: Flask, do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If two threads of one request touch the session first at the same time, the writes of both
+    are kept."""
     client = app.test_client()
     client.get("/set?a=1")
     load, both = SessionStore.load, threading.Barrier(2, timeout=0.2)
@@ -350,27 +376,31 @@ def test_threads_of_one_request(app: Flask, do: Do, monkeypatch: pytest.MonkeyPa
     assert data_of(client) == {"a": "1", "b": 1, "c": 1}
 
 
-def test_it_is_not_sent_again(client: FlaskClient, clock: Clock) -> None:
-    """`SESSION_REFRESH_EACH_REQUEST` re-sends no cookie: an old token sent beside a new one would
-    sign out. The session is renewed in Redis instead."""
+def test_later_requests_do_not_send_the_cookie_again(client: FlaskClient, clock: Clock) -> None:
+    """`SESSION_REFRESH_EACH_REQUEST` sends no cookie, because an old token sent after a new one
+    would sign the user out."""
     client.get("/set?a=1&permanent=yes")
     clock.advance(HOUR)
     assert not session_cookies(client.get("/set?b=1&permanent=yes"))
 
 
-def test_emptied_it_ends(client: FlaskClient, keys: Keys) -> None:
-    """A session whose last item goes is gone, and its cookie with it, as in Flask."""
+def test_removing_the_last_item_ends_an_anonymous_session(client: FlaskClient, keys: Keys) -> None:
+    """An anonymous session whose last item is removed is deleted together with its cookie, as in
+    Flask."""
     client.get("/set?a=1")
     [cookie] = session_cookies(client.get("/clear"))
     assert "Max-Age=0" in cookie
     assert keys() == set()
 
 
-# What an app may set
+# `modified`, `accessed` and changes inside values
 
 
-def test_modified_and_accessed_may_be_set(client: FlaskClient, do: Do) -> None:
-    """Both are what the app says, until it changes or looks at something again."""
+def test_assigned_modified_and_accessed_hold_until_the_next_use(
+    client: FlaskClient, do: Do
+) -> None:
+    """`modified` keeps its assigned value until the next change, and `accessed` until the next
+    read."""
     seen: list[object] = []
 
     def act() -> None:
@@ -389,8 +419,8 @@ def test_modified_and_accessed_may_be_set(client: FlaskClient, do: Do) -> None:
     assert seen == [False, True, False, True, False, True]
 
 
-def test_modified_false_keeps_from_writing(client: FlaskClient, do: Do) -> None:
-    """As in Flask, what was changed before `modified = False` is not written."""
+def test_modified_false_discards_the_earlier_changes(client: FlaskClient, do: Do) -> None:
+    """Changes before `modified = False` are not saved, as in Flask."""
     client.get("/set?a=1")
 
     def act() -> None:
@@ -401,8 +431,8 @@ def test_modified_false_keeps_from_writing(client: FlaskClient, do: Do) -> None:
     assert data_of(client) == {"a": "1"}
 
 
-def test_modified_is_true_afterwards(app: Flask) -> None:
-    """A test that looks at the session when the request is over sees that it was changed."""
+def test_modified_after_the_request_says_whether_it_made_a_change(app: Flask) -> None:
+    """After the request `session.modified` still says whether the request changed the session."""
     with app.test_client() as client:
         client.get("/set?a=1")
         assert session.modified
@@ -410,8 +440,8 @@ def test_modified_is_true_afterwards(app: Flask) -> None:
         assert not session.modified
 
 
-def test_changes_inside_a_list_are_saved(client: FlaskClient, do: Do) -> None:
-    """Flask needs `modified = True` for that; here it does no harm and is not needed."""
+def test_a_change_inside_a_list_is_saved_without_modified(client: FlaskClient, do: Do) -> None:
+    """A change inside a list is saved without `modified = True`."""
     do(client, lambda: session.setdefault("cart", []).append(1))
     do(client, lambda: session["cart"].append(2))
     do(client, lambda: session.setdefault("cart", []).append(3))
@@ -421,8 +451,8 @@ def test_changes_inside_a_list_are_saved(client: FlaskClient, do: Do) -> None:
 # The end of a request
 
 
-def test_after_request_functions_may_change_it(app: Flask, client: FlaskClient) -> None:
-    """What any function at the end of a request changes is saved, whenever it was registered."""
+def test_changes_by_all_after_request_functions_are_saved(app: Flask, client: FlaskClient) -> None:
+    """Changes by `after_request` functions are saved, whatever their order of registration."""
 
     def adds(name: str) -> Callable[[Response], Response]:
         def add(response: Response) -> Response:
@@ -444,8 +474,8 @@ def test_after_request_functions_may_change_it(app: Flask, client: FlaskClient) 
     assert data_of(client).keys() == expected
 
 
-def test_an_error_page_may_use_it(app: Flask, client: FlaskClient) -> None:
-    """An error handler reads and writes the session; a failed view's changes are saved."""
+def test_an_error_handler_reads_and_writes_the_session(app: Flask, client: FlaskClient) -> None:
+    """Changes by an error handler are saved."""
 
     @app.errorhandler(404)
     def missing(error: object) -> t.Any:
@@ -455,8 +485,9 @@ def test_an_error_page_may_use_it(app: Flask, client: FlaskClient) -> None:
     assert [client.get("/nowhere").text for _ in range(3)] == ["1", "2", "3"]
 
 
-def test_messages_are_flashed_once(app: Flask, client: FlaskClient) -> None:
-    """`flash()` reaches the next request and no other, in its order and category."""
+def test_flashed_messages_reach_exactly_one_request(app: Flask, client: FlaskClient) -> None:
+    """The next request gets the flashed messages in their order and with their categories; no later
+    request gets them."""
 
     @app.get("/flash")
     def say() -> str:
@@ -473,8 +504,8 @@ def test_messages_are_flashed_once(app: Flask, client: FlaskClient) -> None:
     assert client.get("/messages").get_json() == []
 
 
-def test_a_stream_reads_and_cannot_write(app: Flask, client: FlaskClient) -> None:
-    """In a streamed response the session reads; a write, which would be lost, raises."""
+def test_a_stream_reads_the_session_and_a_write_raises(app: Flask, client: FlaskClient) -> None:
+    """A write in a streamed response raises, because the session is already committed."""
 
     @app.get("/stream")
     def stream() -> Response:
@@ -491,9 +522,9 @@ def test_a_stream_reads_and_cannot_write(app: Flask, client: FlaskClient) -> Non
     assert data_of(client) == {"a": 1}
 
 
-def test_messages_can_be_looked_at_afterwards(app: Flask) -> None:
-    """A test that asks for flashed messages when the request is over takes them out, as in Flask;
-    for the next request they are still there."""
+def test_flashed_messages_read_after_the_request_stay_stored(app: Flask) -> None:
+    """A test that reads the flashed messages after the request does not take them from the next
+    request."""
 
     @app.get("/flash")
     def say() -> str:
@@ -508,8 +539,8 @@ def test_messages_can_be_looked_at_afterwards(app: Flask) -> None:
     assert data_of(client) == {"_flashes": [["message", "one"]]}
 
 
-def test_it_outlives_no_request_in_a_long_context(app: Flask) -> None:
-    """In one app context that several requests share, each has its own session."""
+def test_requests_in_one_app_context_have_separate_sessions(app: Flask) -> None:
+    """Each of several requests in one app context has its own session."""
     ada, bob = app.test_client(), app.test_client()
     with app.app_context():
         ada.get("/set?name=ada")
@@ -517,8 +548,8 @@ def test_it_outlives_no_request_in_a_long_context(app: Flask) -> None:
         assert (data_of(ada), data_of(bob)) == ({"name": "ada"}, {"name": "bob"})
 
 
-def test_apps_side_by_side(make_app: MakeApp) -> None:
-    """Two apps of one process, one below the other's URL, have each its own `flask.session`."""
+def test_two_apps_in_one_process_have_separate_sessions(make_app: MakeApp) -> None:
+    """Two apps, one mounted below the other's URL, each have their own `flask.session`."""
     outer = with_views(make_app("outer", as_flask_session=True, views=False, key_prefix="o"))
     inner = with_views(make_app("inner", as_flask_session=True, views=False, key_prefix="i"))
     inner.config["SESSION_COOKIE_NAME"] = "inner"
@@ -529,9 +560,11 @@ def test_apps_side_by_side(make_app: MakeApp) -> None:
     assert client.get("/inner/get").get_json() == {"at": "inner"}
 
 
-def test_session_transaction(app: Flask, client: FlaskClient, keys: Keys) -> None:
-    """The test client's `session_transaction` changes and reads the session, outside any context;
-    looking makes none."""
+def test_session_transaction_reads_and_changes_the_session(
+    app: Flask, client: FlaskClient, keys: Keys
+) -> None:
+    """The test client's `session_transaction()` changes the stored session; a transaction that only
+    reads creates none."""
     with client.session_transaction() as before:
         assert dict(before) == {}
     assert keys() == set()
@@ -546,8 +579,8 @@ def test_session_transaction(app: Flask, client: FlaskClient, keys: Keys) -> Non
     assert keys() == set()
 
 
-def test_a_request_context_has_it(app: Flask) -> None:
-    """In a `test_request_context` the session is there, and reads as a visitor's."""
+def test_a_test_request_context_has_an_empty_writable_session(app: Flask) -> None:
+    """In a `test_request_context` the session is empty and can be written."""
     with app.test_request_context("/get"):
         assert dict(session) == {}
         session["a"] = 1
@@ -557,9 +590,9 @@ def test_a_request_context_has_it(app: Flask) -> None:
 # Failures
 
 
-def test_opening_it_asks_nobody(make_app: MakeApp) -> None:
-    """Without a store, a page that does not touch the session is answered as ever, and the failure
-    is where it is touched: the app's handler for it answers."""
+def test_without_a_store_only_a_touched_session_fails(make_app: MakeApp) -> None:
+    """If the store is down, a page that does not touch the session works, and the app's error
+    handler answers any other page."""
     app = with_views(make_app(as_flask_session=True, views=False, redis_url=NOBODY_LISTENS))
     app.register_error_handler(StoreUnavailable, lambda error: ("in our own words", 503))
     client = app.test_client()
@@ -571,9 +604,8 @@ def test_opening_it_asks_nobody(make_app: MakeApp) -> None:
 
 
 @pytest.mark.parametrize("trap", [False, True])
-def test_a_commit_that_fails_is_503(make_app: MakeApp, trap: bool) -> None:
-    """What could not be saved is not answered as if it had been: the response is rewritten, also
-    where `TRAP_HTTP_EXCEPTIONS` lets errors through to a debugger."""
+def test_a_failed_commit_turns_the_response_into_503(make_app: MakeApp, trap: bool) -> None:
+    """If the commit fails, the response becomes a 503, with `TRAP_HTTP_EXCEPTIONS` too."""
     app = with_views(make_app(as_flask_session=True, views=False, redis_url=NOBODY_LISTENS))
     app.config["TRAP_HTTP_EXCEPTIONS"] = trap
     response = app.test_client().get("/set?a=1")
@@ -585,8 +617,9 @@ def test_a_commit_that_fails_is_503(make_app: MakeApp, trap: bool) -> None:
 # Set-up
 
 
-def test_another_session_interface_is_an_error() -> None:
-    """Where somebody else has `flask.session` already, both would answer for it."""
+def test_an_app_with_another_session_interface_is_refused() -> None:
+    """`init_app` raises `ConfigurationError` if the app already has a session interface of its
+    own."""
 
     class Theirs(SecureCookieSessionInterface):
         pass
@@ -601,8 +634,9 @@ def test_another_session_interface_is_an_error() -> None:
     kvs.KVSession(app)
 
 
-def test_one_that_comes_later_is_an_error_too(app: Flask) -> None:
-    """One that is put in place of ours afterwards would lose what is written; it is told so."""
+def test_a_session_interface_set_after_init_app_raises_at_a_request(app: Flask) -> None:
+    """A request raises `ConfigurationError` if the app has replaced the session interface after
+    `init_app`."""
 
     class Theirs(SessionInterface):
         def open_session(self, app: Flask, request: t.Any) -> None:
@@ -625,16 +659,17 @@ def test_one_that_comes_later_is_an_error_too(app: Flask) -> None:
         ("IDLE_TIMEOUT", "PERMANENT_SESSION_LIFETIME"),
     ],
 )
-def test_flasks_own_settings_rule(key: str, instead: str) -> None:
-    """A setting of ours that Flask's takes the place of is refused, and Flask's named."""
+def test_a_setting_that_flask_has_itself_is_refused(key: str, instead: str) -> None:
+    """If Flask has a setting of its own for the purpose, the extension's setting is refused, and
+    the error names Flask's."""
     app = Flask("app")
     app.config.update({"KVSESSION_AS_FLASK_SESSION": True, f"KVSESSION_{key}": None})
     with pytest.raises(ConfigurationError, match=f"^KVSESSION_{key} has no effect.*{instead}"):
         kvs.KVSession(app)
 
 
-def test_a_renewal_interval_that_is_too_long(make_app: MakeApp) -> None:
-    """Flask's lifetime counts as an idle timeout in the checks of the others."""
+def test_a_renewal_interval_over_half_of_flasks_lifetime_is_refused(make_app: MakeApp) -> None:
+    """`KVSESSION_RENEWAL_INTERVAL` may be at most half of `PERMANENT_SESSION_LIFETIME`."""
     app = Flask("app")
     app.config.update(KVSESSION_AS_FLASK_SESSION=True, PERMANENT_SESSION_LIFETIME=60)
     kvs.KVSession(app)
@@ -647,8 +682,8 @@ def test_a_renewal_interval_that_is_too_long(make_app: MakeApp) -> None:
 
 
 @pytest.mark.parametrize("path", ["/get", "/set?b=1", "/untouched"])
-def test_a_session_is_freed_with_its_request(client: FlaskClient, path: str) -> None:
-    """A request leaves nothing behind that waits for the garbage collector."""
+def test_a_session_is_freed_without_the_garbage_collector(client: FlaskClient, path: str) -> None:
+    """A `Session` is freed by reference counting when its request ends."""
     client.get("/set?a=1")
     gc.collect()
     gc.disable()
@@ -663,8 +698,8 @@ def test_a_session_is_freed_with_its_request(client: FlaskClient, path: str) -> 
 
 
 @pytest.mark.parametrize("as_flask_session", [True, False])
-def test_an_app_is_freed_with_its_last_user(as_flask_session: bool) -> None:
-    """Nothing of ours holds the app, as Flask takes care that nothing of its own does."""
+def test_an_app_is_freed_with_the_last_reference_to_it(as_flask_session: bool) -> None:
+    """The extension holds no reference that keeps the app alive."""
     gc.disable()
     try:
         app = Flask("app")
