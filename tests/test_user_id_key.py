@@ -1,4 +1,4 @@
-"""Apps that sign users in by themselves: `KVSESSION_USER_ID_KEY` names the key that says who."""
+"""`KVSESSION_USER_ID_KEY`: apps that sign users in by assigning a key of `flask.session`."""
 
 from __future__ import annotations
 
@@ -94,16 +94,17 @@ def told(app: Flask) -> Iterator[Recorder]:
 
 
 class TestLogin:
-    def test_assigning_the_key_is_one(self, app: Flask, told: Recorder) -> None:
-        """The user is known to guards, to the list and to signals, as after `login_user`."""
+    def test_assigning_the_key_logs_the_user_in(self, app: Flask, told: Told) -> None:
+        """Assigning the key signs the user in for guards, for the index of sessions and for
+        signals, like `login_user`."""
         client = sign_in(app)
         assert client.get("/guarded").status_code == 200
         assert sessions_of(app, "ada") == [id_of(client)]
         assert told.users == [("user_logged_in", "ada")]
         assert told.ids == [id_of(client)]
 
-    def test_the_user_is_known_at_once(self, client: FlaskClient, do: Do) -> None:
-        """`user_id` follows the key in the same request; id and token come at its end."""
+    def test_user_id_follows_the_assigned_key_at_once(self, client: FlaskClient, do: Do) -> None:
+        """`user_id` follows the key within the request, and `id` is None until the commit."""
         seen: list[object] = []
 
         def act() -> None:
@@ -115,24 +116,29 @@ class TestLogin:
         do(client, act)
         assert seen == [None, 42, True, None, False]
 
-    def test_it_is_fresh(self, client: FlaskClient, do: Do, clock: Clock) -> None:
-        """Who has just signed in has proved who they are."""
+    def test_a_login_by_the_key_is_fresh_for_15_minutes(
+        self, client: FlaskClient, do: Do, clock: Clock
+    ) -> None:
+        """A login by the key is fresh for `KVSESSION_FRESH_FOR`."""
         do(client, lambda: session.update({KEY: 1}))
         fresh = lambda: {"fresh": kvs.current_session.is_fresh}  # noqa: E731
         assert do(client, fresh).get_json() == {"fresh": True}
         clock.advance(minutes=16)
         assert do(client, fresh).get_json() == {"fresh": False}
 
-    def test_after_a_remember_cookie_it_is_not(self, client: FlaskClient, do: Do) -> None:
-        """Where Flask-Login has put `_fresh` = False beside the key, nobody has proved anything."""
+    def test_a_login_with_fresh_false_is_not_fresh(self, client: FlaskClient, do: Do) -> None:
+        """A login is not fresh if `_fresh` = False is assigned with the key, as Flask-Login does
+        for a remember cookie."""
         do(client, lambda: session.update({KEY: 1, "_fresh": False}))
         seen: list[object] = []
         do(client, lambda: seen.append(kvs.current_session.is_fresh))
         do(client, lambda: seen.append(kvs.current_session.authenticated_at))
         assert seen == [False, None]
 
-    def test_a_visitors_data_are_kept(self, app: Flask, keys: Keys) -> None:
-        """What a visitor had goes into the login, and the visitor's session is gone."""
+    def test_a_login_takes_over_the_anonymous_data_and_ends_that_session(
+        self, app: Flask, keys: Keys
+    ) -> None:
+        """A login carries over the data of the anonymous session and ends that session."""
         client = app.test_client()
         client.post("/put", json={"cart": [1]})
         visitors = token_of(client, "session")
@@ -141,8 +147,11 @@ class TestLogin:
         assert user_of(browser(app, visitors)) is None
         assert len(keys()) == 2  # the user's session and the index
 
-    def test_the_same_value_again_is_one(self, app: Flask, told: Recorder) -> None:
-        """Signing in again gives a new id and token, keeps the data, and ends the former one."""
+    def test_assigning_the_same_user_again_replaces_the_session(
+        self, app: Flask, told: Told
+    ) -> None:
+        """A second login of the same user creates a new session with the same data and ends the old
+        session."""
         client = sign_in(app, cart=[1])
         first = token_of(client, "session")
         client.post("/in/ada")
@@ -153,9 +162,11 @@ class TestLogin:
         names = [name for name, _ in told.users]
         assert names == ["user_logged_in", "user_logged_out", "user_logged_in"]
 
-    def test_another_value_is_a_switch(self, app: Flask, told: Recorder) -> None:
-        """The former user's session ends, and of its data nothing goes along but what this
-        request has assigned."""
+    def test_assigning_another_user_ends_the_session_and_drops_its_data(
+        self, app: Flask, told: Told
+    ) -> None:
+        """A login of another user ends the previous user's session and keeps only data that this
+        request assigns."""
         client = sign_in(app, is_admin=True, theme="dark")
         client.post("/in/bob", json={"theme": "dark"})
         assert data_of(client) == {KEY: "bob", "theme": "dark"}
@@ -163,8 +174,10 @@ class TestLogin:
         assert sessions_of(app, "bob") == [id_of(client)]
         assert told.users[1:] == [("user_logged_out", "ada"), ("user_logged_in", "bob")]
 
-    def test_messages_to_the_former_user_stay_behind(self, app: Flask, do: Do) -> None:
-        """`flash` assigns the list with all messages; a switch takes along those of its request."""
+    def test_a_login_of_another_user_drops_messages_to_the_previous_user(
+        self, app: Flask, do: Do
+    ) -> None:
+        """A login of another user keeps only the messages that its own request flashes."""
         client = sign_in(app)
         do(client, lambda: flash("Welcome, ada."))
 
@@ -185,19 +198,23 @@ class TestLogin:
             ("text", [["a", "1"]], None),
             ([["a", "1"]], 5, None),
         ],
+        ids=["repeated text", "earlier message gone", "no list before", "no list then"],
     )
-    def test_what_is_new_among_messages(
+    def test_a_login_of_another_user_keeps_only_messages_new_to_the_list(
         self, app: Flask, before: t.Any, then: t.Any, left: t.Any
     ) -> None:
-        """A message in the same words is new, one of those before is not, and what is no list of
-        messages stays behind."""
+        """A message with a repeated text is new, an earlier message is not, and a value other than
+        a list of messages is dropped."""
         client = sign_in(app)
         client.post("/put", json={"_flashes": before})
         client.post("/in/bob", json={"_flashes": then})
         assert data_of(client) == {KEY: "bob"} | ({"_flashes": left} if left else {})
 
-    def test_messages_after_those_were_shown(self, app: Flask, do: Do) -> None:
-        """So it does where the page of that request has shown those before."""
+    def test_a_login_of_another_user_keeps_new_messages_after_old_were_shown(
+        self, app: Flask, do: Do
+    ) -> None:
+        """A login of another user keeps the new message if the same request has already shown the
+        old messages."""
         client = sign_in(app)
         do(client, lambda: flash("Welcome, ada."))
 
@@ -209,8 +226,11 @@ class TestLogin:
         do(client, act)
         assert data_of(client)["_flashes"] == [["message", "Welcome, bob."]]
 
-    def test_the_tutorials_way(self, app: Flask, do: Do) -> None:
-        """`clear()` and then assigning drops what a visitor had, and signs in."""
+    def test_clear_before_assigning_the_key_drops_the_anonymous_data(
+        self, app: Flask, do: Do
+    ) -> None:
+        """`clear()` and then the assignment, as in Flask's tutorial, drops the anonymous data and
+        signs the user in."""
         client = app.test_client()
         client.post("/put", json={"cart": [1]})
 
@@ -222,8 +242,10 @@ class TestLogin:
         assert data_of(client) == {KEY: 7}
         assert sessions_of(app, 7) == [id_of(client)]
 
-    def test_reading_and_renewing_are_none(self, app: Flask, told: Recorder, clock: Clock) -> None:
-        """A request that does not assign the key leaves the session the one it is."""
+    def test_a_request_that_does_not_assign_the_key_is_no_login(
+        self, app: Flask, told: Told, clock: Clock
+    ) -> None:
+        """A write or a renewal without an assignment of the key keeps the session and its token."""
         client = sign_in(app)
         first = token_of(client, "session")
         client.post("/put", json={"a": 1})
@@ -233,8 +255,11 @@ class TestLogin:
         assert [name for name, _ in told.users] == ["user_logged_in", "session_renewed"]
 
     @pytest.mark.parametrize("value", ["ada", 42, 0, A_UUID, "a:b", "{a}", "x" * 10_000])
-    def test_ids_keep_their_type(self, app: Flask, do: Do, value: t.Any) -> None:
-        """A str, an int or a UUID comes back as it was, and is what list and revoke take."""
+    def test_a_user_id_keeps_its_type_and_serves_list_and_revoke(
+        self, app: Flask, do: Do, value: t.Any
+    ) -> None:
+        """A str, int or UUID under the key comes back with its type, and `list_sessions` and
+        `revoke_all_sessions` accept it."""
         client = app.test_client()
         do(client, lambda: session.update({KEY: value}))
         seen: list[t.Any] = []
@@ -246,10 +271,11 @@ class TestLogin:
             assert kvs.revoke_all_sessions(value) == 1
 
     @pytest.mark.parametrize("value", [True, 1.5, b"a", ["ada"], {"id": 1}])
-    def test_what_is_no_id_is_refused(
+    def test_assigning_an_invalid_user_id_raises_and_creates_no_session(
         self, client: FlaskClient, do: Do, keys: Keys, value: t.Any
     ) -> None:
-        """The assignment raises and names the key and the setting; nobody is signed in."""
+        """The assignment of an invalid user id raises an error that names the key and the
+        setting."""
 
         def act() -> None:
             with pytest.raises(ValueError, match=r"session\['user_id'\] is KVSESSION_USER_ID_KEY"):
@@ -258,8 +284,10 @@ class TestLogin:
         do(client, act)
         assert keys() == set()
 
-    def test_round_trips(self, app: Flask, count_commands: CountCommands) -> None:
-        """A login is one beyond the read, one more where it replaces a session."""
+    def test_a_login_costs_one_command_and_one_more_over_a_session(
+        self, app: Flask, count_commands: CountCommands
+    ) -> None:
+        """A login costs one command beyond the read, and one more if it replaces a session."""
         sign_in(app, "bob")
         client = app.test_client()
         with count_commands() as first:
@@ -269,8 +297,10 @@ class TestLogin:
         assert first.names == ["EVALSHA"]
         assert again.names == ["GET", "EVALSHA", "EVALSHA"]
 
-    def test_the_limit_of_sessions(self, make_app: MakeApp, clock: Clock) -> None:
-        """`KVSESSION_MAX_SESSIONS_PER_USER` holds for these logins too."""
+    def test_the_limit_ends_the_least_recently_used_session(
+        self, make_app: MakeApp, clock: Clock
+    ) -> None:
+        """`KVSESSION_MAX_SESSIONS_PER_USER` also applies to logins by the key."""
         settings: dict[str, t.Any] = {"as_flask_session": True, "user_id_key": KEY, "views": False}
         app = with_views(make_app(max_sessions_per_user=1, **settings))
         first = sign_in(app)
@@ -278,8 +308,10 @@ class TestLogin:
         second = sign_in(app)
         assert (user_of(first), user_of(second)) == (None, "ada")
 
-    def test_permanent_is_remembered(self, client: FlaskClient, do: Do, clock: Clock) -> None:
-        """A permanent session's login is, and any other ends with the browser."""
+    def test_only_a_login_in_a_permanent_session_is_remembered(
+        self, client: FlaskClient, do: Do, clock: Clock
+    ) -> None:
+        """A login is remembered only if the session is permanent."""
 
         def act(permanent: bool) -> None:
             session.permanent = permanent
@@ -295,10 +327,10 @@ class TestLogin:
 
 class TestLogout:
     @pytest.mark.parametrize("path", ["/out", "/clear"])
-    def test_without_the_key_it_is_one(
-        self, app: Flask, told: Recorder, keys: Keys, path: str
+    def test_deleting_the_key_or_all_data_ends_the_session(
+        self, app: Flask, told: Told, keys: Keys, path: str
     ) -> None:
-        """Deleting the key, or everything, ends the session; the cookie goes."""
+        """Deleting the key or all data ends the session and clears the cookie."""
         client = sign_in(app)
         token = token_of(client, "session")
         client.post(path)
@@ -307,19 +339,20 @@ class TestLogout:
         assert keys() == set()
         assert told.users[1:] == [("user_logged_out", "ada")]
 
-    @pytest.mark.parametrize("nobody", [None, ""])
-    def test_a_value_for_nobody_is_one(
+    @pytest.mark.parametrize("nobody", [None, ""], ids=["None", "empty"])
+    def test_assigning_none_or_an_empty_user_id_ends_the_session(
         self, app: Flask, do: Do, told: Recorder, nobody: str | None
     ) -> None:
-        """None and "" are nobody."""
+        """Assigning None or "" to the key ends the session."""
         client = sign_in(app)
         do(client, lambda: session.update({KEY: nobody}))
         assert user_of(client) is None
         assert sessions_of(app, "ada") == []
         assert told.users[1:] == [("user_logged_out", "ada")]
 
-    def test_what_remains_goes_on(self, app: Flask, do: Do) -> None:
-        """What data remain, such as a flashed message, are a new visitor's."""
+    def test_remaining_data_go_to_a_new_anonymous_session(self, app: Flask, do: Do) -> None:
+        """Data that remain after a logout, such as a flashed message, are in a new anonymous
+        session."""
         client = sign_in(app, cart=[1])
         token = token_of(client, "session") or ""
 
@@ -335,8 +368,9 @@ class TestLogout:
         assert id_of(client) != token[:19]
         assert user_of(browser(app, token)) is None
 
-    def test_the_user_is_nobody_at_once(self, app: Flask, do: Do) -> None:
-        """`user_id` is None in the same request, and guards close."""
+    def test_user_id_is_none_and_verbs_raise_at_once(self, app: Flask, do: Do) -> None:
+        """After the key is removed, `user_id` is None and verbs raise `LoginRequired` in the same
+        request."""
         client = sign_in(app)
         seen: list[object] = []
 
@@ -349,8 +383,10 @@ class TestLogout:
         do(client, act)
         assert seen == [None]
 
-    def test_out_and_in_again(self, app: Flask, do: Do, told: Recorder) -> None:
-        """A logout and a login in one request are the login."""
+    def test_a_logout_and_a_login_in_one_request_are_the_login(
+        self, app: Flask, do: Do, told: Told
+    ) -> None:
+        """If one request removes the key and assigns another user, that user is signed in."""
         client = sign_in(app)
 
         def act() -> None:
@@ -361,8 +397,11 @@ class TestLogout:
         assert user_of(client) == "bob"
         assert sessions_of(app, "ada") == []
 
-    def test_in_and_out_again_is_nothing(self, client: FlaskClient, do: Do, keys: Keys) -> None:
-        """A visitor who was signed in and out in one request is one without a session."""
+    def test_a_login_and_a_logout_in_one_request_create_no_session(
+        self, client: FlaskClient, do: Do, keys: Keys
+    ) -> None:
+        """If one request of an anonymous browser assigns and removes the key, no session is created
+        and no cookie is sent."""
 
         def act() -> None:
             session[KEY] = "ada"
@@ -372,34 +411,38 @@ class TestLogout:
         assert keys() == set()
 
 
-class TestFormerUsers:
-    """What a user leaves behind at a logout is not for the next one in the same browser."""
+class TestPreviousUsers:
+    """Data that a user leaves at a logout do not pass to the next user of the same browser."""
 
-    def test_the_next_user_does_not_get_it(self, app: Flask) -> None:
-        """A role that a logout left in the session says nothing of who signs in next."""
+    def test_another_user_does_not_get_the_remaining_data(self, app: Flask) -> None:
+        """A login of another user drops the data that the previous user's logout has left."""
         client = sign_in(app, role="admin")
         client.post("/out")
         assert data_of(client) == {"role": "admin"}
         client.post("/in/bob")
         assert data_of(client) == {KEY: "bob"}
 
-    def test_the_same_user_does(self, app: Flask) -> None:
-        """Who comes back finds what they left."""
+    def test_the_same_user_gets_the_remaining_data_back(self, app: Flask) -> None:
+        """A login of the same user keeps the data that the user's logout has left."""
         client = sign_in(app, cart=[1])
         client.post("/out")
         client.post("/in/ada")
         assert data_of(client) == {KEY: "ada", "cart": [1]}
 
-    def test_what_is_set_after_the_logout_goes_along(self, app: Flask) -> None:
-        """What the visitor puts into the session then is theirs, also under a former key."""
+    def test_data_assigned_after_the_logout_go_to_the_next_user(self, app: Flask) -> None:
+        """Data that are assigned after the logout go along into the next login, also under a key of
+        the previous user."""
         client = sign_in(app, cart=[1], role="admin", theme="dark")
         client.post("/out")
         client.post("/put", json={"cart": [2], "language": "de"})
         client.post("/in/bob", json={"theme": "dark"})
         assert data_of(client) == {KEY: "bob", "cart": [2], "language": "de", "theme": "dark"}
 
-    def test_what_the_logout_sets_goes_along(self, app: Flask, do: Do) -> None:
-        """What the request sets that signs out is for whoever comes next; messages are new ones."""
+    def test_data_assigned_by_the_logout_request_go_to_the_next_user(
+        self, app: Flask, do: Do
+    ) -> None:
+        """Data that the logout request assigns go along into the next login, but a list with
+        messages to the previous user does not."""
         client = sign_in(app, role="admin")
         do(client, lambda: flash("To ada."))
 
@@ -412,8 +455,8 @@ class TestFormerUsers:
         client.post("/in/bob")
         assert data_of(client) == {KEY: "bob", "seen": True}
 
-    def test_after_clear_nothing_is_left(self, app: Flask, do: Do) -> None:
-        """What is set after `clear()` is no former user's."""
+    def test_data_assigned_after_clear_go_to_the_next_user(self, app: Flask, do: Do) -> None:
+        """Data that are assigned after `clear()` do not belong to the previous user."""
         client = sign_in(app, role="admin")
 
         def act() -> None:
@@ -424,8 +467,11 @@ class TestFormerUsers:
         client.post("/in/bob")
         assert data_of(client) == {KEY: "bob", "_flashes": [["message", "Good bye."]]}
 
-    def test_what_another_request_wrote_meanwhile(self, app: Flask, do: Do) -> None:
-        """A late write to what is left there does not make it the next user's."""
+    def test_a_concurrent_write_does_not_pass_on_the_previous_users_data(
+        self, app: Flask, do: Do
+    ) -> None:
+        """A write to the anonymous session during another user's login is kept, and the previous
+        user's data are still dropped."""
         client = sign_in(app, role="admin")
         client.post("/out")
         token = token_of(client, "session")
@@ -437,9 +483,10 @@ class TestFormerUsers:
         do(client, act)
         assert data_of(client) == {KEY: "bob", "cart": [1]}
 
-    def test_messages_to_a_former_user(self, app: Flask, do: Do) -> None:
-        """What was said to the former user is not shown to the next one, whatever the visitor was
-        told in between."""
+    def test_messages_to_the_previous_user_are_not_passed_to_the_next(
+        self, app: Flask, do: Do
+    ) -> None:
+        """A login of another user drops a list that contains a message to the previous user."""
         client = sign_in(app)
         do(client, lambda: flash("Welcome, ada."))
         client.post("/out")
@@ -450,22 +497,24 @@ class TestFormerUsers:
     @pytest.mark.parametrize(
         ("act", "cleared"),
         [(lambda: session.clear(), True), (lambda: session.pop("x", None), False)],
-        ids=["clear", "look"],
+        ids=["clear", "no change"],
     )
-    def test_signing_out_with_a_token_of_before(
+    def test_with_a_token_from_before_a_rotation_only_clear_deletes_the_cookie(
         self, app: Flask, do: Do, act: Callable[[], None], cleared: bool
     ) -> None:
-        """Another request may have rotated the token meanwhile: `clear()` takes the cookie away
-        though it opens nothing, or the logout would be for nothing. Nothing else does."""
+        """If another request has rotated the token, `clear()` still deletes the cookie, and a
+        request that changes nothing leaves the cookie."""
         client = sign_in(app)
         late = browser(app, token_of(client, "session"))
         do(client, kvs.confirm_login)
         cookies = do(late, act).headers.getlist("Set-Cookie")
         assert [("Max-Age=0" in cookie) for cookie in cookies] == ([True] if cleared else [])
 
-    def test_signing_out_of_a_revoked_session(self, app: Flask, do: Do) -> None:
-        """What a session held that was revoked meanwhile is not left to a visitor, but what the
-        request has set."""
+    def test_a_logout_of_a_revoked_session_keeps_only_newly_assigned_data(
+        self, app: Flask, do: Do
+    ) -> None:
+        """If the session is revoked during a logout, only data that the logout request assigns
+        remain."""
         client = sign_in(app, roles=["admin"])
 
         def act() -> None:
@@ -477,8 +526,8 @@ class TestFormerUsers:
         do(client, act)
         assert data_of(client) == {"seen": True}
 
-    def test_it_does_not_show(self, app: Flask, do: Do) -> None:
-        """That something is a former user's is no part of the mapping."""
+    def test_the_mark_of_the_previous_user_is_not_in_the_mapping(self, app: Flask, do: Do) -> None:
+        """The mark that data belong to a previous user is not part of the mapping."""
         client = sign_in(app, role="admin")
         client.post("/out")
         assert data_of(client) == {"role": "admin"}
@@ -487,9 +536,11 @@ class TestFormerUsers:
 
 
 class TestRevocation:
-    def test_signing_in_while_revoked(self, app: Flask, do: Do) -> None:
-        """The same user again is a login even if the session was revoked meanwhile, but without
-        what that held: the revocation may have been to take a role away."""
+    def test_a_login_over_a_revoked_session_succeeds_without_its_data(
+        self, app: Flask, do: Do
+    ) -> None:
+        """If the session is revoked during a login of the same user, the login drops its data,
+        because the revocation may have taken a role away."""
         client = sign_in(app, role="admin", theme="dark")
 
         def act() -> None:
@@ -501,16 +552,17 @@ class TestRevocation:
         assert data_of(client) == {KEY: "ada", "theme": "dark"}
         assert sessions_of(app, "ada") == [id_of(client)]
 
-    def test_list_and_revoke(self, app: Flask, do: Do) -> None:
-        """One browser lists the user's sessions, and signs the other one out."""
+    def test_one_browser_lists_and_revokes_the_session_of_another(self, app: Flask, do: Do) -> None:
+        """A browser lists all sessions of its user and revokes the other one."""
         laptop, phone = sign_in(app), sign_in(app)
         assert do(laptop, lambda: {"n": len(kvs.list_sessions())}).get_json() == {"n": 2}
         do(laptop, lambda: {"n": kvs.revoke_session(id_of(phone))})
         assert (user_of(laptop), user_of(phone)) == ("ada", None)
         assert data_of(phone) == {}
 
-    def test_revoking_the_current_one(self, app: Flask, do: Do) -> None:
-        """Nobody is signed in then, whatever else the request does."""
+    def test_revoking_the_current_session_logs_out_at_once(self, app: Flask, do: Do) -> None:
+        """After the current session is revoked, no user is signed in, although the request has
+        pending changes."""
         client = sign_in(app)
 
         def act() -> None:
@@ -522,8 +574,11 @@ class TestRevocation:
         assert user_of(client) is None
         assert token_of(client, "session") is None
 
-    def test_a_new_password(self, app: Flask, do: Do) -> None:
-        """Signing in anew and ending all others keeps only this browser."""
+    def test_a_login_and_revoke_all_except_current_keep_only_this_browser(
+        self, app: Flask, do: Do
+    ) -> None:
+        """A login followed by `revoke_all_sessions(except_current=True)` keeps only this browser
+        signed in."""
         laptop, phone = sign_in(app), sign_in(app)
 
         def act() -> None:
@@ -535,9 +590,11 @@ class TestRevocation:
         assert sessions_of(app, "ada") == [id_of(laptop)]
 
     @pytest.mark.parametrize("path", ["/put", "/out"])
-    def test_a_request_in_flight_brings_nothing_back(self, app: Flask, path: str) -> None:
-        """A session revoked while a request changes it, or logs out, stays revoked, and nothing of
-        its data is left for anybody."""
+    def test_a_request_in_flight_does_not_bring_a_revoked_session_back(
+        self, app: Flask, path: str
+    ) -> None:
+        """A session that is revoked while a request changes it or logs out stays revoked, and its
+        data are gone."""
         in_view, revoked = threading.Event(), threading.Event()
 
         @app.after_request
@@ -561,8 +618,8 @@ class TestRevocation:
         assert sessions_of(app, "ada") == []
         assert client.get("/who").get_json() == {"user": None, "data": {}}
 
-    def test_of_two_logouts_at_once_one_is_told(self, app: Flask, told: Recorder) -> None:
-        """Two requests that log the same session out log it out once."""
+    def test_two_logouts_at_once_send_one_signal(self, app: Flask, told: Told) -> None:
+        """Two concurrent logouts of one session send `user_logged_out` once."""
         barrier = threading.Barrier(2)
 
         @app.after_request
@@ -586,8 +643,11 @@ class TestVerbs:
     @pytest.mark.parametrize(
         "verb", [lambda: kvs.login_user("ada"), kvs.logout_user], ids=["login", "logout"]
     )
-    def test_ours_name_the_key(self, app: Flask, do: Do, verb: Callable[[], object]) -> None:
-        """`login_user` and `logout_user` would say it a second time, so they raise."""
+    def test_login_user_and_logout_user_raise_and_name_the_key(
+        self, app: Flask, do: Do, verb: Callable[[], object]
+    ) -> None:
+        """`login_user` and `logout_user` raise `ConfigurationError`, because the key already says
+        which user is signed in."""
         client = sign_in(app)
 
         def act() -> None:
@@ -597,18 +657,18 @@ class TestVerbs:
         do(client, act)
         assert user_of(client) == "ada"
 
-    def test_confirm_makes_fresh(self, app: Flask, do: Do, clock: Clock) -> None:
-        """`confirm_login` is for these apps too."""
+    def test_confirm_login_makes_the_session_fresh(self, app: Flask, do: Do, clock: Clock) -> None:
+        """`confirm_login` makes a session fresh whose user was signed in by the key."""
         client = sign_in(app)
         clock.advance(hours=1)
         do(client, kvs.confirm_login)
         assert do(client, lambda: {"f": kvs.current_session.is_fresh}).get_json() == {"f": True}
 
-    def test_flask_logins_confirmation_counts(
+    def test_assigning_fresh_true_makes_fresh_and_rotates_the_token(
         self, app: Flask, do: Do, clock: Clock, told: Recorder
     ) -> None:
-        """What Flask-Login's `confirm_login` does, setting `_fresh`, makes fresh, with a new token;
-        so does it where it was set before."""
+        """Assigning `_fresh` = True, as Flask-Login's `confirm_login` does, makes the session fresh
+        and rotates the token."""
         client = sign_in(app, _fresh=True)
         is_fresh = lambda: {"fresh": kvs.current_session.is_fresh}  # noqa: E731
         for _ in range(2):
@@ -620,14 +680,17 @@ class TestVerbs:
             assert token_of(client, "session") != before
         assert ("login_confirmed", "ada") in told.users
 
-    def test_flask_logins_doubt_counts(self, app: Flask, do: Do) -> None:
-        """Where Flask-Login has set `_fresh` to False, for a changed client, nobody is fresh."""
+    def test_assigning_fresh_false_makes_the_session_not_fresh(self, app: Flask, do: Do) -> None:
+        """After `_fresh` = False is assigned, as Flask-Login does for a changed client, the session
+        is not fresh."""
         client = sign_in(app, _fresh=True)
         do(client, lambda: session.update(_fresh=False))
         assert do(client, lambda: {"f": kvs.current_session.is_fresh}).get_json() == {"f": False}
 
-    def test_an_older_confirmation_does_not(self, app: Flask, do: Do, clock: Clock) -> None:
-        """That `_fresh` is among the data proves nothing anew."""
+    def test_a_stored_fresh_true_does_not_make_fresh_again(
+        self, app: Flask, do: Do, clock: Clock
+    ) -> None:
+        """A stored `_fresh` = True that is not assigned again does not make the session fresh."""
         client = sign_in(app, _fresh=True)
         clock.advance(hours=1)
         do(client, lambda: session.update(a=1))
@@ -635,10 +698,11 @@ class TestVerbs:
         assert do(client, lambda: {"f": kvs.current_session.is_fresh}).get_json() == {"f": False}
 
     @pytest.mark.parametrize("verb", [kvs.rotate_token, kvs.confirm_login])
-    def test_those_that_act_at_once_log_in_first(
+    def test_a_verb_that_acts_at_once_commits_the_pending_login_first(
         self, app: Flask, client: FlaskClient, do: Do, verb: Callable[[], object]
     ) -> None:
-        """A verb that acts at once finds the user signed in, whom the request has assigned."""
+        """`rotate_token` and `confirm_login` first log in the user whom the request has
+        assigned."""
         seen: list[object] = []
 
         def act() -> None:
@@ -650,8 +714,9 @@ class TestVerbs:
         assert seen == [id_of(client)]
         assert sessions_of(app, "ada") == seen
 
-    def test_the_key_is_not_for_all(self, app: Flask) -> None:
-        """`update_all_sessions` changes data, and not whose sessions they are."""
+    def test_update_all_sessions_refuses_to_change_the_key(self, app: Flask) -> None:
+        """`update_all_sessions` raises `ValueError` for a change of the key and accepts other
+        changes."""
         client = sign_in(app)
         with app.app_context():
             for change in ({"changes": {KEY: "bob"}}, {"changes": {}, "remove": [KEY]}):
@@ -662,8 +727,10 @@ class TestVerbs:
 
 
 class TestFailures:
-    def test_a_login_that_fails_is_503(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A login that could not be written is no redirect to the dashboard, and no cookie."""
+    def test_a_failed_login_is_503_without_a_cookie(
+        self, app: Flask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A login that could not be stored is answered with 503 and sets no cookie."""
         client = app.test_client()
 
         def fail(*args: t.Any) -> t.NoReturn:
@@ -676,10 +743,11 @@ class TestFailures:
         monkeypatch.undo()
         assert sessions_of(app, "ada") == []
 
-    def test_a_limit_that_cannot_be_enforced(
+    def test_a_login_whose_limit_fails_keeps_the_anonymous_session(
         self, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A login that fails there leaves the visitor what they had."""
+        """A login that fails at the limit of sessions leaves the anonymous session and the user's
+        other session."""
         settings: dict[str, t.Any] = {"as_flask_session": True, "user_id_key": KEY, "views": False}
         app = with_views(make_app(max_sessions_per_user=1, **settings))
         first, second = sign_in(app), app.test_client()
@@ -694,8 +762,10 @@ class TestFailures:
         assert data_of(second) == {"cart": [1]}
         assert sessions_of(app, "ada") == [id_of(first)]
 
-    def test_a_logout_that_fails_is_503(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A logout that could not be done keeps the cookie, and the user signed in."""
+    def test_a_failed_logout_is_503_and_keeps_the_user_signed_in(
+        self, app: Flask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A logout that could not be carried out is answered with 503 and keeps the cookie."""
         client = sign_in(app)
 
         def fail(*args: t.Any, **kwargs: t.Any) -> t.NoReturn:
@@ -708,11 +778,11 @@ class TestFailures:
         monkeypatch.undo()
         assert user_of(client) == "ada"
 
-    def test_a_visitors_session_that_cannot_follow(
+    def test_a_logout_succeeds_if_the_remaining_data_cannot_be_stored(
         self, app: Flask, do: Do, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Where the logout was done and what remains could not be written, it stays done: with a
-        memory that is full nobody could sign out."""
+        """A logout succeeds even if the remaining data cannot be stored, so that a user can sign
+        out when memory is full."""
         client = sign_in(app, cart=[1])
 
         def fail(*args: t.Any) -> t.NoReturn:
@@ -727,10 +797,10 @@ class TestFailures:
 
 
 class TestReceivers:
-    """What is written by who is told of a login at the end of the request."""
+    """Changes of the session by receivers of signals that are sent at the commit."""
 
-    def test_it_is_saved(self, app: Flask) -> None:
-        """A receiver may still change the session."""
+    def test_changes_by_a_receiver_are_saved(self, app: Flask) -> None:
+        """A change by a receiver of `user_logged_in` is saved."""
 
         def receive(sender: Flask, **extra: t.Any) -> None:
             session["greeted"] = True
@@ -739,8 +809,8 @@ class TestReceivers:
             client = sign_in(app)
         assert data_of(client) == {KEY: "ada", "greeted": True}
 
-    def test_it_may_sign_out(self, app: Flask) -> None:
-        """An app may sign out whoever comes from elsewhere."""
+    def test_a_receiver_that_clears_the_session_logs_out(self, app: Flask) -> None:
+        """A receiver of `client_changed` that clears the session ends the session."""
         client = sign_in(app, cart=[1])
 
         def receive(sender: Flask, **extra: t.Any) -> None:
@@ -751,8 +821,9 @@ class TestReceivers:
         assert token_of(client, "session") is None
         assert sessions_of(app, "ada") == []
 
-    def test_of_what_it_changed_no_more(self, app: Flask, do: Do) -> None:
-        """Whoever is told of that in turn cannot change anything: it raises, and is not lost."""
+    def test_a_write_by_a_receiver_in_the_second_commit_raises(self, app: Flask, do: Do) -> None:
+        """A receiver's login of another user is committed; a write by the receiver of that second
+        login raises."""
         seen: list[str] = []
 
         def receive(sender: Flask, **extra: t.Any) -> None:
@@ -767,8 +838,10 @@ class TestReceivers:
         assert sessions_of(app, "ada") == []
         assert [message[:43] for message in seen] == ["The session was changed after its request w"]
 
-    def test_one_that_fails_loses_nothing(self, app: Flask, keys: Keys) -> None:
-        """What a logout leaves is stored before anybody is told."""
+    def test_a_receiver_that_raises_does_not_lose_the_remaining_data(
+        self, app: Flask, keys: Keys
+    ) -> None:
+        """The data that remain after a logout are stored before `user_logged_out` is sent."""
         client = sign_in(app, cart=[1])
 
         def receive(sender: Flask, **extra: t.Any) -> None:
@@ -782,9 +855,12 @@ class TestReceivers:
         assert [key.count(":s:") for key in keys()] == [1]
 
 
-class TestTurningItOn:
-    def test_a_switch_leaves_all_behind(self, make_app: MakeApp) -> None:
-        """Whose data they were is known by the key, where the session is not a user's yet."""
+class TestSettingAddedToExistingSessions:
+    def test_another_user_does_not_get_data_from_before_the_setting(
+        self, make_app: MakeApp
+    ) -> None:
+        """A login of another user drops data from before the setting, because the stored key names
+        their user."""
         settings: dict[str, t.Any] = {"as_flask_session": True, "views": False}
         before, after = make_app(**settings), make_app(user_id_key=KEY, **settings)
         with_views(before), with_views(after)
@@ -796,8 +872,9 @@ class TestTurningItOn:
             moved.post("/in/bob")
             assert data_of(moved) == {KEY: "bob"}
 
-    def test_what_ended_meanwhile_stays_ended(self, make_app: MakeApp) -> None:
-        """A request that only carries a session over makes none where that has ended meanwhile."""
+    def test_a_session_that_ends_during_its_conversion_stays_ended(self, make_app: MakeApp) -> None:
+        """A request that would only convert a session from before the setting creates no session if
+        that session has ended meanwhile."""
         settings: dict[str, t.Any] = {"as_flask_session": True, "views": False}
         before, after = make_app(**settings), make_app(user_id_key=KEY, **settings)
         with_views(before)
@@ -818,8 +895,11 @@ class TestTurningItOn:
         assert sessions_of(after, "ada") == []
         assert user_of(late) is None
 
-    def test_who_was_signed_in_stays_so(self, make_app: MakeApp, clock: Clock) -> None:
-        """Sessions from before the setting become the user's, listed, at their next request."""
+    def test_a_user_from_before_the_setting_stays_signed_in(
+        self, make_app: MakeApp, clock: Clock
+    ) -> None:
+        """A session from before the setting becomes a listed session of its user at the next
+        request, without `authenticated_at`."""
         settings: dict[str, t.Any] = {"as_flask_session": True, "views": False}
         before, after = make_app(**settings), make_app(user_id_key=KEY, **settings)
         with_views(before), with_views(after)
@@ -832,8 +912,9 @@ class TestTurningItOn:
         assert store_of(after).sessions_of("ada")[0].record.authenticated is None
 
 
-def test_a_login_that_is_too_large(make_app: MakeApp) -> None:
-    """A login whose data are too large is refused where they are assigned, and nobody signed in."""
+def test_a_login_with_too_large_data_raises_and_signs_nobody_in(make_app: MakeApp) -> None:
+    """The assignment of data over `KVSESSION_MAX_SESSION_BYTES` raises, and the request signs
+    nobody in."""
     app = make_app(as_flask_session=True, user_id_key=KEY, max_session_bytes=100, views=False)
     with_views(app)
     with pytest.raises(SessionTooLarge):
@@ -841,8 +922,9 @@ def test_a_login_that_is_too_large(make_app: MakeApp) -> None:
     assert sessions_of(app, "ada") == []
 
 
-def test_a_logout_over_a_lowered_limit(make_app: MakeApp) -> None:
-    """Who has more data than is allowed by now can sign out, and keeps what remains."""
+def test_a_logout_with_data_over_a_lowered_size_limit_succeeds(make_app: MakeApp) -> None:
+    """A user whose data exceed a lowered `KVSESSION_MAX_SESSION_BYTES` can log out, and the data
+    remain."""
     settings: dict[str, t.Any] = {"as_flask_session": True, "user_id_key": KEY, "views": False}
     app = with_views(make_app(**settings))
     lowered = with_views(make_app(max_session_bytes=100, **settings))
@@ -852,8 +934,11 @@ def test_a_logout_over_a_lowered_limit(make_app: MakeApp) -> None:
     assert sessions_of(app, "ada") == []
 
 
-def test_the_idle_timeout_of_a_user(app: Flask, clock: Clock) -> None:
-    """A user's session that is not permanent lives for `KVSESSION_UNREMEMBERED_TIMEOUT`."""
+def test_a_session_that_is_not_permanent_ends_after_unremembered_timeout(
+    app: Flask, clock: Clock
+) -> None:
+    """A user's session that is not permanent ends after `KVSESSION_UNREMEMBERED_TIMEOUT` without
+    activity."""
     client = sign_in(app)
     clock.advance(timedelta(hours=11))
     assert user_of(client) == "ada"
