@@ -1,4 +1,4 @@
-"""Moving over from Flask's signed cookie: a deploy that signs nobody out."""
+"""`KVSESSION_MIGRATE_COOKIE_SESSION`: Flask's signed cookie becomes a stored session."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def browser(app: Flask, cookie: str) -> FlaskClient:
     return client
 
 
-def test_what_it_holds_is_carried_over(app: Flask) -> None:
-    """Every value that Flask's session can hold is in the new one, equal and of the same type."""
+def test_every_value_of_the_signed_cookie_is_carried_over(app: Flask) -> None:
+    """Every value of the signed cookie is in the new session, equal and of the same type."""
     client = browser(app, signed_cookie(**DATA))
     client.get("/see")
     assert seen_by(app) == DATA
@@ -99,8 +99,8 @@ def test_what_it_holds_is_carried_over(app: Flask) -> None:
     assert {type(value) for value in seen_by(app).values()} == set(map(type, DATA.values()))
 
 
-def test_who_was_signed_in_stays_so(app: Flask) -> None:
-    """The user is signed in and listed, and not fresh: nobody has proved anything."""
+def test_a_user_of_the_signed_cookie_stays_signed_in_and_not_fresh(app: Flask) -> None:
+    """The user of the signed cookie stays signed in and is listed, but is not fresh."""
     client = browser(app, signed_cookie(**DATA))
     assert client.get("/see").get_json() == {"user": "ada", "fresh": False}
     assert client.get("/see").get_json() == {"user": "ada", "fresh": False}
@@ -108,8 +108,11 @@ def test_who_was_signed_in_stays_so(app: Flask) -> None:
     assert found.id == (token_of(client, "session") or "")[:19]
 
 
-def test_the_cookie_is_replaced(app: Flask, count_commands: CountCommands) -> None:
-    """It is read once: the browser has a token then, and a request costs what it always does."""
+def test_the_first_request_replaces_the_signed_cookie_by_a_token(
+    app: Flask, count_commands: CountCommands
+) -> None:
+    """The first request replaces the signed cookie by a token, and a later request costs one
+    read."""
     client = browser(app, signed_cookie(**DATA))
     [cookie] = client.get("/see").headers.getlist("Set-Cookie")
     assert cookie.startswith("session=")
@@ -119,8 +122,10 @@ def test_the_cookie_is_replaced(app: Flask, count_commands: CountCommands) -> No
     assert commands.names == ["GET"]
 
 
-def test_a_visitors_data_too(app: Flask, keys: Keys) -> None:
-    """A visitor's cookie becomes a visitor's session."""
+def test_a_signed_cookie_without_a_user_becomes_an_anonymous_session(
+    app: Flask, keys: Keys
+) -> None:
+    """A signed cookie without a user becomes an anonymous session with the same data."""
     client = browser(app, signed_cookie(cart=[1]))
     assert client.get("/see").get_json()["user"] is None
     client.get("/see")
@@ -129,32 +134,35 @@ def test_a_visitors_data_too(app: Flask, keys: Keys) -> None:
 
 
 @pytest.mark.parametrize("permanent", [True, False])
-def test_permanence_is_kept(app: Flask, permanent: bool) -> None:
-    """A permanent session stays one; it shows not among the data."""
+def test_permanent_is_carried_over_and_is_not_in_the_data(app: Flask, permanent: bool) -> None:
+    """`permanent` of the signed cookie is carried over and is not a key of the data."""
     client = browser(app, signed_cookie(permanent=permanent, cart=[1]))
     [cookie] = client.get("/see").headers.getlist("Set-Cookie")
     assert ("Max-Age" in cookie) is permanent
     assert seen_by(app) == {"cart": [1]}
 
 
-def test_changes_of_that_request_are_on_top(app: Flask) -> None:
-    """The first request may change what it carries over, and sign out."""
+def test_changes_of_the_first_request_apply_on_top_of_the_carried_over_data(app: Flask) -> None:
+    """A change by the first request overwrites the value of the signed cookie."""
     client = browser(app, signed_cookie(a="old", b="old"))
     client.get("/put?a=new")
     client.get("/see")
     assert seen_by(app) == {"a": "new", "b": "old"}
 
 
-def test_a_logout_is_the_first_thing(app: Flask, keys: Keys) -> None:
-    """Who signs out before anything else was carried over is signed out, and has no cookie."""
+def test_a_logout_in_the_first_request_deletes_the_signed_cookie(app: Flask, keys: Keys) -> None:
+    """A logout in the first request deletes the signed cookie and creates no session."""
     client = browser(app, signed_cookie(**DATA))
     client.get("/out")
     assert token_of(client, "session") is None
     assert keys() == set()
 
 
-def test_emptied_it_goes(make_app: MakeApp, keys: Keys) -> None:
-    """So it is with what a visitor had, or it would come back with the next request."""
+def test_clear_in_the_first_request_deletes_an_anonymous_signed_cookie(
+    make_app: MakeApp, keys: Keys
+) -> None:
+    """`clear()` in the first request deletes the signed cookie, so that the data do not come
+    back."""
     app = with_views(make_app(**MOVING | {"user_id_key": None}))
     client = browser(app, signed_cookie(cart=[1]))
     client.get("/out")
@@ -162,8 +170,10 @@ def test_emptied_it_goes(make_app: MakeApp, keys: Keys) -> None:
     assert keys() == set()
 
 
-def test_what_is_not_to_be_saved_stays(app: Flask, keys: Keys, do: Do) -> None:
-    """`modified = False` keeps it from being carried over; the next request finds it again."""
+def test_modified_false_leaves_the_signed_cookie_for_the_next_request(
+    app: Flask, keys: Keys, do: Do
+) -> None:
+    """`modified = False` carries nothing over and leaves the signed cookie."""
     client = browser(app, cookie := signed_cookie(cart=[1]))
 
     def act() -> None:
@@ -175,8 +185,10 @@ def test_what_is_not_to_be_saved_stays(app: Flask, keys: Keys, do: Do) -> None:
     assert keys() == set()
 
 
-def test_untouched_it_stays(app: Flask, keys: Keys) -> None:
-    """A page that does not touch the session carries nothing over."""
+def test_a_request_that_does_not_touch_the_session_leaves_the_signed_cookie(
+    app: Flask, keys: Keys
+) -> None:
+    """A request that does not touch the session carries nothing over."""
     client = browser(app, cookie := signed_cookie(**DATA))
     client.get("/untouched")
     assert token_of(client, "session") == cookie
@@ -195,16 +207,18 @@ def test_untouched_it_stays(app: Flask, keys: Keys) -> None:
     ],
     ids=["empty", "short", "a token", "dots", "of another app", "cut"],
 )
-def test_what_is_not_signed_is_nothing(app: Flask, keys: Keys, cookie: str) -> None:
-    """A cookie that this app has not signed signs nobody in and makes no key."""
+def test_a_cookie_not_signed_by_this_app_is_ignored(app: Flask, keys: Keys, cookie: str) -> None:
+    """A cookie that this app has not signed signs nobody in and creates no session."""
     client = browser(app, cookie)
     assert client.get("/see").get_json()["user"] is None
     assert seen_by(app) == {}
     assert keys() == set()
 
 
-def test_one_that_is_too_old_is_nothing(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cookie older than `PERMANENT_SESSION_LIFETIME` is not believed, as in Flask."""
+def test_a_signed_cookie_older_than_flasks_lifetime_is_ignored(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signed cookie older than `PERMANENT_SESSION_LIFETIME` signs nobody in, as in Flask."""
     from itsdangerous import TimestampSigner
 
     now = int(datetime.now(UTC).timestamp())
@@ -215,17 +229,17 @@ def test_one_that_is_too_old_is_nothing(app: Flask, monkeypatch: pytest.MonkeyPa
     assert browser(app, cookie).get("/see").get_json()["user"] is None
 
 
-def test_revoked_it_stays_revoked(app: Flask) -> None:
-    """The browser's new session, once revoked, is not made anew: the signed cookie is gone."""
+def test_a_carried_over_session_stays_revoked(app: Flask) -> None:
+    """A carried-over session stays revoked, because the browser no longer has the signed cookie."""
     client = browser(app, signed_cookie(**DATA))
     client.get("/see")
     store_of(app).revoke_all("ada")
     assert client.get("/see").get_json()["user"] is None
 
 
-def test_beside_a_token_it_is_nothing(app: Flask) -> None:
-    """A browser that has had a session here may still send a signed cookie, set for another path:
-    when Redis has forgotten that the session was revoked, that signs nobody in."""
+def test_a_signed_cookie_beside_a_token_is_ignored(app: Flask) -> None:
+    """A signed cookie beside a token signs nobody in, even after Redis has dropped the revoked
+    session."""
     client = browser(app, signed_cookie(**DATA))
     client.get("/see")
     token = token_of(client, "session")
@@ -238,16 +252,19 @@ def test_beside_a_token_it_is_nothing(app: Flask) -> None:
         assert late.get("/see", headers={"Cookie": cookies}).get_json()["user"] is None
 
 
-def test_a_switch_at_once_leaves_all_behind(app: Flask) -> None:
-    """Who signs in as somebody else in the very first request does not get what is carried over."""
+def test_another_user_in_the_first_request_gets_no_carried_over_data(app: Flask) -> None:
+    """A login of another user in the first request drops the data of the signed cookie."""
     client = browser(app, signed_cookie(user_id="ada", role="admin"))
     client.get("/put?user_id=bob")
     client.get("/see")
     assert seen_by(app) == {"user_id": "bob"}
 
 
-def test_a_logout_at_once_leaves_it_to_the_same_user(app: Flask, do: Do) -> None:
-    """What is carried over by a request that signs out is that user's, and not the next one's."""
+def test_data_left_by_a_logout_in_the_first_request_go_to_the_same_user_only(
+    app: Flask, do: Do
+) -> None:
+    """Data of the signed cookie that remain after a logout in the first request go along only into
+    a login of the same user."""
     for name, kept in (("ada", {"role": "admin"}), ("bob", {})):
         client = browser(app, signed_cookie(user_id="ada", role="admin"))
         do(client, lambda: session.pop("user_id"))
@@ -258,9 +275,11 @@ def test_a_logout_at_once_leaves_it_to_the_same_user(app: Flask, do: Do) -> None
         assert seen_by(app) == {"user_id": name} | kept
 
 
-def test_what_does_not_fit_is_left_out(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """Data over `KVSESSION_MAX_SESSION_BYTES` sign nobody out: the user stays, and what does not
-    fit is left out and logged."""
+def test_data_over_the_size_limit_are_left_out_and_logged(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A value that does not fit into `KVSESSION_MAX_SESSION_BYTES` is left out and logged, and the
+    user stays signed in."""
     app = with_views(make_app(**MOVING, max_session_bytes=100))
     client = browser(app, signed_cookie(a="a" * 90, user_id="ada", z="z"))
     assert client.get("/see").get_json()["user"] == "ada"
@@ -270,22 +289,24 @@ def test_what_does_not_fit_is_left_out(make_app: MakeApp, caplog: pytest.LogCapt
     assert "session['a']" in record.message
 
 
-def test_what_is_no_id_signs_nobody_in(app: Flask) -> None:
-    """What is under the user's key and cannot be an id is left out."""
+def test_an_invalid_user_id_in_the_signed_cookie_is_left_out(app: Flask) -> None:
+    """An invalid user id in the signed cookie is left out and signs nobody in."""
     client = browser(app, signed_cookie(user_id=["ada"], a=1))
     assert client.get("/see").get_json()["user"] is None
     assert seen_by(app) == {"a": 1}
 
 
-def test_without_the_setting_it_is_junk(make_app: MakeApp, keys: Keys) -> None:
-    """By default a signed cookie is a cookie of no known shape."""
+def test_without_the_setting_a_signed_cookie_is_ignored(make_app: MakeApp, keys: Keys) -> None:
+    """Without `KVSESSION_MIGRATE_COOKIE_SESSION` a signed cookie signs nobody in and creates no
+    session."""
     app = with_views(make_app(**MOVING | {"migrate_cookie_session": False}))
     assert browser(app, signed_cookie(**DATA)).get("/see").get_json()["user"] is None
     assert keys() == set()
 
 
-def test_it_needs_the_key(app: Flask) -> None:
-    """Without the `SECRET_KEY` that signed them no cookie can be read, and that is said."""
+def test_migration_without_a_secret_key_raises(app: Flask) -> None:
+    """The first request raises `ConfigurationError` without a `SECRET_KEY`, because no signed
+    cookie can be read."""
     app.secret_key = None
     with pytest.raises(ConfigurationError, match="MIGRATE_COOKIE_SESSION needs the SECRET_KEY"):
         browser(app, "x").get("/see")
@@ -295,8 +316,8 @@ def test_it_needs_the_key(app: Flask) -> None:
     ("key", "value"),
     [("KVSESSION_MIGRATE_COOKIE_SESSION", True), ("KVSESSION_USER_ID_KEY", "user_id")],
 )
-def test_it_needs_flask_session(key: str, value: t.Any) -> None:
-    """What is about `flask.session` is refused where that is Flask's own."""
+def test_settings_of_flask_session_need_as_flask_session(key: str, value: t.Any) -> None:
+    """A setting that concerns `flask.session` is refused without `KVSESSION_AS_FLASK_SESSION`."""
     app = Flask("app")
     app.config[key] = value
     with pytest.raises(ConfigurationError, match=f"^{key} needs KVSESSION_AS_FLASK_SESSION True"):
