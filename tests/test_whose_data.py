@@ -1,5 +1,7 @@
-"""Whose data a session holds, in apps that sign users in by `KVSESSION_USER_ID_KEY`: whatever they
-do, a user finds nothing of another, and nothing is lost that was theirs or a visitor's."""
+"""Property test for apps with `KVSESSION_USER_ID_KEY`: no user finds another user's data.
+
+All data of the user and of the anonymous browser are kept.
+"""
 
 from __future__ import annotations
 
@@ -102,9 +104,11 @@ def app(make_app: MakeApp) -> Flask:
 
 @given(browsing)
 @quick
-def test_whatever_a_browser_does(app: Flask, do: Do, requests: list[Steps]) -> None:
-    """After each request the session holds what it should, and of messages none that was said to
-    another user."""
+def test_no_sequence_of_requests_shows_a_user_another_users_data(
+    app: Flask, do: Do, requests: list[Steps]
+) -> None:
+    """After every request the session holds exactly the expected data, and no message to another
+    user."""
     browser, expected, seen = app.test_client(), Expected(), dict[str, t.Any]()
     ours, theirs = count(), count()
     for steps in requests:
