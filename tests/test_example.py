@@ -1,4 +1,4 @@
-"""The example app, as its users meet it: by test client, with a real server behind it."""
+"""The example app, driven by Flask's test client, with a real server."""
 
 from __future__ import annotations
 
@@ -80,8 +80,9 @@ def set_cookie(response: TestResponse) -> str:
 
 
 class TestSigningIn:
-    def test_leads_to_the_page_a_visitor_wanted(self, app: Flask) -> None:
-        """A visitor who opens a page is sent to sign in, and from there to that page."""
+    def test_leads_back_to_the_requested_page(self, app: Flask) -> None:
+        """An anonymous browser that opens a guarded page is sent to sign in and from there back to
+        that page."""
         client = app.test_client()
         response = client.get("/account/password", headers=AS_PAGE)
         assert response.location == "/sign-in?next=/account/password"
@@ -91,13 +92,15 @@ class TestSigningIn:
     @pytest.mark.parametrize(
         "target", ["//evil.example", "https://evil.example", "/\\evil.example"]
     )
-    def test_never_leads_to_another_site(self, app: Flask, target: str) -> None:
+    def test_with_next_on_another_site_leads_to_the_dashboard(
+        self, app: Flask, target: str
+    ) -> None:
         """A `next` that names another site leads to the dashboard."""
         form = {"email": ADA, "password": PASSWORDS[ADA], "next": target}
         assert app.test_client().post("/sign-in", data=form).location == "/"
 
-    def test_does_not_tell_who_has_an_account(self, app: Flask) -> None:
-        """A wrong password and an unknown address get the same answer."""
+    def test_answers_alike_for_a_wrong_password_and_an_unknown_address(self, app: Flask) -> None:
+        """A wrong password and an unknown address get the same response."""
         client = app.test_client()
         known, unknown = (
             client.post("/sign-in", data={"email": email, "password": "wrong"})
@@ -107,10 +110,11 @@ class TestSigningIn:
         assert known.text.replace(f'value="{ADA}"', 'value="eve@example.com"') == unknown.text
         assert not set_cookie(known)
 
-    def test_takes_as_long_for_an_unknown_address(
-        self, make_app_as_shipped: AppFactory, monkeypatch: pytest.MonkeyPatch
+    def test_checks_one_hash_for_an_unknown_address_too(
+        self, app: Flask, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """An unknown address costs the check of one hash, made by the same method as real ones."""
+        """An unknown address costs one check of a hash that is made by the same method as real
+        hashes."""
         app = make_app_as_shipped()
         checked: list[str] = []
         real_check = check_password_hash
@@ -126,29 +130,31 @@ class TestSigningIn:
         assert len(set(checked)) == 1
 
     @pytest.mark.parametrize("remember", [True, False])
-    def test_keep_me_signed_in(self, app: Flask, remember: bool) -> None:
-        """The cookie outlives the browser if, and only if, the box was ticked."""
+    def test_remember_box_decides_whether_the_cookie_outlives_the_browser(
+        self, app: Flask, remember: bool
+    ) -> None:
+        """The cookie has `Max-Age` only if the box was ticked."""
         form = {"email": ADA, "password": PASSWORDS[ADA]} | ({"remember": "on"} if remember else {})
         response = app.test_client().post("/sign-in", data=form)
         assert ("Max-Age" in set_cookie(response)) is remember
 
-    def test_its_page_leaves_no_trace(self, app: Flask) -> None:
-        """The sign-in page does not touch the session: no cookie, no `Vary`."""
+    def test_page_does_not_touch_the_session(self, app: Flask) -> None:
+        """The sign-in page sends no cookie and no `Vary`."""
         response = app.test_client().get("/sign-in")
         assert response.status_code == 200
         assert not set_cookie(response)
         assert "Vary" not in response.headers
 
-    def test_another_site_cannot_sign_anybody_in(self, app: Flask) -> None:
-        """A form posted from another site is refused."""
+    def test_from_another_site_is_refused_without_a_cookie(self, app: Flask) -> None:
+        """A sign-in form that is posted from another site is refused."""
         form = {"email": ADA, "password": PASSWORDS[ADA]}
         headers = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
         response = app.test_client().post("/sign-in", data=form, headers=headers)
         assert response.status_code == 403
         assert not set_cookie(response)
 
-    def test_signing_out(self, app: Flask) -> None:
-        """Signing out ends the session: its cookie is cleared, and worth nothing to who kept it."""
+    def test_signing_out_ends_the_session_and_clears_the_cookie(self, app: Flask) -> None:
+        """Signing out ends the session, so that a kept copy of the cookie opens nothing."""
         client = sign_in(app, ADA)
         kept = token_of(client)
         response = client.post("/sign-out", follow_redirects=True)
@@ -159,8 +165,10 @@ class TestSigningIn:
 
 
 class TestPages:
-    def test_the_dashboard_greets(self, app: Flask) -> None:
-        """The dashboard calls the user by name and shows the session's public id, not its token."""
+    def test_the_dashboard_shows_the_name_and_the_session_id_but_no_secret(
+        self, app: Flask
+    ) -> None:
+        """The dashboard shows the user's name and the session id, but not the secret."""
         client = sign_in(app, ADA)
         page = client.get("/").text
         assert "Hello, Ada" in page
@@ -168,8 +176,8 @@ class TestPages:
         assert token[:19] in page
         assert token[19:] not in page
 
-    def test_notes(self, app: Flask) -> None:
-        """The session keeps the last five notes, shown as they were written."""
+    def test_the_dashboard_shows_the_last_five_notes_escaped(self, app: Flask) -> None:
+        """The session keeps the last five notes, and the page escapes them."""
         client = sign_in(app, BOB)
         for note in ["zero", "one", "two", "three", "four", "<b>five</b>"]:
             client.post("/notes", data={"note": note})
@@ -177,22 +185,25 @@ class TestPages:
         notes = ["one", "two", "three", "four", "&lt;b&gt;five&lt;/b&gt;"]
         assert re.findall(r"<ul><li>(.*)</li></ul>", page) == ["</li><li>".join(notes)]
 
-    def test_json_for_programs(self, app: Flask) -> None:
-        """`/api/me` says who one is, in JSON, which is also the answer to a visitor."""
+    def test_api_me_answers_a_user_and_an_anonymous_browser_in_json(self, app: Flask) -> None:
+        """`/api/me` returns the signed-in user as JSON, and answers an anonymous browser with 401
+        in JSON."""
         bob = sign_in(app, BOB).get("/api/me")
         assert bob.json == {"id": BOBS_ID, "email": BOB, "role": "member"}
         visitor = app.test_client().get("/api/me")
         assert (visitor.status_code, visitor.json) == (401, {"error": "Unauthorized"})
 
-    def test_pages_take_nothing_from_elsewhere(self, app: Flask) -> None:
-        """Every answer has a content security policy that forbids scripts and framing."""
+    def test_every_response_has_a_strict_content_security_policy(self, app: Flask) -> None:
+        """Every response has a content security policy that forbids scripts and framing."""
         for path in ("/", "/sign-in", "/nowhere"):
             policy = app.test_client().get(path).headers["Content-Security-Policy"]
             assert "default-src 'none'" in policy
             assert "frame-ancestors 'none'" in policy
 
-    def test_an_unknown_page(self, app: Flask) -> None:
-        """An unknown page is a page of the app, and costs no look at the session."""
+    def test_an_unknown_path_is_a_404_page_that_does_not_touch_the_session(
+        self, app: Flask
+    ) -> None:
+        """An unknown path gets a 404 page in the app's layout, without `Vary`."""
         response = app.test_client().get("/nowhere")
         assert response.status_code == 404
         assert "Keyring" in response.text
@@ -200,8 +211,8 @@ class TestPages:
 
 
 class TestAccount:
-    def test_shows_ones_devices(self, app: Flask) -> None:
-        """The devices pages are in the app's layout, and list one's own sessions."""
+    def test_devices_page_lists_only_the_users_own_sessions(self, app: Flask) -> None:
+        """The devices page has the app's layout and lists only the user's own sessions."""
         laptop = sign_in(app, ADA, agent="Ada's laptop")
         sign_in(app, ADA, agent="Ada's phone")
         sign_in(app, BOB, agent="Bob's tablet")
@@ -210,8 +221,8 @@ class TestAccount:
         assert "Ada&#39;s phone" in page
         assert "Bob&#39;s tablet" not in page
 
-    def test_signs_a_device_out(self, app: Flask) -> None:
-        """Signing a device out ends its session and no other, and the page says so."""
+    def test_devices_page_signs_out_only_the_chosen_device(self, app: Flask) -> None:
+        """Signing out a device ends its session and no other."""
         laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
         [phones_id] = other_session_ids(laptop)
         revoke = f"/account/devices/{phones_id}/revoke"
@@ -222,16 +233,19 @@ class TestAccount:
         assert gone.status_code == 404
         assert "Keyring" in gone.text
 
-    def test_signs_out_everywhere(self, app: Flask) -> None:
-        """After signing out everywhere the sign-in page says that one is signed out."""
+    def test_devices_page_signs_out_all_devices(self, app: Flask) -> None:
+        """After signing out everywhere, the sign-in page says that the user is signed out."""
         laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
         everywhere = "/account/devices/revoke-all"
         page = laptop.post(everywhere, headers=AS_PAGE, follow_redirects=True).text
         assert "You are signed out." in page
         assert not is_signed_in(phone)
 
-    def test_asks_for_the_password_before_it_signs_out(self, make_app: AppFactory) -> None:
-        """Some while after signing in, signing a device out takes the password, and leads back."""
+    def test_devices_page_asks_for_the_password_if_the_login_is_not_fresh(
+        self, make_app: AppFactory
+    ) -> None:
+        """If the login is no longer fresh, signing out devices asks for the password and then leads
+        back to the devices page."""
         app = make_app(KVSESSION_FRESH_FOR=timedelta(milliseconds=1))
         laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
         others = "/account/devices/revoke-others"
@@ -242,7 +256,7 @@ class TestAccount:
         assert confirmed.location == "/account/devices/?confirmed=1"
 
     def test_a_new_password_ends_the_other_sessions(self, app: Flask) -> None:
-        """A new password rotates this session's token and ends the user's other sessions."""
+        """A new password rotates the token of this session and ends the user's other sessions."""
         laptop, phone, bob = sign_in(app, ADA), sign_in(app, ADA), sign_in(app, BOB)
         old_token = token_of(laptop)
         form = {"current": PASSWORDS[ADA], "new": "difference engine"}
@@ -253,7 +267,7 @@ class TestAccount:
         assert [is_signed_in(client) for client in (laptop, phone, bob)] == [True, False, True]
 
     def test_a_new_password_replaces_the_old_one(self, app: Flask) -> None:
-        """After the change one signs in with the new password, and no more with the old one."""
+        """After the change the new password signs the user in, and the old password does not."""
         form = {"current": PASSWORDS[ADA], "new": "difference engine"}
         sign_in(app, ADA).post("/account/password", data=form)
         for password, status in ((PASSWORDS[ADA], 401), ("difference engine", 303)):
@@ -267,10 +281,10 @@ class TestAccount:
             (PASSWORDS[ADA], "short", "Please use at least 12 characters."),
         ],
     )
-    def test_a_password_that_is_not_changed(
+    def test_a_refused_password_change_ends_no_session(
         self, app: Flask, current: str, new: str, complaint: str
     ) -> None:
-        """A wrong current or a short new password is refused, and no session ends."""
+        """A wrong current password or a short new password is refused, and no session ends."""
         laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
         response = laptop.post("/account/password", data={"current": current, "new": new})
         assert response.status_code == 400
@@ -278,8 +292,8 @@ class TestAccount:
         assert is_signed_in(phone)
         sign_in(app, ADA)
 
-    def test_a_new_email_address_is_known_everywhere(self, app: Flask) -> None:
-        """A new email address is seen by all sessions of the user."""
+    def test_a_new_email_address_is_in_all_sessions_of_the_user(self, app: Flask) -> None:
+        """A change of the email address changes all sessions of the user."""
         laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
         laptop.post("/account/email", data={"email": "countess@example.com"})
         for client in (laptop, phone):
@@ -290,14 +304,18 @@ class TestAccount:
             }
 
     @pytest.mark.parametrize(("email", "status"), [("BOB@example.com", 409), ("nonsense", 400)])
-    def test_an_email_address_that_cannot_be(self, app: Flask, email: str, status: int) -> None:
-        """Another user's address, in whatever case, and what is no address are refused."""
+    def test_a_taken_or_invalid_email_address_is_refused(
+        self, app: Flask, email: str, status: int
+    ) -> None:
+        """Another user's address, in any case, and an invalid address are refused."""
         client = sign_in(app, ADA)
         assert client.post("/account/email", data={"email": email}).status_code == status
         assert client.get("/api/me").json == {"id": ADAS_ID, "email": ADA, "role": "admin"}
 
-    def test_asks_for_the_password_again(self, make_app: AppFactory) -> None:
-        """Some while after signing in, changing the email address takes the password."""
+    def test_email_change_asks_for_the_password_if_the_login_is_not_fresh(
+        self, make_app: AppFactory
+    ) -> None:
+        """If the login is no longer fresh, changing the email address asks for the password."""
         client = sign_in(make_app(KVSESSION_FRESH_FOR=timedelta(milliseconds=1)), ADA)
         response = client.get("/account/email", headers=AS_PAGE)
         assert response.location == "/confirm?next=/account/email"
@@ -315,8 +333,8 @@ class TestAccount:
 
 
 class TestAdmin:
-    def test_is_for_admins(self, app: Flask) -> None:
-        """Who is no admin is refused, with a page; a visitor is asked to sign in."""
+    def test_page_is_refused_to_other_users_and_anonymous_browsers(self, app: Flask) -> None:
+        """A user who is no admin gets a 403 page, and an anonymous browser is sent to sign in."""
         assert "People" in sign_in(app, ADA).get("/admin/").text
         refused = sign_in(app, BOB).get("/admin/", headers=AS_PAGE)
         assert refused.status_code == 403
@@ -324,14 +342,16 @@ class TestAdmin:
         visitor = app.test_client().get("/admin/", headers=AS_PAGE)
         assert visitor.location == "/sign-in?next=/admin/"
 
-    def test_asks_for_the_password_again(self, make_app: AppFactory) -> None:
-        """Some while after signing in, an admin gives the password again."""
+    def test_page_asks_for_the_password_if_the_login_is_not_fresh(
+        self, make_app: AppFactory
+    ) -> None:
+        """If the login is no longer fresh, an admin is asked for the password."""
         client = sign_in(make_app(KVSESSION_FRESH_FOR=timedelta(milliseconds=1)), ADA)
         assert client.get("/admin/", headers=AS_PAGE).location == "/confirm?next=/admin/"
         assert client.post(f"/admin/{BOBS_ID}/sign-out").status_code == 401
 
-    def test_signs_somebody_out_everywhere(self, app: Flask) -> None:
-        """All sessions of that user end, and nobody else's."""
+    def test_signs_out_all_sessions_of_one_user(self, app: Flask) -> None:
+        """An admin ends all sessions of one user and no session of other users."""
         ada, laptop, phone = sign_in(app, ADA), sign_in(app, BOB), sign_in(app, BOB)
         assert "2 sessions" in ada.get("/admin/").text
         page = ada.post(f"/admin/{BOBS_ID}/sign-out", follow_redirects=True).text
@@ -339,8 +359,9 @@ class TestAdmin:
         assert "not signed in" in page
         assert [is_signed_in(client) for client in (ada, laptop, phone)] == [True, False, False]
 
-    def test_a_role_holds_from_the_next_request_on(self, app: Flask) -> None:
-        """A role given or taken away is seen by sessions that are already there."""
+    def test_a_changed_role_applies_to_existing_sessions(self, app: Flask) -> None:
+        """A role that is given or taken away applies to existing sessions from the next request
+        on."""
         ada, bob = sign_in(app, ADA), sign_in(app, BOB)
         bob.post("/notes", data={"note": "Water the ferns"})
         for role, status in (("admin", 200), ("member", 403)):
@@ -348,13 +369,13 @@ class TestAdmin:
             assert bob.get("/admin/").status_code == status
         assert "Water the ferns" in bob.get("/").text
 
-    def test_a_role_holds_for_later_sign_ins(self, app: Flask) -> None:
-        """A role given is there at the next sign-in too."""
+    def test_a_given_role_applies_to_later_logins(self, app: Flask) -> None:
+        """A role that is given applies to the user's next login."""
         sign_in(app, ADA).post(f"/admin/{BOBS_ID}/role", data={"role": "admin"})
         assert sign_in(app, BOB).get("/admin/").status_code == 200
 
-    def test_acts_on_somebody_else(self, app: Flask) -> None:
-        """Admins cannot act on themselves, on nobody, or give a role that there is not."""
+    def test_refuses_acts_on_oneself_unknown_users_and_unknown_roles(self, app: Flask) -> None:
+        """An admin cannot change the own role, sign out an unknown user or give an unknown role."""
         ada = sign_in(app, ADA)
         assert ada.post(f"/admin/{ADAS_ID}/role", data={"role": "member"}).status_code == 403
         assert ada.post("/admin/77/sign-out").status_code == 404
@@ -362,19 +383,20 @@ class TestAdmin:
         assert ada.get("/admin/").status_code == 200
 
 
-class TestStarting:
-    def test_users_are_made_once(self, make_app: AppFactory) -> None:
-        """Starting again leaves the users as they have become."""
+class TestStartingTheApp:
+    def test_a_second_start_keeps_the_stored_users(self, make_app: AppFactory) -> None:
+        """A second start of the app keeps the users as they are stored."""
         client = sign_in(make_app(), ADA)
         client.post("/account/email", data={"email": "countess@example.com"})
         with make_app().app_context():
             emails = [user.email for user in users.everyone()]
         assert emails == ["countess@example.com", BOB]
 
-    def test_when_the_store_is_down(
+    def test_without_a_store_responses_are_503_and_keep_the_cookie(
         self, make_app: AppFactory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Redis is named by the environment; when it cannot be reached, the cookie stays."""
+        """If the Redis server of the environment is unreachable, pages that use the session answer
+        503 and keep the cookie."""
         monkeypatch.setenv("FLASK_KVSESSION_REDIS_URL", "redis://127.0.0.1:1/0")
         client = make_app().test_client()
         client.set_cookie("kvsession", "x" * 62)
