@@ -1,6 +1,6 @@
-"""Authlib's OAuth client: the state of the flow, and what the provider says, are in the session.
+"""Authlib's OAuth client: the session holds the state of the flow and the provider's answer.
 
-The provider is a real one on this machine, with the endpoints that a login needs.
+The provider is a real server on this machine with the endpoints that a login needs.
 """
 
 from __future__ import annotations
@@ -175,8 +175,10 @@ def user_of(browser: FlaskClient) -> t.Any:
     return browser.get("/me").get_json()["user"]
 
 
-def test_in_and_out(plain_app: Flask, either: Install) -> None:
-    """Who comes back from the provider is signed in until signing out."""
+def test_a_user_from_the_provider_is_signed_in_until_the_logout(
+    plain_app: Flask, either: Install
+) -> None:
+    """A user who returns from the provider is signed in until the logout."""
     browser = signed_in(either(plain_app, "user_id"))
     assert [user_of(browser), user_of(browser)] == [CLAIMS, CLAIMS]
     assert browser.get("/me").get_json()["access_token"] == "an access token"
@@ -184,8 +186,10 @@ def test_in_and_out(plain_app: Flask, either: Install) -> None:
     assert user_of(browser) is None
 
 
-def test_a_state_of_nobody(plain_app: Flask, either: Install) -> None:
-    """A callback whose state the session does not hold is refused."""
+def test_a_callback_with_the_state_of_another_browser_is_refused(
+    plain_app: Flask, either: Install
+) -> None:
+    """A callback is refused if the browser's session does not hold its state."""
     from authlib.integrations.base_client.errors import (  # type: ignore[import-untyped]
         MismatchingStateError,
     )
@@ -196,38 +200,39 @@ def test_a_state_of_nobody(plain_app: Flask, either: Install) -> None:
         browser_of(app).get(other)
 
 
-def test_a_state_is_used_up(plain_app: Flask, either: Install) -> None:
-    """After the login nothing of the flow is left in the session."""
+def test_a_finished_login_leaves_no_state_in_the_session(plain_app: Flask, either: Install) -> None:
+    """After the login the session holds nothing of the flow."""
     browser = signed_in(either(plain_app, "user_id"))
     assert sorted(browser.get("/keys").get_json()["keys"]) == ["token", "user", "user_id"]
 
 
-def test_two_logins_at_once(plain_app: Flask, either: Install) -> None:
-    """Of two flows that were begun in two tabs, both can be finished."""
+def test_two_flows_in_one_browser_can_both_be_finished(plain_app: Flask, either: Install) -> None:
+    """Two flows that were begun in two tabs can both be finished."""
     browser = browser_of(either(plain_app, "user_id"))
     one, other = ask_provider(browser), ask_provider(browser)
     assert browser.get(one).get_json()["user"] == CLAIMS
     assert browser.get(other).get_json()["user"] == CLAIMS
 
 
-def test_the_same_request_reads_what_the_next_reads(app: Flask) -> None:
-    """Authlib's `UserInfo` and token are plain dicts as soon as they are in the session."""
+def test_userinfo_and_token_are_plain_dicts_in_the_session_at_once(app: Flask) -> None:
+    """Authlib's `UserInfo` and `OAuth2Token` become plain dicts when they are assigned."""
     browser = browser_of(app)
     at_once = browser.get(ask_provider(browser)).get_json()
     assert at_once["kinds"] == ["dict", "dict", "dict"]
     assert browser.get("/me").get_json() == at_once
 
 
-def test_devices(app: Flask) -> None:
-    """Sessions are listed by the provider's `sub`, and one signs the other out."""
+def test_sessions_are_listed_and_revoked_by_the_providers_sub(app: Flask) -> None:
+    """The devices page lists the sessions of the provider's `sub`, and signs out the other
+    browser."""
     laptop, phone = signed_in(app), signed_in(app, "phone")
     assert devices(laptop) == ["laptop", "phone"]
     sign_out_elsewhere(laptop, phone)
     assert [user_of(laptop), user_of(phone)] == [CLAIMS, None]
 
 
-def test_the_token_is_new(app: Flask) -> None:
-    """The token with which the flow began is worthless after it."""
+def test_a_login_invalidates_the_token_with_which_the_flow_began(app: Flask) -> None:
+    """The session token with which the flow began opens nothing after the login."""
     browser = browser_of(app)
     back = ask_provider(browser)
     before = token(browser)
@@ -237,8 +242,8 @@ def test_the_token_is_new(app: Flask) -> None:
     assert user_of(same_browser(browser, before)) is None
 
 
-def test_a_flow_makes_one_record(app: Flask, keys: Keys) -> None:
-    """A visitor on the way to the provider has one record, however often it is tried."""
+def test_repeated_flows_of_an_anonymous_browser_keep_one_record(app: Flask, keys: Keys) -> None:
+    """An anonymous browser that begins several flows has one record."""
     browser = browser_of(app)
     for _ in range(3):
         ask_provider(browser)

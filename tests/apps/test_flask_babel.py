@@ -1,4 +1,4 @@
-"""Flask-Babel: messages that are translated only when somebody asks for their text."""
+"""Flask-Babel's lazy texts, which are translated only when they are converted to a str."""
 
 from __future__ import annotations
 
@@ -92,8 +92,10 @@ def signed_in(app: Flask, agent: str = "laptop") -> FlaskClient:
     return browser
 
 
-def test_in_and_out(plain_app: Flask, either: Install) -> None:
-    """A lazy message is shown on the next page, in the language of who gets it."""
+def test_a_lazy_message_is_shown_in_the_language_of_the_session(
+    plain_app: Flask, either: Install
+) -> None:
+    """A lazy message is shown once on the next page, in the language of the browser's session."""
     app = either(plain_app, "user_id")
     browser, other = signed_in(app), browser_of(app)
     assert "<p>Du bist angemeldet.</p>" in browser.get("/").text
@@ -106,32 +108,34 @@ def test_in_and_out(plain_app: Flask, either: Install) -> None:
     assert browser.get("/me").get_json() == {"user": None, "language": "de"}
 
 
-def test_a_text_is_no_markup(plain_app: Flask, install: Install) -> None:
-    """A lazy text is a str and so escaped on the page, which Flask's own session does not do."""
+def test_a_lazy_text_is_escaped_on_the_page(plain_app: Flask, install: Install) -> None:
+    """A lazy text is a str and therefore escaped on the page, unlike with Flask's own session."""
     browser = signed_in(install(plain_app, "user_id"))
     browser.get("/")
     browser.post("/logout")
     assert browser.get("/").text == "<p>&lt;b&gt;Tschüss&lt;/b&gt;</p>"
 
 
-def test_the_same_request_reads_what_the_next_reads(plain_app: Flask, install: Install) -> None:
-    """A lazy text is a str as soon as it is in the session, wherever in it."""
+def test_a_lazy_text_is_a_str_in_the_session_at_once(plain_app: Flask, install: Install) -> None:
+    """A lazy text becomes a str when it is assigned, also inside a dict or a list."""
     browser = browser_of(install(plain_app, "user_id"))
     for response in (browser.post("/types"), browser.get("/types")):
         assert response.get_json() == {"kinds": ["str", "str"]}
     assert browser.get("/messages").get_json() == {"messages": ["str", "str"]}
 
 
-def test_put_into_a_list_in_place(plain_app: Flask, either: Install) -> None:
-    """A lazy text that is put into a list which is in the session already is stored too."""
+def test_a_lazy_text_appended_to_a_stored_list_is_stored(plain_app: Flask, either: Install) -> None:
+    """A lazy text that is appended to a list in the session is stored."""
     browser = browser_of(either(plain_app, "user_id"))
     browser.post("/types")
     browser.post("/types")
     assert browser.get("/list").get_json() == {"list": ["You are signed in."] * 2}
 
 
-def test_devices(plain_app: Flask, install: Install) -> None:
-    """Sessions are listed and revoked."""
+def test_sessions_of_a_translated_app_are_listed_and_revoked(
+    plain_app: Flask, install: Install
+) -> None:
+    """The devices page lists the sessions of the user, and signs out the other browser."""
     app = install(plain_app, "user_id")
     laptop, phone = signed_in(app), signed_in(app, "phone")
     assert devices(laptop) == ["laptop", "phone"]

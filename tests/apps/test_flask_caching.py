@@ -1,4 +1,4 @@
-"""Flask-Caching beside our session: shared pages, pages of each user, and remembered results."""
+"""Flask-Caching beside the session: shared pages, pages of each user, and memoized results."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def plain_app(request: pytest.FixtureRequest, socket_path: str, prefix: str) -> 
         backend.close()
 
 
-def test_in_and_out(plain_app: Flask, either: Install) -> None:
-    """Signing in and out works, and each user has pages and results of their own."""
+def test_each_user_has_separate_cached_pages_and_results(plain_app: Flask, either: Install) -> None:
+    """Each user gets cached pages and results of that user only, from the login to the logout."""
     app = either(plain_app, "user_id")
     laptop, phone, bobs = (browser_of(app, agent) for agent in ("laptop", "phone", "tablet"))
     laptop.post("/login/ada")
@@ -92,8 +92,10 @@ def test_in_and_out(plain_app: Flask, either: Install) -> None:
     assert phone.get("/mine").text == "ada's, number 1"
 
 
-def test_pages_for_visitors_alone(plain_app: Flask, either: Install) -> None:
-    """A page that is cached unless somebody is signed in is the same for visitors only."""
+def test_a_page_cached_for_anonymous_browsers_is_not_cached_for_users(
+    plain_app: Flask, either: Install
+) -> None:
+    """A page that is cached unless a user is signed in is shared by anonymous browsers only."""
     app = either(plain_app, "user_id")
     user, visitor = browser_of(app), browser_of(app)
     user.post("/login/ada")
@@ -101,8 +103,8 @@ def test_pages_for_visitors_alone(plain_app: Flask, either: Install) -> None:
     assert user.get("/news").text != user.get("/news").text
 
 
-def test_a_cached_answer_carries_nobody_s_cookie(plain_app: Flask, either: Install) -> None:
-    """Whom a cached answer is given has the session they had, not that of its first reader."""
+def test_a_cached_response_carries_no_session_cookie(plain_app: Flask, either: Install) -> None:
+    """A browser that gets a cached response keeps its own session, or none."""
     app = either(plain_app, "user_id")
     first, second, user = browser_of(app), browser_of(app), browser_of(app)
     user.post("/login/ada")
@@ -116,8 +118,10 @@ def test_a_cached_answer_carries_nobody_s_cookie(plain_app: Flask, either: Insta
     assert user.get("/").get_json() == {"user": "ada"}
 
 
-def test_devices(plain_app: Flask, install: Install, keys: Keys) -> None:
-    """Sessions are listed and revoked, and a page cached for the user is not shown after it."""
+def test_a_revoked_browser_no_longer_gets_the_users_cached_page(
+    plain_app: Flask, install: Install, keys: Keys
+) -> None:
+    """After the revocation a browser does not get the page that is cached for the user."""
     app = install(plain_app, "user_id")
     laptop, phone = browser_of(app), browser_of(app, "phone")
     for browser in (laptop, phone):
@@ -129,8 +133,10 @@ def test_devices(plain_app: Flask, install: Install, keys: Keys) -> None:
     assert laptop.get("/mine").text.startswith("ada's")
 
 
-def test_emptying_the_cache_signs_nobody_out(plain_app: Flask, install: Install) -> None:
-    """The cache and the sessions may be in one Redis: emptying the one leaves the other."""
+def test_clearing_a_cache_in_the_same_redis_keeps_the_sessions(
+    plain_app: Flask, install: Install
+) -> None:
+    """A user stays signed in when a cache in the same Redis is cleared."""
     app = install(plain_app, "user_id")
     laptop = browser_of(app)
     laptop.post("/login/ada")
