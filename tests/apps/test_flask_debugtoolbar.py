@@ -1,4 +1,4 @@
-"""Flask-DebugToolbar: it shows the session on every page, after the view."""
+"""Flask-DebugToolbar, which reads the session on every page, after the view."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def create_app(first: t.Callable[[Flask], object] | None = None, **config: t.Any
     return app
 
 
-def test_in_and_out(either: Install) -> None:
-    """Signing in and out works, and the toolbar shows what is in the session."""
+def test_the_toolbar_shows_the_data_until_the_logout(either: Install) -> None:
+    """The toolbar shows the data of the session from the login to the logout."""
     browser = browser_of(either(create_app(), "user_id"))
     assert "flDebug" in browser.get("/").text
     browser.post("/login/ada")
@@ -62,8 +62,8 @@ def test_in_and_out(either: Install) -> None:
     assert "octarine" not in page
 
 
-def test_intercepted_redirects(either: Install) -> None:
-    """A login whose redirect the toolbar holds up, to show it, has signed in all the same."""
+def test_a_login_with_an_intercepted_redirect_signs_the_user_in(either: Install) -> None:
+    """A login signs the user in although the toolbar shows a page in place of the redirect."""
     browser = browser_of(either(create_app(DEBUG_TB_INTERCEPT_REDIRECTS=True), "user_id"))
     response = browser.post("/login/ada")
     assert response.status_code == 200
@@ -72,8 +72,10 @@ def test_intercepted_redirects(either: Install) -> None:
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-def test_devices(install: Install, is_first: bool) -> None:
-    """Sessions are listed and revoked, whichever of the two extensions came first."""
+def test_sessions_are_listed_and_revoked_in_either_order_of_extensions(
+    install: Install, is_first: bool
+) -> None:
+    """The devices page works whether KVSession or the toolbar is set up first."""
 
     def set_up(app: Flask) -> Flask:
         return install(app, "user_id")
@@ -88,10 +90,10 @@ def test_devices(install: Install, is_first: bool) -> None:
     assert "<p>ada</p>" in laptop.get("/").text
 
 
-def test_looking_writes_nothing(
+def test_the_toolbars_read_of_the_session_writes_nothing(
     install: Install, keys: Keys, count_commands: CountCommands
 ) -> None:
-    """The toolbar's look at the session makes no record for a visitor, and writes none."""
+    """The toolbar's read creates no record for an anonymous browser and writes no user's record."""
     app = install(create_app(), "user_id")
     visitor, user = browser_of(app), browser_of(app)
     assert not cookies_set(visitor.get("/still"))

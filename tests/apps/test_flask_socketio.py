@@ -1,4 +1,4 @@
-"""Flask-SocketIO's events, which share `flask.session` with the pages by `manage_session=False`."""
+"""Flask-SocketIO with `manage_session=False`: events share `flask.session` with the pages."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def connect(browser: FlaskClient) -> t.Callable[..., t.Any]:
     return lambda *args: connection.emit(*args, callback=True)
 
 
-def test_share_the_session_with_pages(browser: FlaskClient) -> None:
-    """What an event changes, inside a list too, is seen by pages and by the next event."""
+def test_events_share_the_session_with_pages(browser: FlaskClient) -> None:
+    """A change by an event, also inside a list, is read by pages and by the next event."""
     emit = connect(browser)
     emit("add", "a")
     emit("add", "b")
@@ -79,7 +79,8 @@ def test_share_the_session_with_pages(browser: FlaskClient) -> None:
 
 
 def test_a_revoked_session_ends_in_open_connections(browser: FlaskClient) -> None:
-    """The next event of a connection whose session was revoked is a visitor's, and refused."""
+    """After the revocation of a session, the next event of its open connection is anonymous and
+    refused."""
     phone = browser_of(browser.application, "phone")
     phone.post("/login/ada")
     emit = connect(browser)
@@ -89,8 +90,8 @@ def test_a_revoked_session_ends_in_open_connections(browser: FlaskClient) -> Non
     assert emit("guarded") == "LoginRequired"
 
 
-def test_a_logout_in_an_event_is_one(browser: FlaskClient, keys: Keys) -> None:
-    """An event that clears the session signs the browser out, and leaves nothing in Redis."""
+def test_a_logout_in_an_event_signs_the_browser_out(browser: FlaskClient, keys: Keys) -> None:
+    """An event that clears the session signs the browser out and leaves no key in Redis."""
     emit = connect(browser)
     emit("logout")
     assert browser.get("/").get_json() == {}
