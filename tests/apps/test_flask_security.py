@@ -1,4 +1,4 @@
-"""Flask-Security(-Too): its own sign-in pages, which know users by `fs_uniquifier`."""
+"""Flask-Security(-Too), with its own sign-in pages and with `fs_uniquifier` as the user id."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ..support.flask_sessions import (
     token,
 )
 
-# Flask-Login 0.6.3, which it is built on, still asks datetime for utcnow().
+# Flask-Security uses Flask-Login 0.6.3, which calls datetime.utcnow().
 pytestmark = pytest.mark.filterwarnings(
     "ignore:datetime.datetime.utcnow:DeprecationWarning:flask_login"
 )
@@ -136,15 +136,15 @@ def is_in(browser: FlaskClient) -> bool:
 
 
 @pytest.mark.usefixtures("ada")
-class TestAsBefore:
-    """With our session the app does what it did with Flask's own."""
+class TestSameAsWithFlasksSession:
+    """The app behaves with KVSession as with Flask's own session."""
 
     @pytest.fixture
     def old_app(self, plain_app: Flask, either: Install) -> Flask:
         return either(plain_app, "_user_id")
 
-    def test_in_and_out(self, old_app: Flask) -> None:
-        """Who signs in is known until signing out."""
+    def test_a_user_is_signed_in_until_the_logout(self, old_app: Flask) -> None:
+        """A user who signs in is known until the logout."""
         browser = browser_of(old_app)
         assert browser.get("/notes").location == "/login?next=/notes"
         browser = signed_in(old_app)
@@ -152,28 +152,29 @@ class TestAsBefore:
         assert browser.post("/logout").location == "/"
         assert not is_in(browser)
 
-    def test_a_wrong_password(self, old_app: Flask) -> None:
+    def test_a_wrong_password_signs_nobody_in(self, old_app: Flask) -> None:
         """A wrong password signs nobody in."""
         browser = browser_of(old_app)
         assert post(browser, "/login", email=EMAIL, password="wrong").status_code == 200
         assert not is_in(browser)
 
-    def test_remembered(self, old_app: Flask) -> None:
-        """Its "remember me" outlives the session's cookie."""
+    def test_remember_me_outlives_the_session_cookie(self, old_app: Flask) -> None:
+        """Flask-Security's "remember me" signs a browser in that has lost the session cookie."""
         browser = signed_in(old_app, remember="y")
         browser.delete_cookie("session")
         assert is_in(browser)
 
-    def test_a_changed_password(self, old_app: Flask) -> None:
-        """Who changes the password stays signed in, and is signed out elsewhere."""
+    def test_a_changed_password_signs_out_the_other_browser_only(self, old_app: Flask) -> None:
+        """A user who changes the password stays signed in, and is signed out in the other
+        browser."""
         laptop, phone = signed_in(old_app), signed_in(old_app, "phone")
         change_password(laptop)
         assert [is_in(laptop), is_in(phone)] == [True, False]
 
 
 class TestDevices:
-    def test_listed_by_their_uniquifier(self, app: Flask, ada: User) -> None:
-        """The user's id is `fs_uniquifier`, which lists and revokes."""
+    def test_sessions_are_listed_and_revoked_by_fs_uniquifier(self, app: Flask, ada: User) -> None:
+        """`fs_uniquifier` is the user id that lists and revokes the user's sessions."""
         laptop, phone = signed_in(app), signed_in(app, "phone")
         assert devices(laptop) == ["laptop", "phone"]
         with app.app_context():
@@ -182,14 +183,14 @@ class TestDevices:
             assert kvs.revoke_all_sessions(ada.fs_uniquifier) == 2
         assert [is_in(laptop), is_in(phone)] == [False, False]
 
-    def test_one_device_signs_the_other_out(self, app: Flask) -> None:
-        """A session that is revoked from another browser is signed out, and only that one."""
+    def test_revoking_one_session_signs_out_that_browser_only(self, app: Flask) -> None:
+        """A session that is revoked from another browser is signed out, and no other session."""
         laptop, phone = signed_in(app), signed_in(app, "phone")
         sign_out_elsewhere(laptop, phone)
         assert [is_in(laptop), is_in(phone)] == [True, False]
 
-    def test_remembered_and_revoked(self, app: Flask) -> None:
-        """With `remember_in_session` a remembered browser stays signed out too."""
+    def test_a_remembered_browser_stays_signed_out_after_revocation(self, app: Flask) -> None:
+        """With `remember_in_session` a remembered browser stays signed out after the revocation."""
         remember_in_session(app)
         laptop, phone = signed_in(app), browser_of(app, "phone")
         response = post(phone, "/login", email=EMAIL, password=PASSWORD, remember="y")
@@ -198,8 +199,11 @@ class TestDevices:
         sign_out_elsewhere(laptop, phone)
         assert not is_in(phone)
 
-    def test_after_a_changed_password(self, app: Flask, users: Users, ada: User) -> None:
-        """A changed password is a new user to us: the session goes on under the new uniquifier."""
+    def test_a_changed_password_moves_the_session_to_the_new_uniquifier(
+        self, app: Flask, users: Users, ada: User
+    ) -> None:
+        """After a change of the password, the session is listed under the new `fs_uniquifier`
+        only."""
         laptop, before = signed_in(app), ada.fs_uniquifier
         change_password(laptop)
         assert devices(laptop) == ["laptop"]
@@ -209,8 +213,9 @@ class TestDevices:
 
 
 class TestToken:
-    def test_it_is_new_after_the_login(self, app: Flask) -> None:
-        """The visitor's session that the form made ends with the login."""
+    def test_a_login_invalidates_the_anonymous_token_of_the_form(self, app: Flask) -> None:
+        """The token of the anonymous session that the form has created opens nothing after the
+        login."""
         browser = browser_of(app)
         browser.get("/login")
         before = token(browser)
@@ -220,15 +225,18 @@ class TestToken:
         assert id_of(browser) != before[:19]
         assert not is_in(same_browser(browser, before))
 
-    def test_it_is_worthless_after_the_logout(self, app: Flask) -> None:
-        """A token kept from before the logout signs nobody in."""
+    def test_a_logout_invalidates_the_users_token(self, app: Flask) -> None:
+        """A token from before the logout signs nobody in."""
         browser = signed_in(app)
         before = token(browser)
         browser.post("/logout")
         assert not is_in(same_browser(browser, before))
 
-    def test_a_form_makes_one_record(self, app: Flask, keys: Keys) -> None:
-        """A visitor who looks at the form makes a record, once; other pages make none."""
+    def test_a_form_that_is_shown_repeatedly_creates_one_record(
+        self, app: Flask, keys: Keys
+    ) -> None:
+        """The sign-in form creates one record for an anonymous browser, and a page without a form
+        creates none."""
         browser = browser_of(app)
         browser.get("/health")
         assert keys() == set()

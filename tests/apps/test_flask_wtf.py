@@ -1,4 +1,4 @@
-"""Flask-WTF: the CSRF token of its forms is in the session."""
+"""Flask-WTF, which keeps the CSRF token of its forms in the session."""
 
 from __future__ import annotations
 
@@ -87,11 +87,11 @@ def log_in(browser: FlaskClient, name: str = "ada") -> str:
     return csrf_token
 
 
-class TestAsBefore:
-    """With our session the forms do what they did with Flask's own."""
+class TestSameAsWithFlasksSession:
+    """The forms behave with KVSession as with Flask's own session."""
 
-    def test_in_and_out(self, old_app: Flask) -> None:
-        """Who posts the form signs in, writes, and signs out."""
+    def test_posted_forms_log_in_write_and_log_out(self, old_app: Flask) -> None:
+        """A user signs in, writes and signs out by posted forms."""
         browser = browser_of(old_app)
         log_in(browser)
         assert post(browser, "/note", form_of(browser, "/note"), "hello") == 302
@@ -100,36 +100,41 @@ class TestAsBefore:
         assert browser.get("/").get_json()["user"] is None
 
     @pytest.mark.parametrize("wrong", ["", "x", "of another"])
-    def test_without_the_token(self, old_app: Flask, wrong: str) -> None:
-        """A post without the token, or with another visitor's, is refused."""
+    def test_a_post_with_a_missing_wrong_or_foreign_token_is_refused(
+        self, old_app: Flask, wrong: str
+    ) -> None:
+        """A post without the CSRF token of this browser is refused."""
         csrf_token = form_of(browser_of(old_app)) if wrong == "of another" else wrong
         browser = browser_of(old_app)
         form_of(browser)
         assert post(browser, "/login", csrf_token) == 400
         assert browser.get("/").get_json()["user"] is None
 
-    def test_forms_in_two_tabs(self, old_app: Flask) -> None:
-        """Of two forms of one visitor both can be posted."""
+    def test_two_forms_of_one_browser_can_both_be_posted(self, old_app: Flask) -> None:
+        """Two forms that are open in one browser can both be posted."""
         browser = browser_of(old_app)
         one, other = form_of(browser, "/note"), form_of(browser, "/note")
         assert [post(browser, "/note", one), post(browser, "/note", other)] == [302, 302]
 
-    def test_a_form_from_before_the_login(self, old_app: Flask) -> None:
-        """Where the app keeps its data at login, a form opened before can be posted after it."""
+    def test_a_form_opened_before_the_login_can_be_posted_after_it(self, old_app: Flask) -> None:
+        """If the app keeps its data at login, a form that was opened before the login can be posted
+        after the login."""
         browser = browser_of(old_app)
         before = form_of(browser, "/note")
         log_in(browser)
         assert post(browser, "/note", before) == 302
 
-    def test_a_login_that_clears(self, old_app: Flask) -> None:
-        """Where the app clears its data at login the token is renewed."""
+    def test_a_login_that_clears_the_session_changes_the_csrf_token(self, old_app: Flask) -> None:
+        """If the app clears the session at login, a form that was opened before the login is
+        refused."""
         browser = browser_of(old_app)
         before = log_in(browser, "anew")
         assert post(browser, "/note", before) == 400
         assert post(browser, "/note", form_of(browser, "/note")) == 302
 
-    def test_a_form_from_before_the_logout(self, old_app: Flask) -> None:
-        """A form opened before the logout can be posted after it, where the app keeps its data."""
+    def test_a_form_opened_before_the_logout_can_be_posted_after_it(self, old_app: Flask) -> None:
+        """If the app keeps its data at logout, a form that was opened before the logout can be
+        posted after the logout."""
         browser = browser_of(old_app)
         log_in(browser)
         before = form_of(browser, "/note")
@@ -137,9 +142,9 @@ class TestAsBefore:
         assert post(browser, "/note", before) == 302
 
 
-class TestNow:
-    def test_another_user_gets_another_token(self, app: Flask) -> None:
-        """After another user's login in the same browser, the first one's forms are refused."""
+class TestWithKVSession:
+    def test_a_login_of_another_user_changes_the_csrf_token(self, app: Flask) -> None:
+        """After another user's login in the same browser, the previous user's forms are refused."""
         browser = browser_of(app)
         log_in(browser)
         before = form_of(browser, "/note")
@@ -147,8 +152,10 @@ class TestNow:
         assert post(browser, "/note", before) == 400
         assert post(browser, "/note", form_of(browser, "/note")) == 302
 
-    def test_one_record_for_a_visitor(self, app: Flask, keys: Keys) -> None:
-        """A visitor with a form has one record, however often the form is looked at."""
+    def test_repeated_forms_of_an_anonymous_browser_keep_one_record(
+        self, app: Flask, keys: Keys
+    ) -> None:
+        """An anonymous browser has one record, however often a form is shown."""
         browser = browser_of(app)
         assert len(cookies_set(browser.get("/login"))) == 1
         (record,) = keys()
@@ -156,23 +163,27 @@ class TestNow:
             assert not cookies_set(browser.get(path))
         assert keys() == {record}
 
-    def test_pages_without_a_form_make_none(self, app: Flask, keys: Keys) -> None:
-        """A page that shows no form makes no record, nor does a refused post."""
+    def test_a_page_without_a_form_and_a_refused_post_create_no_record(
+        self, app: Flask, keys: Keys
+    ) -> None:
+        """Pages without a form and refused posts create no record."""
         browser = browser_of(app)
         browser.get("/")
         assert post(browser, "/login", "x") == 400
         assert keys() == set()
 
-    def test_a_form_is_one_look(self, app: Flask, count_commands: CountCommands) -> None:
-        """A form shown again costs one round trip: the token is there, so nothing is written."""
+    def test_a_form_that_is_shown_again_costs_one_read(
+        self, app: Flask, count_commands: CountCommands
+    ) -> None:
+        """A form that is shown again costs one GET, because the stored CSRF token is used again."""
         browser = browser_of(app)
         browser.get("/note")
         with count_commands() as commands:
             browser.get("/note")
         assert commands.names == ["GET"]
 
-    def test_the_devices_page(self, app: Flask) -> None:
-        """The forms of the devices page carry the token, and sign the other browser out."""
+    def test_the_forms_of_the_devices_page_carry_the_csrf_token(self, app: Flask) -> None:
+        """The forms of the devices page carry the CSRF token, and sign the other browser out."""
         laptop, phone = browser_of(app), browser_of(app, "phone")
         log_in(laptop)
         log_in(phone)
@@ -185,8 +196,9 @@ class TestNow:
         assert phone.get("/").get_json()["user"] is None
         assert devices(laptop) == ["laptop"]
 
-    def test_the_visitor_s_token_is_dead(self, app: Flask) -> None:
-        """The session token that the form gave a visitor opens nothing after the login."""
+    def test_a_login_invalidates_the_anonymous_session_token(self, app: Flask) -> None:
+        """The token of the anonymous session that the form has created opens nothing after the
+        login."""
         browser = browser_of(app)
         csrf_token = form_of(browser)
         before = token(browser)
