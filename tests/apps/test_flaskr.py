@@ -1,6 +1,6 @@
-"""Flaskr, the app of Flask's tutorial, unchanged but for settings and `KVSession(app)`.
+"""Flaskr, the unchanged app of Flask's tutorial, given KVSession by settings and `KVSession(app)`.
 
-It signs users in by `session["user_id"] = …`, and out by `session.clear()`.
+Flaskr signs users in by `session["user_id"] = …`, and out by `session.clear()`.
 """
 
 from __future__ import annotations
@@ -104,10 +104,12 @@ def who(browser: FlaskClient) -> str | None:
     return greeting[1] if greeting else None
 
 
-# As it was
+# The same as with Flask's own session
 
 
-def test_its_own_tests_pass(tutorial: Path, settings: Config, keys: Keys) -> None:
+def test_flaskrs_own_tests_pass_with_sessions_in_redis(
+    tutorial: Path, settings: Config, keys: Keys
+) -> None:
     """All of Flaskr's own tests pass, and its sessions are in Redis."""
     given = {**settings, "KVSESSION_USER_ID_KEY": "user_id"}
     environment = {
@@ -125,8 +127,8 @@ def test_its_own_tests_pass(tutorial: Path, settings: Config, keys: Keys) -> Non
     assert any(":u:" in key for key in keys())
 
 
-def test_from_registration_to_sign_out(plain_app: Flask, either: Install) -> None:
-    """Who registers can sign in, write a post, and sign out."""
+def test_a_registered_user_can_log_in_write_and_log_out(plain_app: Flask, either: Install) -> None:
+    """A user who registers can sign in, write a post and sign out."""
     browser = browser_of(either(plain_app, "user_id"))
     assert browser.post("/auth/register", data=account("eve")).location == "/auth/login"
     assert who(browser) is None
@@ -146,20 +148,20 @@ def test_from_registration_to_sign_out(plain_app: Flask, either: Install) -> Non
         ({"username": "ada", "password": "x"}, "Incorrect password."),
     ],
 )
-def test_a_refusal_is_told_once(
+def test_the_message_of_a_refused_login_is_shown_once(
     plain_app: Flask, either: Install, form: dict[str, str], message: str
 ) -> None:
-    """A flashed message is on the page of the same request, and not on the next."""
+    """A flashed message is on the page of the same request, and not on the next page."""
     browser = browser_of(with_users(either(plain_app, "user_id")))
     assert message in browser.post("/auth/login", data=form).text
     assert message not in browser.get("/auth/login").text
 
 
-# What it has now
+# Devices pages and signals
 
 
-def test_all_devices_are_listed(app: Flask) -> None:
-    """Somebody who is signed in from two browsers sees both, and nobody else's."""
+def test_the_devices_page_lists_all_browsers_of_the_user_only(app: Flask) -> None:
+    """A user who is signed in from two browsers sees both, and no browser of another user."""
     laptop, phone = signed_in(app, "laptop"), signed_in(app, "phone")
     bobs = signed_in(app, "tablet", "bob")
     assert devices(laptop) == ["laptop", "phone"]
@@ -167,8 +169,8 @@ def test_all_devices_are_listed(app: Flask) -> None:
     assert devices(bobs) == ["tablet"]
 
 
-def test_one_device_signs_the_other_out(app: Flask) -> None:
-    """A session that is revoked from another browser is signed out, and only that one."""
+def test_revoking_one_session_signs_out_that_browser_only(app: Flask) -> None:
+    """A session that is revoked from another browser is signed out, and no other session."""
     laptop, phone = signed_in(app, "laptop"), signed_in(app, "phone")
     sign_out_elsewhere(laptop, phone)
     assert who(phone) is None
@@ -177,8 +179,8 @@ def test_one_device_signs_the_other_out(app: Flask) -> None:
     assert devices(laptop) == ["laptop"]
 
 
-def test_by_the_page_s_own_forms(app: Flask) -> None:
-    """The page in a browser lists the devices by name and has a button that signs one out."""
+def test_a_form_of_the_devices_page_signs_the_other_browser_out(app: Flask) -> None:
+    """The HTML page lists the browsers by name and has a form that signs one out."""
     laptop, phone = signed_in(app, "laptop"), signed_in(app, "phone")
     page = laptop.get(DEVICES, headers=AS_PAGE).text
     assert "laptop" in page and "phone" in page
@@ -190,16 +192,18 @@ def test_by_the_page_s_own_forms(app: Flask) -> None:
 @pytest.mark.parametrize(
     ("path", "left"), [("revoke-others", ["ada", None]), ("revoke-all", [None, None])]
 )
-def test_many_at_once(app: Flask, path: str, left: list[str | None]) -> None:
-    """All other sessions can be signed out, and all there are."""
+def test_revoke_others_and_revoke_all_end_sessions_of_this_user_only(
+    app: Flask, path: str, left: list[str | None]
+) -> None:
+    """`revoke-others` ends the user's other sessions, and `revoke-all` ends all of them."""
     laptop, phone, bobs = signed_in(app), signed_in(app, "phone"), signed_in(app, "x", "bob")
     laptop.post(f"{DEVICES}{path}", headers=AS_PAGE)
     assert [who(laptop), who(phone)] == left
     assert who(bobs) == "bob"
 
 
-def test_signing_out_on_the_devices_page(app: Flask, keys: Keys) -> None:
-    """The button that signs this browser out does so, in the store too."""
+def test_the_sign_out_button_of_the_devices_page_ends_the_session(app: Flask, keys: Keys) -> None:
+    """The button that signs this browser out ends its session in Redis too."""
     laptop = signed_in(app)
     response = laptop.post(f"{DEVICES}sign-out", headers=AS_PAGE)
     assert response.status_code == 303
@@ -208,14 +212,15 @@ def test_signing_out_on_the_devices_page(app: Flask, keys: Keys) -> None:
     assert keys() == set()
 
 
-def test_the_devices_page_is_for_users(app: Flask) -> None:
-    """A visitor is sent to Flaskr's own page to sign in."""
+def test_the_devices_page_sends_an_anonymous_browser_to_the_login(app: Flask) -> None:
+    """An anonymous browser is sent to Flaskr's own sign-in page."""
     response = browser_of(app).get(DEVICES, headers=AS_PAGE)
     assert response.location == f"/auth/login?next={DEVICES}"
 
 
-def test_from_outside_a_request(app: Flask) -> None:
-    """A script lists and revokes by what Flaskr puts under its key, an int."""
+def test_list_and_revoke_work_outside_a_request(app: Flask) -> None:
+    """In an app context, the int that Flaskr stores as the user id lists and revokes the user's
+    sessions."""
     laptop = signed_in(app)
     with app.app_context():
         (info,) = kvs.list_sessions(1)
@@ -224,8 +229,8 @@ def test_from_outside_a_request(app: Flask) -> None:
     assert who(laptop) is None
 
 
-def test_logins_are_announced(app: Flask) -> None:
-    """Each login, switch and logout of Flaskr is told by a signal, once."""
+def test_each_login_and_logout_sends_one_signal(app: Flask) -> None:
+    """Each login and logout sends one signal, and a login of another user sends both."""
     with recorded_signals(app, "user_logged_in", "user_logged_out") as recorder:
         laptop = signed_in(app)
         who(laptop)
@@ -240,11 +245,11 @@ def test_logins_are_announced(app: Flask) -> None:
     ]
 
 
-# The token
+# Cookie and token
 
 
-def test_the_cookie_is_flasks(app: Flask) -> None:
-    """It has Flask's name and attributes, ends with the browser, and holds a token alone."""
+def test_the_cookie_has_flasks_attributes_and_holds_only_a_token(app: Flask) -> None:
+    """The cookie has Flask's name and attributes, ends with the browser, and holds only a token."""
     laptop = browser_of(app)
     (cookie,) = cookies_set(laptop.post("/auth/login", data=account("ada")))
     assert re.fullmatch(r"[A-Za-z0-9_-]{62}", token(laptop) or "")
@@ -252,8 +257,8 @@ def test_the_cookie_is_flasks(app: Flask) -> None:
     assert not outlives_the_browser(cookie)
 
 
-def test_a_planted_token_opens_nothing(app: Flask) -> None:
-    """A token that the browser had before the login is worthless after it."""
+def test_a_planted_token_opens_nothing_after_the_login(app: Flask) -> None:
+    """A token that the browser had before the login opens nothing after the login."""
     thief = browser_of(app)
     with thief.session_transaction() as session:
         session["seen"] = "the tour"
@@ -265,8 +270,8 @@ def test_a_planted_token_opens_nothing(app: Flask) -> None:
     assert who(thief) is None
 
 
-def test_signing_in_again(app: Flask) -> None:
-    """Signing in once more gives a new session in place of the old."""
+def test_a_second_login_of_the_same_user_replaces_the_session(app: Flask) -> None:
+    """A second login of the same user creates a new session and ends the old session."""
     laptop = signed_in(app)
     before = token(laptop)
     sign_in(laptop)
@@ -275,8 +280,8 @@ def test_signing_in_again(app: Flask) -> None:
     assert devices(laptop) == ["laptop"]
 
 
-def test_somebody_else_in_the_same_browser(app: Flask) -> None:
-    """Another user's login ends the first one's session."""
+def test_a_login_of_another_user_ends_the_previous_users_session(app: Flask) -> None:
+    """A login of another user ends the previous user's session in this browser only."""
     laptop, phone = signed_in(app), signed_in(app, "phone")
     before = token(laptop)
     assert who(sign_in(laptop, "bob")) == "bob"
@@ -285,8 +290,9 @@ def test_somebody_else_in_the_same_browser(app: Flask) -> None:
     assert devices(laptop) == ["laptop"]
 
 
-def test_signing_out_leaves_nothing(app: Flask, keys: Keys) -> None:
-    """After Flaskr's logout the cookie is cleared, the token dead, and no key is left."""
+def test_a_logout_clears_the_cookie_and_leaves_no_key(app: Flask, keys: Keys) -> None:
+    """After the logout the cookie is cleared, the token opens nothing, and no key is left in
+    Redis."""
     laptop = signed_in(app)
     before = token(laptop)
     (cookie,) = cookies_set(laptop.get("/auth/logout"))
@@ -296,9 +302,11 @@ def test_signing_out_leaves_nothing(app: Flask, keys: Keys) -> None:
     assert keys() == set()
 
 
-def test_a_signed_cookie_is_not_believed(app: Flask, count_commands: CountCommands) -> None:
-    """A cookie signed with the app's secret key, as Flask's own session made them, is nobody's,
-    and the store is not asked for it."""
+def test_a_signed_cookie_signs_nobody_in_and_costs_no_redis_call(
+    app: Flask, count_commands: CountCommands
+) -> None:
+    """A cookie of Flask's own session, signed with the app's secret key, signs nobody in and costs
+    no Redis call."""
     signer = SecureCookieSessionInterface().get_signing_serializer(app)
     assert signer
     forged = same_browser(browser_of(app), signer.dumps({"user_id": 1}))
@@ -307,26 +315,31 @@ def test_a_signed_cookie_is_not_believed(app: Flask, count_commands: CountComman
     assert commands.sent == []
 
 
-def test_the_store_holds_no_secret(app: Flask, redis_client: redis.Redis, keys: Keys) -> None:
-    """What is in Redis does not hold what is in the cookie."""
+def test_redis_does_not_hold_the_secret_of_the_cookie(
+    app: Flask, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """No record in Redis contains the secret of the cookie."""
     secret = (token(signed_in(app)) or "")[19:].encode()
     held = [redis_client.get(key) for key in keys() if ":s:" in key]
     assert held and not any(secret[:21] in t.cast(bytes, value) for value in held)
 
 
-# Time
+# Timeouts
 
 
 @pytest.mark.parametrize(("ahead", "name"), [(-1, "ada"), (1, None)])
-def test_it_ends_when_idle(app: Flask, clock: Clock, ahead: int, name: str | None) -> None:
-    """Flaskr makes no session permanent, so each ends after `KVSESSION_UNREMEMBERED_TIMEOUT`."""
+def test_a_session_ends_after_unremembered_timeout(
+    app: Flask, clock: Clock, ahead: int, name: str | None
+) -> None:
+    """Flaskr's sessions are not permanent, so that each ends after `KVSESSION_UNREMEMBERED_TIMEOUT`
+    without activity."""
     laptop = signed_in(app)
     clock.advance(hours=12, seconds=ahead)
     assert who(laptop) == name
 
 
-def test_activity_renews_it(app: Flask, clock: Clock) -> None:
-    """Whoever comes back in time stays signed in, with the same cookie."""
+def test_activity_renews_a_session_and_sends_no_cookie(app: Flask, clock: Clock) -> None:
+    """Activity before the idle timeout renews the session with the same cookie."""
     laptop = signed_in(app)
     for _ in range(4):
         clock.advance(hours=11)
@@ -337,8 +350,8 @@ def test_activity_renews_it(app: Flask, clock: Clock) -> None:
 # No traces
 
 
-def test_visitors_and_bots_make_no_key(app: Flask, keys: Keys) -> None:
-    """Pages that are only looked at, and sign-ins that fail, leave nothing in the store."""
+def test_public_pages_and_failed_logins_create_no_session(app: Flask, keys: Keys) -> None:
+    """Public pages, failed logins and logouts of anonymous browsers create no session."""
     bot = app.test_client(use_cookies=False)
     for browser in (browser_of(app), bot):
         responses = [browser.get(path) for path in ("/", "/hello", "/auth/login", "/create", "/1")]
@@ -349,8 +362,10 @@ def test_visitors_and_bots_make_no_key(app: Flask, keys: Keys) -> None:
     assert keys() == set()
 
 
-def test_round_trips(app: Flask, count_commands: CountCommands) -> None:
-    """A visitor's page asks nothing of Redis, a user's page one thing."""
+def test_an_anonymous_page_costs_no_redis_call_and_a_users_page_one(
+    app: Flask, count_commands: CountCommands
+) -> None:
+    """A page costs an anonymous browser no Redis call and a user one GET."""
     visitor, laptop = browser_of(app), signed_in(app)
     with count_commands() as commands:
         visitor.get("/")
@@ -360,9 +375,11 @@ def test_round_trips(app: Flask, count_commands: CountCommands) -> None:
     assert commands.names == ["GET"]
 
 
-def test_round_trips_of_logins(app: Flask, count_commands: CountCommands) -> None:
-    """A login and a logout each cost one round trip beyond the read, a login in the place of a
-    session one more."""
+def test_a_login_and_a_logout_each_cost_one_command_beyond_the_read(
+    app: Flask, count_commands: CountCommands
+) -> None:
+    """A login and a logout each cost one command beyond the read, and a login over a session costs
+    one more."""
     laptop = signed_in(app, name="bob")
     laptop.get("/auth/logout")
     with count_commands() as commands:
@@ -376,8 +393,11 @@ def test_round_trips_of_logins(app: Flask, count_commands: CountCommands) -> Non
     assert commands.names == ["GET", "EVALSHA"]
 
 
-def test_without_a_store(plain_app: Flask, install: Install, socket_path: str) -> None:
-    """While the store fails a signed-in user gets 503 and keeps the cookie; nobody is signed in."""
+def test_without_a_store_responses_are_503_and_send_no_cookie(
+    plain_app: Flask, install: Install, socket_path: str
+) -> None:
+    """If the store fails, a user's page and a login are answered with 503, and the user's cookie
+    stays."""
     proxy = Proxy(socket_path)
     app = with_users(install(plain_app, "user_id", redis_url=f"unix://{proxy.path}"))
     laptop, visitor = signed_in(app), browser_of(app)
