@@ -1,5 +1,7 @@
-"""Laws 3 and 4 through `flask.session`: nothing is lost, and what was revoked stays revoked, also
-where a login or logout is only an assignment that takes effect when the request ends."""
+"""Laws 3 and 4 through `flask.session`: no change is lost, and a revoked session stays revoked.
+
+A login or logout by `KVSESSION_USER_ID_KEY` is an assignment that takes effect at the commit.
+"""
 
 from __future__ import annotations
 
@@ -97,8 +99,8 @@ def visitor(stage: FlaskStage) -> str:
 # Nothing is lost
 
 
-def test_different_keys_are_all_kept(stage: FlaskStage, ada: str) -> None:
-    """Of many requests that each change a key of their own, every change is kept."""
+def test_concurrent_changes_of_different_keys_are_all_kept(stage: FlaskStage, ada: str) -> None:
+    """If many requests each change a different key, all changes are kept."""
     names = iter(range(100))
     lock = threading.Lock()
 
@@ -112,7 +114,7 @@ def test_different_keys_are_all_kept(stage: FlaskStage, ada: str) -> None:
     assert stage.data(ada)["user_id"] == "ada"
 
 
-def test_so_are_messages_and_data(stage: FlaskStage, ada: str) -> None:
+def test_a_nested_change_and_a_concurrent_change_are_both_kept(stage: FlaskStage, ada: str) -> None:
     """A nested change in place and another request's change of another key are both kept."""
     stage.do(ada, lambda: session.update(cart={"things": []}))
     release = stage.park(ada, lambda: session["cart"]["things"].append("pen"))
@@ -122,8 +124,10 @@ def test_so_are_messages_and_data(stage: FlaskStage, ada: str) -> None:
 
 
 @pytest.mark.parametrize("rotate", [kvs.rotate_token, kvs.confirm_login])
-def test_permanence_is_kept(app: Flask, stage: FlaskStage, ada: str, rotate: Act) -> None:
-    """A rotation beside a request that makes the session permanent leaves it so."""
+def test_a_rotation_keeps_permanent_set_by_a_concurrent_request(
+    app: Flask, stage: FlaskStage, ada: str, rotate: Act
+) -> None:
+    """A rotation keeps `permanent` that another request has set meanwhile."""
     release = stage.park(ada, rotate)
     stage.do(ada, lambda: setattr(session, "permanent", True))
     assert not cookies_set(release())
@@ -131,16 +135,16 @@ def test_permanence_is_kept(app: Flask, stage: FlaskStage, ada: str, rotate: Act
     assert stored.record.remembered
 
 
-def test_a_value_merely_read_is_not_written_back(stage: FlaskStage, ada: str) -> None:
-    """A request that read a key, and changed another, leaves others' change of the first alone."""
+def test_a_value_that_was_only_read_is_not_written_back(stage: FlaskStage, ada: str) -> None:
+    """A request that only reads a key keeps another request's change of that key."""
     release = stage.park(ada, lambda: session.update(b=session["a"]))
     stage.do(ada, lambda: session.update(a=1))
     release()
     assert stage.data(ada) == {"user_id": "ada", "a": 1, "b": 0}
 
 
-def test_said_to_be_modified_it_is_not_written_back(stage: FlaskStage, ada: str) -> None:
-    """`session.modified = True` writes nothing that the request has not changed."""
+def test_modified_true_writes_no_unchanged_value_back(stage: FlaskStage, ada: str) -> None:
+    """`session.modified = True` writes no value that the request has not changed."""
 
     def act() -> None:
         assert session["a"] == 0
@@ -152,8 +156,11 @@ def test_said_to_be_modified_it_is_not_written_back(stage: FlaskStage, ada: str)
     assert stage.data(ada)["a"] == 1
 
 
-def test_a_visitor_s_change_is_carried_into_the_login(stage: FlaskStage, visitor: str) -> None:
-    """What a visitor's other request wrote, after the login had loaded, is in the new session."""
+def test_a_login_carries_over_a_concurrent_anonymous_change(
+    stage: FlaskStage, visitor: str
+) -> None:
+    """A login carries over a change that another request made to the anonymous session after the
+    load."""
     release = stage.park(visitor, lambda: session.update(pending=1, user_id="ada"))
     stage.do(visitor, lambda: (session.update(cart=[1, 2]), session.pop("old")))
     new = token_in(release())
@@ -161,25 +168,30 @@ def test_a_visitor_s_change_is_carried_into_the_login(stage: FlaskStage, visitor
     assert stage.data(visitor) == {}
 
 
-def test_a_login_that_clears_carries_nothing(stage: FlaskStage, visitor: str) -> None:
-    """A login that clears the session first, as Flaskr's does, takes nothing along, not even what
-    came meanwhile."""
+def test_a_login_that_clears_carries_over_no_concurrent_change(
+    stage: FlaskStage, visitor: str
+) -> None:
+    """A login that clears the session first carries over no data, not even a concurrent change."""
     release = stage.park(visitor, clear_and_sign_in)
     stage.do(visitor, lambda: session.update(late=1))
     assert stage.data(token_in(release())) == {"user_id": "ada"}
 
 
-def test_a_late_change_of_a_visitor_is_not_the_user_s(stage: FlaskStage, visitor: str) -> None:
-    """A visitor's request that ends after the login changes nothing, and gets no cookie: a better
-    one has been set."""
+def test_an_anonymous_request_that_ends_after_the_login_changes_nothing(
+    stage: FlaskStage, visitor: str
+) -> None:
+    """An anonymous request that ends after the login changes nothing and sends no cookie, because
+    the login has set a better one."""
     release = stage.park(visitor, lambda: session.update(late=1))
     new = token_in(stage.do(visitor, sign_in_as("ada")))
     assert not cookies_set(release())
     assert stage.data(new) == {"cart": [1], "old": 1, "user_id": "ada"}
 
 
-def test_a_user_s_change_beside_the_logout(stage: FlaskStage, ada: str) -> None:
-    """A request that ends after the logout signs nobody in, and gets no cookie."""
+def test_a_users_request_that_ends_after_the_logout_changes_nothing(
+    stage: FlaskStage, ada: str
+) -> None:
+    """A user's request that ends after the logout signs nobody in and sends no cookie."""
     release = stage.park(ada, lambda: session.update(late=1))
     left = token_in(stage.do(ada, sign_out))
     assert not cookies_set(release())
@@ -207,15 +219,15 @@ IN_FLIGHT: dict[str, Act] = {
     "a clear of other data": lambda: [session.pop(key) for key in ("a", "b")],
     "a nested change": lambda: session.setdefault("list", []).append(1),
     "a renewal": lambda: None,
-    "said to be modified": lambda: setattr(session, "modified", True),
-    "made permanent": lambda: setattr(session, "permanent", True),
+    "modified = True": lambda: setattr(session, "modified", True),
+    "permanent = True": lambda: setattr(session, "permanent", True),
     "a rotation": kvs.rotate_token,
 }
 
 
 @pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
 @pytest.mark.parametrize("act", IN_FLIGHT.values(), ids=IN_FLIGHT)
-def test_nothing_in_flight_brings_a_session_back(
+def test_no_request_in_flight_brings_an_ended_session_back(
     stage: FlaskStage,
     ada: str,
     clock: Clock,
@@ -224,9 +236,9 @@ def test_nothing_in_flight_brings_a_session_back(
     act: Act,
     end: Callable[[FlaskStage, str], object],
 ) -> None:
-    """A request that had loaded a session before it was ended neither revives it nor gets a
+    """A request that loaded a session before its end does not revive the session and sends no
     cookie."""
-    clock.advance(minutes=6)  # so that each of them has a renewal to do
+    clock.advance(minutes=6)  # so that every request has a renewal to do
     release = stage.park(ada, act)
     clock.advance(minutes=6)
     end(stage, ada)
@@ -238,10 +250,11 @@ def test_nothing_in_flight_brings_a_session_back(
 
 
 @pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
-def test_a_logout_in_flight(
+def test_a_logout_of_an_ended_session_sends_no_second_signal(
     stage: FlaskStage, ada: str, end: Callable[[FlaskStage, str], object]
 ) -> None:
-    """A logout whose session is ended meanwhile leaves nobody signed in, and is told once."""
+    """A logout whose session ends meanwhile leaves no user signed in, and one signal is sent for
+    the end."""
     with recorded_signals(stage.app, "user_logged_out", "session_revoked") as recorder:
         release = stage.park(ada, sign_out)
         end(stage, ada)
@@ -254,10 +267,10 @@ def test_a_logout_in_flight(
 
 @pytest.mark.parametrize("user", ["ada", "bob"])
 @pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
-def test_a_login_in_flight(
+def test_a_login_over_an_ended_session_is_a_new_session(
     stage: FlaskStage, ada: str, user: str, end: Callable[[FlaskStage, str], object]
 ) -> None:
-    """A login over a session that is ended meanwhile is a new session, and the old one stays
+    """A login over a session that ends meanwhile creates a new session, and the old session stays
     ended."""
     release = stage.park(ada, sign_in_as(user))
     end(stage, ada)
@@ -268,8 +281,10 @@ def test_a_login_in_flight(
     assert stage.users("ada", "bob") == [int(user == "ada"), int(user == "bob")]
 
 
-def test_a_session_ended_by_the_login_after_next(stage: FlaskStage, ada: str) -> None:
-    """Of two logins in two tabs of one browser each is a session, and the old one is ended."""
+def test_two_concurrent_logins_of_one_browser_create_two_sessions(
+    stage: FlaskStage, ada: str
+) -> None:
+    """Two logins in two tabs of one browser each create a session, and the old session is ended."""
     release = stage.park(ada, sign_in_as("ada"))
     one = token_in(stage.do(ada, sign_in_as("ada")))
     other = token_in(release())
@@ -277,8 +292,11 @@ def test_a_session_ended_by_the_login_after_next(stage: FlaskStage, ada: str) ->
     assert stage.users("ada") == [2]
 
 
-def test_a_crowd_of_logins(stage: FlaskStage, visitor: str) -> None:
-    """Of many logins at once over one visitor's session all are done, and the visitor's is gone."""
+def test_many_logins_over_one_anonymous_session_all_succeed(
+    stage: FlaskStage, visitor: str
+) -> None:
+    """If many logins replace one anonymous session at once, all succeed and the anonymous session
+    is gone."""
     responses = stage.all_at_once([visitor] * CROWD, sign_in_as("ada"))
     tokens = {token_in(response) for response in responses}
     assert len(tokens) == CROWD and None not in tokens
@@ -287,8 +305,11 @@ def test_a_crowd_of_logins(stage: FlaskStage, visitor: str) -> None:
     assert stage.data(visitor) == {}
 
 
-def test_a_crowd_of_logouts(stage: FlaskStage, ada: str) -> None:
-    """Of many logouts at once all succeed, and the user is told of once."""
+def test_many_logouts_of_one_session_succeed_and_send_one_signal(
+    stage: FlaskStage, ada: str
+) -> None:
+    """If many requests log one session out at once, all succeed, and `user_logged_out` is sent
+    once."""
     with recorded_signals(stage.app, "user_logged_out") as recorder:
         responses = stage.all_at_once([ada] * CROWD, clear)
     assert {response.status_code for response in responses} == {200}
@@ -296,16 +317,19 @@ def test_a_crowd_of_logouts(stage: FlaskStage, ada: str) -> None:
     assert stage.users("ada") == [0]
 
 
-def test_a_revocation_of_all_catches_a_login_in_flight(stage: FlaskStage, ada: str) -> None:
-    """A login that ends after "sign out everywhere" is a session: its password was checked."""
+def test_a_login_in_flight_survives_a_revocation_of_all_sessions(
+    stage: FlaskStage, ada: str
+) -> None:
+    """A login that ends after `revoke_all_sessions` creates a session, because the password was
+    checked."""
     release = stage.park(None, sign_in_as("ada"))
     in_context(stage.app, lambda: kvs.revoke_all_sessions("ada"))
     assert stage.browser(token_in(release())).get("/me").status_code == 200
     assert stage.browser(ada).get("/me").status_code == 401
 
 
-def test_a_limit_holds(make_app: MakeApp) -> None:
-    """However many log in at once, no more sessions are left than the limit."""
+def test_many_logins_at_once_leave_as_many_sessions_as_the_limit(make_app: MakeApp) -> None:
+    """If many logins run at once, as many sessions remain as the limit allows."""
     stage = FlaskStage(
         make_app(as_flask_session=True, user_id_key="user_id", max_sessions_per_user=3)
     )
@@ -315,8 +339,10 @@ def test_a_limit_holds(make_app: MakeApp) -> None:
     assert sorted(codes) == [200] * 3 + [401] * (CROWD - 3)
 
 
-def test_an_update_of_all_and_a_save(stage: FlaskStage, ada: str) -> None:
-    """A change to all sessions and a request's own change of another key are both kept."""
+def test_update_all_sessions_and_a_concurrent_change_are_both_kept(
+    stage: FlaskStage, ada: str
+) -> None:
+    """A change by `update_all_sessions` and a request's change of another key are both kept."""
     release = stage.park(ada, lambda: session.update(a=1))
     in_context(stage.app, lambda: kvs.update_all_sessions("ada", {"role": "reader"}))
     release()
