@@ -1,5 +1,7 @@
-"""`remember_in_session`: Flask-Login's "remember me" is a session like any other, and ends like
-any other; there is no second cookie that would outlive its revocation."""
+"""`remember_in_session`: Flask-Login's "remember me" as a session like any other.
+
+There is no second cookie, which would outlive a revocation of the session.
+"""
 
 from __future__ import annotations
 
@@ -103,8 +105,9 @@ def facts(browser: FlaskClient) -> list[bool | None]:
 
 
 class TestRemembered:
-    def test_one_cookie(self, app: Flask) -> None:
-        """The session's cookie outlives the browser, and there is no other."""
+    def test_a_remembered_login_sets_one_cookie_that_outlives_the_browser(self, app: Flask) -> None:
+        """A remembered login sets the session's cookie, which outlives the browser, and no remember
+        cookie."""
         response = log_in(browser := browser_of(app), remember="yes")
         (cookie,) = cookies_set(response)
         assert outlives_the_browser(cookie)
@@ -112,8 +115,8 @@ class TestRemembered:
         restart(browser)
         assert who(browser, "/notes") == "ada"
 
-    def test_not_remembered(self, app: Flask) -> None:
-        """Without "remember me" the cookie ends with the browser."""
+    def test_an_unremembered_login_ends_with_the_browser(self, app: Flask) -> None:
+        """Without "remember me" the session's cookie ends with the browser."""
         response = log_in(browser := browser_of(app))
         (cookie,) = cookies_set(response)
         assert not outlives_the_browser(cookie)
@@ -121,20 +124,25 @@ class TestRemembered:
         restart(browser)
         assert who(browser) is None
 
-    def test_what_it_is(self, app: Flask) -> None:
-        """A remembered session is permanent, and fresh as any login is."""
+    def test_a_remembered_login_is_permanent_and_fresh(self, app: Flask) -> None:
+        """A remembered session is permanent, and as fresh as any login."""
         assert facts(signed_in(app, remember="yes")) == [True, True, True]
         assert facts(signed_in(app)) == [False, False, True]
 
     @pytest.mark.parametrize(("ahead", "name"), [(-1, "ada"), (1, None)])
-    def test_how_long(self, app: Flask, clock: Clock, ahead: int, name: str | None) -> None:
-        """It ends when idle for `PERMANENT_SESSION_LIFETIME`."""
+    def test_a_remembered_session_lives_for_permanent_session_lifetime(
+        self, app: Flask, clock: Clock, ahead: int, name: str | None
+    ) -> None:
+        """A remembered session ends after `PERMANENT_SESSION_LIFETIME` without activity."""
         browser = signed_in(app, remember="yes")
         clock.advance(days=20, seconds=ahead)
         assert who(browser) == name
 
-    def test_no_longer_than_the_absolute_timeout(self, make: Make, clock: Clock) -> None:
-        """A longer `PERMANENT_SESSION_LIFETIME` is capped by the absolute timeout."""
+    def test_the_absolute_timeout_caps_permanent_session_lifetime(
+        self, make: Make, clock: Clock
+    ) -> None:
+        """A remembered session ends at the absolute timeout even if `PERMANENT_SESSION_LIFETIME` is
+        longer."""
         app = make({"PERMANENT_SESSION_LIFETIME": timedelta(days=365)}, absolute_timeout=86400)
         browser = browser_of(app)
         (cookie,) = cookies_set(log_in(browser, remember="yes"))
@@ -142,44 +150,46 @@ class TestRemembered:
         clock.advance(days=1, seconds=1)
         assert who(browser) is None
 
-    def test_a_duration_of_its_own(self, app: Flask) -> None:
-        """`login_user(…, duration=…)` breaks nothing: the session is remembered."""
+    def test_a_login_with_a_duration_is_remembered(self, app: Flask) -> None:
+        """`login_user(…, duration=…)` of Flask-Login creates a remembered session."""
         (cookie,) = cookies_set(log_in(browser := browser_of(app), remember="yes", days=5))
         assert outlives_the_browser(cookie)
         assert who(browser) == "ada"
 
-    def test_later_requests_leave_it_so(self, app: Flask) -> None:
-        """It stays remembered as it is used, and no cookie is sent again."""
+    def test_later_requests_keep_the_session_remembered(self, app: Flask) -> None:
+        """Later requests keep the session remembered and send no cookie."""
         browser = signed_in(app, remember="yes")
         assert not cookies_set(browser.post("/cart/pen"))
         assert who(browser) == "ada"
         assert facts(browser)[:2] == [True, True]
 
-    def test_signing_in_again(self, app: Flask) -> None:
-        """Who was remembered and gives the password once more stays so, as with Flask-Login."""
+    def test_a_second_login_of_a_remembered_user_stays_remembered(self, app: Flask) -> None:
+        """A remembered user stays remembered after a login without "remember me", as with
+        Flask-Login."""
         browser = signed_in(app, remember="yes")
         log_in(browser)
         restart(browser)
         assert who(browser) == "ada"
 
-    def test_somebody_else(self, app: Flask) -> None:
-        """Who signs in in the browser of somebody remembered is remembered only if asked to be."""
+    def test_a_login_of_another_user_does_not_inherit_remembered(self, app: Flask) -> None:
+        """A login of another user without "remember me" is not remembered, although the previous
+        user's session was."""
         browser = signed_in(app, remember="yes")
         (cookie,) = cookies_set(log_in(browser, "bob"))
         assert not outlives_the_browser(cookie)
         restart(browser)
         assert who(browser) is None
 
-    def test_signing_out(self, app: Flask, keys: Keys) -> None:
-        """Signing out ends a remembered session."""
+    def test_a_logout_ends_a_remembered_session(self, app: Flask, keys: Keys) -> None:
+        """A logout ends a remembered session and clears its cookie."""
         browser = signed_in(app, remember="yes")
         flashed(browser)
         (cookie,) = cookies_set(browser.post("/logout?quietly=1"))
         assert clears(cookie)
         assert keys() == set()
 
-    def test_after_signing_out(self, app: Flask) -> None:
-        """What goes on as a visitor's session is not remembered."""
+    def test_the_anonymous_session_after_a_logout_is_not_remembered(self, app: Flask) -> None:
+        """The anonymous session that a logout leaves ends with the browser."""
         browser = signed_in(app, remember="yes")
         (cookie,) = cookies_set(browser.post("/logout"))
         assert not outlives_the_browser(cookie)
@@ -188,8 +198,8 @@ class TestRemembered:
 
 
 class TestRevoked:
-    def test_it_stays_signed_out(self, app: Flask) -> None:
-        """A remembered browser that another one signed out is out, also when opened again."""
+    def test_a_revoked_remembered_browser_stays_signed_out(self, app: Flask) -> None:
+        """A remembered browser whose session was revoked stays signed out, also after a restart."""
         laptop, phone = signed_in(app), signed_in(app, "phone", remember="yes")
         assert devices(laptop) == ["laptop", "phone"]
         sign_out_elsewhere(laptop, phone)
@@ -198,17 +208,19 @@ class TestRevoked:
         assert who(phone) is None
         assert devices(laptop) == ["laptop"]
 
-    def test_everywhere(self, app: Flask) -> None:
-        """All of a user's remembered browsers can be signed out at once."""
+    def test_revoke_all_sessions_signs_out_all_remembered_browsers(self, app: Flask) -> None:
+        """`revoke_all_sessions` signs out all remembered browsers of the user."""
         browsers = [signed_in(app, agent, remember="yes") for agent in ("laptop", "phone")]
         with app.app_context():
             assert kvs.revoke_all_sessions("ada") == 2
         assert [who(browser) for browser in browsers] == [None, None]
 
 
-class TestOldCookies:
-    def test_they_are_not_honoured(self, app: Flask, keys: Keys) -> None:
-        """A remember cookie of before signs nobody in, and is cleared."""
+class TestOldRememberCookies:
+    def test_an_old_remember_cookie_signs_nobody_in_and_is_cleared(
+        self, app: Flask, keys: Keys
+    ) -> None:
+        """By default an old remember cookie signs nobody in and is cleared."""
         browser = with_old_cookie(app)
         response = browser.get("/")
         (cookie,) = cookies_set(response, REMEMBER)
@@ -218,8 +230,11 @@ class TestOldCookies:
         assert keys() == set()
 
     @pytest.mark.parametrize("moving", [False, True])
-    def test_nor_after_a_revocation(self, make: Make, moving: bool) -> None:
-        """A revoked browser that still has one stays signed out, though they are honoured once."""
+    def test_a_revoked_browser_with_an_old_cookie_stays_signed_out(
+        self, make: Make, moving: bool
+    ) -> None:
+        """A revoked browser with an old remember cookie stays signed out, with and without
+        migration."""
         app = make(migrate_cookie_session=moving)
         laptop, phone = signed_in(app), signed_in(app, "phone")
         with app.app_context():
@@ -227,9 +242,9 @@ class TestOldCookies:
         sign_out_elsewhere(laptop, phone)
         assert who(phone) is None
 
-    def test_carried_over_once(self, make: Make) -> None:
-        """With `KVSESSION_MIGRATE_COOKIE_SESSION` one becomes a remembered session, not fresh,
-        and is cleared."""
+    def test_migration_turns_an_old_cookie_into_a_remembered_session(self, make: Make) -> None:
+        """With `KVSESSION_MIGRATE_COOKIE_SESSION` an old remember cookie becomes a remembered
+        session that is not fresh."""
         app = make(migrate_cookie_session=True)
         browser = with_old_cookie(app)
         response = browser.get("/notes")
@@ -244,8 +259,8 @@ class TestOldCookies:
         restart(browser)
         assert who(browser) == "ada"
 
-    def test_carried_over_and_revoked(self, make: Make) -> None:
-        """What was carried over is a session like any other: revoked, it stays so."""
+    def test_a_migrated_session_stays_signed_out_after_revocation(self, make: Make) -> None:
+        """A session from an old remember cookie stays signed out after its revocation."""
         app = make(migrate_cookie_session=True)
         laptop, phone = signed_in(app), with_old_cookie(app)
         assert who(phone) == "ada"
@@ -254,8 +269,11 @@ class TestOldCookies:
 
     @pytest.mark.parametrize("moving", [False, True])
     @pytest.mark.parametrize("value", ["ada|forged", "ada|é", "ada|\xff", "|", "", "ada"], ids=repr)
-    def test_junk(self, make: Make, keys: Keys, value: str, moving: bool) -> None:
-        """A forged one signs nobody in and makes no session, honoured once or not at all."""
+    def test_a_forged_old_cookie_signs_nobody_in_and_is_cleared(
+        self, make: Make, keys: Keys, value: str, moving: bool
+    ) -> None:
+        """A forged remember cookie signs nobody in, creates no session and is cleared, with and
+        without migration."""
         browser = make(migrate_cookie_session=moving).test_client(use_cookies=False)
         for path in ("/", "/health"):
             response = browser.get(path, headers={"Cookie": f"{REMEMBER}={value}"})
@@ -266,11 +284,11 @@ class TestOldCookies:
 
     @pytest.mark.parametrize("moving", [False, True])
     @pytest.mark.parametrize("end", [clear, kvs.revoke_all_sessions, leave])
-    def test_in_a_session_that_is_emptied(
+    def test_an_old_cookie_signs_nobody_in_after_the_view_ends_the_session(
         self, make: Make, keys: Keys, end: Callable[[], None], moving: bool
     ) -> None:
-        """Nor where the view empties or ends the session, and then asks for the user; the cookie
-        is cleared all the same."""
+        """An old remember cookie signs nobody in and is cleared, although the view ends the session
+        and then reloads the user."""
         app = make(migrate_cookie_session=moving)
 
         @app.post("/end")
@@ -288,8 +306,9 @@ class TestOldCookies:
         assert who(browser) is None
         assert not any(":u:" in key for key in keys())
 
-    def test_at_a_failed_login(self, app: Flask) -> None:
-        """Nor where a login view clears the session, finds the password wrong, and goes on."""
+    def test_an_old_cookie_signs_nobody_in_at_a_failed_login(self, app: Flask) -> None:
+        """An old remember cookie signs nobody in after a login view has cleared the session for a
+        wrong password."""
 
         @app.post("/try")
         def try_to() -> str:
@@ -300,9 +319,11 @@ class TestOldCookies:
         assert response.text == "False"
         assert clears(*cookies_set(response, REMEMBER))
 
-    def test_an_app_that_refuses_its_user(self, make: Make, keys: Keys) -> None:
-        """One whose user the app refuses with an error page, as `get_or_404` does, signs nobody in
-        and is cleared."""
+    def test_an_old_cookie_is_cleared_if_the_user_loader_aborts(
+        self, make: Make, keys: Keys
+    ) -> None:
+        """An old remember cookie signs nobody in and is cleared if the app's user loader aborts
+        with 404, as `get_or_404` does."""
         app = make(migrate_cookie_session=True)
         app.login_manager.user_loader(lambda user_id: abort(404))  # type: ignore[attr-defined]
         response = with_old_cookie(app).get("/")
@@ -310,8 +331,11 @@ class TestOldCookies:
         assert clears(*cookies_set(response, REMEMBER))
         assert keys() == set()
 
-    def test_an_app_that_cannot_load_its_user(self, make: Make, keys: Keys) -> None:
-        """Where the app fails to look its user up it signs nobody in, and stays for another try."""
+    def test_an_old_cookie_stays_for_another_try_if_the_user_loader_fails(
+        self, make: Make, keys: Keys
+    ) -> None:
+        """An old remember cookie signs nobody in and is not cleared if the app's user loader raises
+        an exception."""
         app = make({"PROPAGATE_EXCEPTIONS": False}, migrate_cookie_session=True)
         users = {"ada": User("ada")}
         app.login_manager.user_loader(lambda user_id: users[user_id])  # type: ignore[attr-defined]
@@ -322,9 +346,9 @@ class TestOldCookies:
         users["ada"] = ada
         assert who(browser) == "ada"
 
-    def test_of_a_user_who_is_gone(self, make: Make, keys: Keys) -> None:
-        """One of a user whom the app no longer knows signs nobody in, also by our own guards, and
-        is cleared."""
+    def test_an_old_cookie_of_a_deleted_user_signs_nobody_in(self, make: Make, keys: Keys) -> None:
+        """An old remember cookie of a deleted user signs nobody in and is cleared, also at this
+        package's guards."""
         app = make(migrate_cookie_session=True)
         app.add_url_rule("/guarded", "guarded", kvs.login_required(lambda: "in"))
         browser = with_old_cookie(app, "eve")
@@ -338,9 +362,11 @@ class TestOldCookies:
 
     @pytest.mark.parametrize("moving", [False, True])
     @pytest.mark.parametrize("when", ["request_started", "url_value_preprocessor"])
-    def test_whoever_asks_first(self, make: Make, when: str, moving: bool) -> None:
-        """A revoked browser stays signed out also where an app asks for the user before anything
-        else."""
+    def test_a_revoked_browser_stays_signed_out_if_the_user_is_read_early(
+        self, make: Make, when: str, moving: bool
+    ) -> None:
+        """A revoked browser stays signed out even if the app reads the user before any other hook
+        runs."""
         app = make(migrate_cookie_session=moving)
         laptop, phone = signed_in(app), signed_in(app, "phone")
         with app.app_context():
@@ -358,9 +384,11 @@ class TestOldCookies:
             assert who(phone) is None
         assert phone.get_cookie(REMEMBER) is None
 
-    def test_long_after_a_revocation(self, make: Make, clock: Clock) -> None:
-        """When Redis has forgotten that a session was revoked, its browser is still none that
-        comes for the first time."""
+    def test_an_old_cookie_beside_the_token_of_a_forgotten_session_is_ignored(
+        self, make: Make, clock: Clock
+    ) -> None:
+        """An old remember cookie signs nobody in beside the token of a revoked session that Redis
+        has dropped."""
         app = make({"REMEMBER_COOKIE_PATH": "/notes"}, migrate_cookie_session=True)
         laptop, phone = signed_in(app), signed_in(app, "phone", remember="yes")
         with app.app_context():
@@ -370,9 +398,11 @@ class TestOldCookies:
         assert who(phone, "/notes") is None
 
     @pytest.mark.parametrize(("name", "lasts"), [("ada", True), ("bob", False)])
-    def test_beside_a_signed_cookie(self, make: Make, name: str, lasts: bool) -> None:
-        """Of a browser that has Flask's signed session too, that is carried over, and remembered
-        if it is the same user's."""
+    def test_a_signed_cookie_is_remembered_if_the_old_cookie_names_its_user(
+        self, make: Make, name: str, lasts: bool
+    ) -> None:
+        """Flask's signed cookie is carried over, and is remembered only if the old remember cookie
+        names the same user."""
         app = make(migrate_cookie_session=True)
         browser = with_old_cookie(app, name)
         browser.set_cookie("session", signed_cookie(app, _user_id="ada", _fresh=True))
@@ -382,9 +412,10 @@ class TestOldCookies:
         assert browser.get_cookie(REMEMBER) is None
 
 
-class TestSettings:
-    def test_what_is_not_to_be_saved(self, app: Flask, do: Do) -> None:
-        """`session.modified = False` keeps a change from being saved, as without this."""
+class TestBesideOtherFeatures:
+    def test_modified_false_keeps_a_change_from_being_saved(self, app: Flask, do: Do) -> None:
+        """`session.modified = False` keeps a change from being saved, as without
+        `remember_in_session`."""
         browser = signed_in(app)
         flashed(browser)
 
@@ -397,16 +428,19 @@ class TestSettings:
         do(browser, lambda: seen.append("a" in session))
         assert seen == [False]
 
-    def test_in_a_transaction_of_the_test_client(self, app: Flask, keys: Keys) -> None:
-        """`session_transaction()` of a browser with an old cookie puts nothing into the session."""
+    def test_session_transaction_ignores_an_old_remember_cookie(
+        self, app: Flask, keys: Keys
+    ) -> None:
+        """`session_transaction()` of a browser with an old remember cookie puts no data into the
+        session."""
         browser = with_old_cookie(app)
         with browser.session_transaction() as data:
             assert dict(data) == {}
         assert keys() == set()
 
-    def test_refreshed_at_each_request(self, make: Make, keys: Keys) -> None:
-        """Flask-Login's `REMEMBER_COOKIE_REFRESH_EACH_REQUEST` sends no second cookie either, and
-        makes no key for a visitor."""
+    def test_refresh_at_each_request_sends_no_remember_cookie(self, make: Make, keys: Keys) -> None:
+        """`REMEMBER_COOKIE_REFRESH_EACH_REQUEST` sends no cookie, neither to an anonymous browser
+        nor to a user."""
         app = make({"REMEMBER_COOKIE_REFRESH_EACH_REQUEST": True})
         assert "Set-Cookie" not in browser_of(app).get("/").headers
         assert keys() == set()
@@ -414,8 +448,8 @@ class TestSettings:
         assert cookies_set(log_in(browser, remember="yes"), REMEMBER) == []
         assert "Set-Cookie" not in browser.get("/notes").headers
 
-    def test_another_name(self, make: Make) -> None:
-        """An old cookie is cleared under the name, path and domain that it was given."""
+    def test_an_old_cookie_is_cleared_under_its_configured_name_and_path(self, make: Make) -> None:
+        """An old remember cookie is cleared under the name and path of Flask-Login's settings."""
         app = make({"REMEMBER_COOKIE_NAME": "keep_me", "REMEMBER_COOKIE_PATH": "/notes"})
         browser = browser_of(app)
         with app.app_context():
@@ -424,14 +458,14 @@ class TestSettings:
         (cookie,) = cookies_set(response, "keep_me")
         assert clears(cookie) and "Path=/notes" in cookie
 
-    def test_the_cookie_of_the_test_is_a_real_one(self, app: Flask) -> None:
-        """What these tests send as an old cookie is what Flask-Login accepts."""
+    def test_flask_login_accepts_the_old_cookies_of_these_tests(self, app: Flask) -> None:
+        """Flask-Login accepts the old remember cookies that these tests send."""
         with app.app_context():
             assert decode_cookie(encode_cookie("ada")) == "ada"
 
 
-def test_the_session_of_a_remembered_login_is_new(app: Flask) -> None:
-    """A remembered login has a new id, and the visitor's token before it is worthless."""
+def test_a_remembered_login_creates_a_new_session_with_the_anonymous_data(app: Flask) -> None:
+    """A remembered login has a new session id and carries over the anonymous data."""
     browser = browser_of(app)
     browser.post("/cart/pen")
     before = id_of(browser)
