@@ -1,6 +1,6 @@
 """`session_transaction()` of Flask's test client, which works outside of any request.
 
-Apps use it in their tests to put users into the session, and to look at what is in it.
+The tests of apps use it to put a user into the session, and to read the session.
 """
 
 from __future__ import annotations
@@ -75,23 +75,27 @@ def data_of(browser: FlaskClient) -> t.Any:
     return browser.get("/").get_json()
 
 
-class TestAsBefore:
-    """With our session a test reads and writes what it did with Flask's own."""
+class TestSameAsWithFlasksSession:
+    """A test reads and writes the same data with KVSession as with Flask's own session."""
 
-    def test_what_it_writes_is_read(self, old_browser: FlaskClient) -> None:
-        """The next request reads what was written."""
+    def test_the_next_request_reads_the_data_of_a_transaction(
+        self, old_browser: FlaskClient
+    ) -> None:
+        """The next request reads the data that a transaction has written."""
         put(old_browser, a=1, b=[{"c": "d"}])
         assert data_of(old_browser) == {"a": 1, "b": [{"c": "d"}]}
 
-    def test_it_reads_what_was_written(self, old_browser: FlaskClient) -> None:
-        """It reads what a request wrote, and what another transaction did."""
+    def test_a_transaction_reads_data_of_a_request_and_a_transaction(
+        self, old_browser: FlaskClient
+    ) -> None:
+        """A transaction reads the data that a request and another transaction have written."""
         old_browser.post("/a/x")
         put(old_browser, b="y")
         with old_browser.session_transaction() as session:
             assert dict(session) == {"a": "x", "b": "y"}
 
-    def test_no_context_is_needed(self, old_browser: FlaskClient) -> None:
-        """Between its lines there is no context of a request or an app."""
+    def test_a_transaction_works_without_a_context(self, old_browser: FlaskClient) -> None:
+        """A transaction runs without a request context and without an app context."""
         put(old_browser, a=1)
         with old_browser.session_transaction() as session:
             assert not has_request_context() and not has_app_context()
@@ -99,22 +103,23 @@ class TestAsBefore:
             session["b"] = session.pop("a")
         assert data_of(old_browser) == {"b": 1}
 
-    def test_emptied(self, old_browser: FlaskClient) -> None:
-        """What it clears is gone."""
+    def test_clear_in_a_transaction_removes_all_data(self, old_browser: FlaskClient) -> None:
+        """`clear()` in a transaction removes all data."""
         put(old_browser, a=1)
         with old_browser.session_transaction() as session:
             session.clear()
         assert data_of(old_browser) == {}
 
-    def test_an_error_in_it(self, old_browser: FlaskClient) -> None:
-        """A transaction that fails has written nothing."""
+    def test_a_transaction_that_raises_writes_nothing(self, old_browser: FlaskClient) -> None:
+        """A transaction that raises an exception writes nothing."""
         with suppress(LookupError), old_browser.session_transaction() as session:
             session["a"] = 1
             raise LookupError
         assert data_of(old_browser) == {}
 
-    def test_around_an_open_client(self, old_browser: FlaskClient) -> None:
-        """It works within `with client:`, where the last request's context is still there."""
+    def test_a_transaction_works_inside_an_open_client(self, old_browser: FlaskClient) -> None:
+        """A transaction works inside `with client:`, where the context of the last request is still
+        open."""
         with old_browser:
             old_browser.post("/a/x")
             put(old_browser, b="y")
@@ -122,8 +127,9 @@ class TestAsBefore:
             old_browser.get("/")
             assert dict(session) == {"a": "x", "b": "y"}
 
-    def test_permanent(self, old_browser: FlaskClient) -> None:
-        """A session made permanent in it is so in the next request, and its cookie stays."""
+    def test_permanent_set_in_a_transaction_lasts(self, old_browser: FlaskClient) -> None:
+        """`permanent` that a transaction sets is True in the next request, and the cookie has an
+        expiry."""
         with old_browser.session_transaction() as data:
             data["a"] = 1
             data.permanent = True
@@ -134,25 +140,29 @@ class TestAsBefore:
             assert session.permanent
 
 
-class TestNow:
-    def test_new(self, browser: FlaskClient) -> None:
-        """A session is new until it has been written."""
+class TestWithKVSession:
+    def test_a_session_is_new_until_it_is_written(self, browser: FlaskClient) -> None:
+        """`session.new` is True until the session has been written."""
         with browser.session_transaction() as data:
             assert data.new
             data["a"] = 1
         with browser.session_transaction() as data:
             assert not data.new
 
-    def test_signing_in(self, app: Flask, browser: FlaskClient) -> None:
-        """Assigning the key is a login, listed like any other."""
+    def test_assigning_the_key_in_a_transaction_logs_in(
+        self, app: Flask, browser: FlaskClient
+    ) -> None:
+        """Assigning the key in a transaction signs the user in, and the session is listed."""
         put(browser, user_id="ada")
         assert data_of(browser) == {"user_id": "ada"}
         with app.app_context():
             assert [info.id for info in kvs.list_sessions("ada")] == [id_of(browser)]
         assert len(devices(browser)) == 1
 
-    def test_signing_in_over_a_visit(self, browser: FlaskClient) -> None:
-        """The token is new after it, and the visitor's data are kept."""
+    def test_a_login_ends_the_anonymous_session_and_keeps_its_data(
+        self, browser: FlaskClient
+    ) -> None:
+        """A login in a transaction changes the token and keeps the anonymous data."""
         put(browser, cart=1)
         before = token(browser)
         put(browser, user_id="ada")
@@ -160,31 +170,40 @@ class TestNow:
         assert data_of(browser) == {"cart": 1, "user_id": "ada"}
         assert data_of(same_browser(browser, before)) == {}
 
-    def test_signing_out(self, browser: FlaskClient, keys: Keys) -> None:
-        """Removing the key is a logout, and where nothing remains the cookie goes."""
+    def test_deleting_the_key_in_a_transaction_logs_out(
+        self, browser: FlaskClient, keys: Keys
+    ) -> None:
+        """Deleting the key in a transaction ends the session, and the cookie is cleared if no data
+        remain."""
         put(browser, user_id="ada")
         with browser.session_transaction() as session:
             del session["user_id"]
         assert token(browser) is None
         assert keys() == set()
 
-    def test_a_visit_that_is_over(self, browser: FlaskClient, keys: Keys) -> None:
-        """A visitor's session whose last data are removed is gone, and its cookie too."""
+    def test_removing_the_last_data_ends_an_anonymous_session(
+        self, browser: FlaskClient, keys: Keys
+    ) -> None:
+        """A request that removes the last data of an anonymous session deletes the session and its
+        cookie."""
         put(browser, a=1)
         (cookie,) = cookies_set(browser.post("/forget/a"))
         assert clears(cookie)
         assert keys() == set()
 
-    def test_who_it_is(self, browser: FlaskClient) -> None:
-        """It says who is signed in, before and after the key changes."""
+    def test_user_id_follows_the_key_within_a_transaction(self, browser: FlaskClient) -> None:
+        """`user_id` names the signed-in user before and after a change of the key."""
         put(browser, user_id="ada")
         with browser.session_transaction() as session:
             assert t.cast(kvs.Session, session).user_id == "ada"
             session["user_id"] = "bob"
             assert t.cast(kvs.Session, session).user_id == "bob"
 
-    def test_looking(self, browser: FlaskClient, keys: Keys, count_commands: CountCommands) -> None:
-        """Looking makes no record and no cookie, and costs one round trip where there is one."""
+    def test_a_transaction_that_only_reads_writes_nothing(
+        self, browser: FlaskClient, keys: Keys, count_commands: CountCommands
+    ) -> None:
+        """A transaction that only reads creates no session, sets no cookie, and costs one GET if
+        there is a session."""
         with count_commands() as commands, browser.session_transaction() as session:
             assert not session
         assert (commands.sent, keys(), token(browser)) == ([], set(), None)
@@ -195,8 +214,11 @@ class TestNow:
         assert commands.names == ["GET"]
         assert token(browser) == before
 
-    def test_a_request_between(self, browser: FlaskClient) -> None:
-        """What a request writes while it is open is kept, beside what it writes itself."""
+    def test_changes_of_a_transaction_and_of_a_request_within_it_are_kept(
+        self, browser: FlaskClient
+    ) -> None:
+        """The changes of a transaction and of a request that runs during the transaction are all
+        kept."""
         put(browser, a=1)
         other = same_browser(browser, token(browser))
         with browser.session_transaction() as session:
@@ -205,8 +227,10 @@ class TestNow:
             session["c"] = "mine"
         assert data_of(browser) == {"a": 1, "b": "theirs", "c": "mine"}
 
-    def test_a_revocation_between(self, app: Flask, browser: FlaskClient) -> None:
-        """A session that is revoked while it is open stays so."""
+    def test_a_session_revoked_during_a_transaction_stays_revoked(
+        self, app: Flask, browser: FlaskClient
+    ) -> None:
+        """A session that is revoked during a transaction stays revoked."""
         put(browser, user_id="ada")
         with browser.session_transaction() as session:
             session["a"] = 1
@@ -214,22 +238,26 @@ class TestNow:
                 kvs.revoke_all_sessions("ada")
         assert data_of(browser) == {}
 
-    def test_what_cannot_be_stored(self, browser: FlaskClient) -> None:
-        """An unstorable value raises at its line."""
+    def test_an_unstorable_value_raises_at_its_assignment(self, browser: FlaskClient) -> None:
+        """The assignment of an unstorable value raises, and a later change of the same transaction
+        is saved."""
         with browser.session_transaction() as session:
             with pytest.raises(UnstorableValue, match="thing"):
                 session["thing"] = object()
             session["a"] = 1
         assert data_of(browser) == {"a": 1}
 
-    def test_the_app_goes_on(self, browser: FlaskClient) -> None:
-        """A transaction in a test leaves no session behind in `g`."""
+    def test_a_transaction_leaves_no_session_in_g(self, browser: FlaskClient) -> None:
+        """After a transaction, `g` of an app context holds no session."""
         put(browser, a=1)
         with browser.application.app_context():
             assert "session" not in g
 
-    def test_a_failing_store(self, install: Install, socket_path: str) -> None:
-        """Where the store fails the transaction raises, and does not look empty."""
+    def test_a_transaction_with_a_failing_store_raises(
+        self, install: Install, socket_path: str
+    ) -> None:
+        """If the store fails, a transaction raises `StoreUnavailable` and does not read as
+        empty."""
         proxy = Proxy(socket_path)
         browser = browser_of(install(create_app(), redis_url=f"unix://{proxy.path}"))
         put(browser, a=1)
@@ -241,8 +269,8 @@ class TestNow:
         proxy.close()
 
 
-def test_a_permanent_cookie(app: Flask) -> None:
-    """`session.permanent` is what makes the cookie outlive the browser."""
+def test_only_a_permanent_session_gets_a_cookie_that_outlives_the_browser(app: Flask) -> None:
+    """The cookie outlives the browser only if `session.permanent` is True."""
 
     @app.post("/permanent")
     def make_permanent() -> t.Any:
@@ -257,9 +285,11 @@ def test_a_permanent_cookie(app: Flask) -> None:
     assert not outlives_the_browser(cookie)
 
 
-def test_permanent_later_on(app: Flask, browser: FlaskClient) -> None:
-    """A session that becomes permanent, or is so no longer, keeps its id and data, and gets a
-    cookie that says so, with a new token."""
+def test_changing_permanent_rotates_the_token_and_keeps_the_session(
+    app: Flask, browser: FlaskClient
+) -> None:
+    """A change of `permanent` sets a cookie with a new token, and keeps the session id and the
+    data."""
 
     @app.post("/permanent/<int:wish>")
     def make_permanent(wish: int) -> t.Any:
