@@ -1,6 +1,6 @@
-"""Apps and extensions of other people, given our sessions by settings and `KVSession(app)` alone.
+"""Unchanged apps and extensions of others, given KVSession by settings and `KVSession(app)` alone.
 
-`either` runs a test a second time with Flask's own session, which is what the app had before.
+The fixture `either` runs a test twice: with Flask's own session and with KVSession's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A pytest plugin for Flaskr's own tests: every Flaskr that they create has our sessions.
+"""A pytest plugin for Flaskr's own tests: every Flaskr app that they create uses KVSession.
 
-Its settings are those of the environment variable `FLASKR_SETTINGS`, in JSON.
+The environment variable `FLASKR_SETTINGS` holds the settings in JSON.
 """
 
 from __future__ import annotations
