@@ -1,1 +1,1 @@
-"""Other projects' test suites, run with our session as `flask.session`: `make outside`."""
+"""Runs other projects' test suites with KVSession as `flask.session`: `make outside`."""

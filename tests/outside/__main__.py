@@ -1,8 +1,9 @@
-"""Runs other projects' own test suites with our session as `flask.session`.
+"""Runs other projects' test suites with KVSession as `flask.session`.
 
-Each suite comes from its source distribution. It runs twice, with Flask's own session and with
-ours: what fails only with ours must be in the list of deviations, and what is in that list must
-fail. `python -m tests.outside`, or `make outside`; the folder `.outside` keeps what was fetched.
+Each suite comes from its source distribution and runs twice: with Flask's own session and with
+KVSession. A test that fails only with KVSession must be in the list of deviations, and a test in
+that list must fail. Run it with `python -m tests.outside` or `make outside`. The folder `.outside`
+keeps the downloads.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ FOLDER = ROOT / ".outside"
 REQUIREMENTS = ROOT / "requirements" / "outside.txt"
 MOST_DEVIATIONS = 6
 
-NOT_SENT_AGAIN = "law 9: a cookie is sent when a session begins, and not with every change or page"
-NO_KEY = "our session needs no SECRET_KEY, so it is there without one, and outlives a change of it"
+NOT_SENT_AGAIN = "law 9: a cookie is sent when a session is created, not at every change or request"
+NO_KEY = "KVSession needs no SECRET_KEY: a session works without one and outlives a change of it"
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A project, its version, how many of its tests pass at least, the key by which it says who is
-    signed in, and which tests must fail, and why."""
+    """A project and its version, the least number of its tests that pass, its
+    `KVSESSION_USER_ID_KEY`, and the tests that must fail, each with the reason."""
 
     project: str
     version: str
@@ -76,7 +77,7 @@ def main() -> int:
 
 
 def make_environment() -> str:
-    """A virtual environment with what the suites need, and the path of its Python."""
+    """Makes the virtual environment for the suites and returns the path of its Python."""
     folder = FOLDER / "venv"
     stamp, wanted = folder / "installed.txt", REQUIREMENTS.read_text() + sys.version
     python = str(folder / "bin" / "python")
@@ -94,7 +95,7 @@ def pip(python: str, command: str, *args: str) -> None:
 
 
 def check(suite: Suite, python: str) -> list[str]:
-    """Runs a suite both ways; returns what is not as it should be, and prints the figures."""
+    """Runs a suite without and with KVSession, prints the counts and returns the complaints."""
     if not suite.folder.exists():
         unpack(suite.project, suite.version, FOLDER, FOLDER).rename(suite.folder)
     before = run(suite, python)
@@ -107,24 +108,24 @@ def check(suite: Suite, python: str) -> list[str]:
     passed = {name for name, ok in after.items() if ok}
     known = set(suite.deviations)
     print(
-        f"{suite.project} {suite.version}: {len(passed)} passed with our session in"
+        f"{suite.project} {suite.version}: {len(passed)} passed with KVSession in"
         f" {done['apps']} apps ({done['sessions']} sessions opened), {len(failed)} deviate,"
-        f" {len(after) - len(passed) - len(failed)} fail with Flask's own too"
+        f" {len(after) - len(passed) - len(failed)} fail without KVSession too"
     )
     return [
-        *(f"{suite.project}: {name} fails with our session" for name in failed - known),
-        *(f"{suite.project}: {name} is listed, and does not fail" for name in known - failed),
+        *(f"{suite.project}: {name} fails only with KVSession" for name in failed - known),
+        *(f"{suite.project}: {name} is listed but does not fail" for name in known - failed),
         *(f"{suite.project}: {name} was not run" for name in before.keys() - after.keys()),
         *([f"{suite.project}: only {len(passed)} passed"] if len(passed) < suite.least else []),
-        *([f"{suite.project}: our session was in no app"] if not done["sessions"] else []),
+        *([f"{suite.project}: KVSession opened no session"] if not done["sessions"] else []),
     ]
 
 
 def run(suite: Suite, python: str, *options: str, done_file: Path | None = None) -> dict[str, bool]:
-    """The outcome of every test that was not skipped, by its name."""
+    """Maps the name of every test that was not skipped to True if the test passed."""
     report = suite.folder / "report.xml"
     report.unlink(missing_ok=True)
-    # Not the folder above: the suites have a package `tests` of their own.
+    # Not the root of this project: each suite has a package `tests` of its own.
     environment = os.environ | {
         "PYTHONPATH": str(Path(__file__).parent),
         "KVSESSION_OUTSIDE_DONE": str(done_file),
@@ -144,7 +145,7 @@ def run(suite: Suite, python: str, *options: str, done_file: Path | None = None)
         command, cwd=suite.folder, env=environment, capture_output=True, text=True, check=False
     )
     if not report.exists():
-        sys.exit(f"{suite.project}'s tests could not be run:\n{done.stdout}{done.stderr}")
+        sys.exit(f"the tests of {suite.project} could not be run:\n{done.stdout}{done.stderr}")
     return dict(_outcomes(ET.parse(report)))
 
 

@@ -1,6 +1,7 @@
-"""A pytest plugin: every app has our session as `flask.session`, unless it sets its own.
+"""A pytest plugin: every app gets KVSession as `flask.session`, unless it sets an interface itself.
 
-It is loaded into the other project's run by `-p`, and writes down what it did.
+The option `-p` loads the plugin into the other project's run. At the end the plugin writes the
+number of apps and of opened sessions to a file.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ def server() -> EmbeddedServer:
 
 
 def set_up(app: flask.Flask) -> None:
-    """What a user of the app would add to it, and no more."""
+    """Adds to the app only what a user of KVSession would add."""
     app.config.update(
         KVSESSION_AS_FLASK_SESSION=True,
         KVSESSION_REDIS_URL=f"unix://{server().socket_path}",
         KVSESSION_USER_ID_KEY=os.environ.get("KVSESSION_OUTSIDE_KEY"),
         KVSESSION_KEY_PREFIX=f"outside-{secrets.token_hex(6)}",
-        # Flask's sessions live for 31 days.
+        # Flask's sessions live for 31 days, longer than the default of this setting.
         KVSESSION_ABSOLUTE_TIMEOUT=app.permanent_session_lifetime,
     )
     kvs.KVSession(app)
@@ -43,7 +44,7 @@ def set_up(app: flask.Flask) -> None:
 
 
 def take_away(app: flask.Flask) -> None:
-    """The app sets a session interface of its own after all."""
+    """Removes KVSession from an app that sets a session interface of its own."""
     kinds = (app.url_value_preprocessors, app.before_request_funcs, app.teardown_request_funcs)
     for hooks in t.cast("tuple[dict[str, list[t.Any]], ...]", kinds):
         for functions in hooks.values():
@@ -69,7 +70,7 @@ def set_attribute(self: flask.Flask, name: str, value: t.Any) -> None:
 
 
 def open_session(self: KVSessionInterface, app: flask.Flask, request: flask.Request) -> t.Any:
-    """Proves that the sessions which Flask opens are ours."""
+    """Counts the opened sessions, which proves that Flask uses KVSession."""
     done["sessions"] += 1
     return _open_session(self, app, request)
 
