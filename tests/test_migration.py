@@ -208,7 +208,7 @@ def test_a_request_that_does_not_touch_the_session_leaves_the_signed_cookie(
     ids=["empty", "short", "a token", "dots", "of another app", "cut"],
 )
 def test_a_cookie_not_signed_by_this_app_is_ignored(app: Flask, keys: Keys, cookie: str) -> None:
-    """A cookie that this app has not signed signs nobody in and creates no session."""
+    """A cookie that this app has not signed signs no user in and creates no session."""
     client = browser(app, cookie)
     assert client.get("/see").get_json()["user"] is None
     assert seen_by(app) == {}
@@ -218,7 +218,7 @@ def test_a_cookie_not_signed_by_this_app_is_ignored(app: Flask, keys: Keys, cook
 def test_a_signed_cookie_older_than_flasks_lifetime_is_ignored(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A signed cookie older than `PERMANENT_SESSION_LIFETIME` signs nobody in, as in Flask."""
+    """A signed cookie older than `PERMANENT_SESSION_LIFETIME` signs no user in, as in Flask."""
     from itsdangerous import TimestampSigner
 
     now = int(datetime.now(UTC).timestamp())
@@ -238,7 +238,7 @@ def test_a_carried_over_session_stays_revoked(app: Flask) -> None:
 
 
 def test_a_signed_cookie_beside_a_token_is_ignored(app: Flask) -> None:
-    """A signed cookie beside a token signs nobody in, even after Redis has dropped the revoked
+    """A signed cookie beside a token signs no user in, even after Redis has dropped the revoked
     session."""
     client = browser(app, signed_cookie(**DATA))
     client.get("/see")
@@ -290,14 +290,14 @@ def test_data_over_the_size_limit_are_left_out_and_logged(
 
 
 def test_an_invalid_user_id_in_the_signed_cookie_is_left_out(app: Flask) -> None:
-    """An invalid user id in the signed cookie is left out and signs nobody in."""
+    """An invalid user id in the signed cookie is left out and signs no user in."""
     client = browser(app, signed_cookie(user_id=["ada"], a=1))
     assert client.get("/see").get_json()["user"] is None
     assert seen_by(app) == {"a": 1}
 
 
 def test_without_the_setting_a_signed_cookie_is_ignored(make_app: MakeApp, keys: Keys) -> None:
-    """Without `KVSESSION_MIGRATE_COOKIE_SESSION` a signed cookie signs nobody in and creates no
+    """Without `KVSESSION_MIGRATE_COOKIE_SESSION` a signed cookie signs no user in and creates no
     session."""
     app = with_views(make_app(**MOVING | {"migrate_cookie_session": False}))
     assert browser(app, signed_cookie(**DATA)).get("/see").get_json()["user"] is None

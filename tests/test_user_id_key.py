@@ -912,9 +912,9 @@ class TestSettingAddedToExistingSessions:
         assert store_of(after).sessions_of("ada")[0].record.authenticated is None
 
 
-def test_a_login_with_too_large_data_raises_and_signs_nobody_in(make_app: MakeApp) -> None:
+def test_a_login_with_too_large_data_raises_and_signs_no_user_in(make_app: MakeApp) -> None:
     """The assignment of data over `KVSESSION_MAX_SESSION_BYTES` raises, and the request signs
-    nobody in."""
+    no user in."""
     app = make_app(as_flask_session=True, user_id_key=KEY, max_session_bytes=100, views=False)
     with_views(app)
     with pytest.raises(SessionTooLarge):

@@ -128,8 +128,8 @@ class TestSameAsWithFlasksSession:
         restart(browser)
         assert who(browser) is None
 
-    def test_a_forged_remember_cookie_signs_nobody_in(self, old_app: Flask) -> None:
-        """A remember cookie with a wrong signature signs nobody in."""
+    def test_a_forged_remember_cookie_signs_no_user_in(self, old_app: Flask) -> None:
+        """A remember cookie with a wrong signature signs no user in."""
         browser = browser_of(old_app)
         browser.set_cookie(REMEMBER, f"ada|{'0' * 128}")
         assert who(browser) is None

@@ -152,8 +152,8 @@ class TestSameAsWithFlasksSession:
         assert browser.post("/logout").location == "/"
         assert not is_in(browser)
 
-    def test_a_wrong_password_signs_nobody_in(self, old_app: Flask) -> None:
-        """A wrong password signs nobody in."""
+    def test_a_wrong_password_signs_no_user_in(self, old_app: Flask) -> None:
+        """A wrong password signs no user in."""
         browser = browser_of(old_app)
         assert post(browser, "/login", email=EMAIL, password="wrong").status_code == 200
         assert not is_in(browser)
@@ -226,7 +226,7 @@ class TestToken:
         assert not is_in(same_browser(browser, before))
 
     def test_a_logout_invalidates_the_users_token(self, app: Flask) -> None:
-        """A token from before the logout signs nobody in."""
+        """A token from before the logout signs no user in."""
         browser = signed_in(app)
         before = token(browser)
         browser.post("/logout")

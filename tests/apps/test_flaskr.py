@@ -302,10 +302,10 @@ def test_a_logout_clears_the_cookie_and_leaves_no_key(app: Flask, keys: Keys) ->
     assert keys() == set()
 
 
-def test_a_signed_cookie_signs_nobody_in_and_costs_no_redis_call(
+def test_a_signed_cookie_signs_no_user_in_and_costs_no_redis_call(
     app: Flask, count_commands: CountCommands
 ) -> None:
-    """A cookie of Flask's own session, signed with the app's secret key, signs nobody in and costs
+    """A cookie of Flask's own session, signed with the app's secret key, signs no user in and costs
     no Redis call."""
     signer = SecureCookieSessionInterface().get_signing_serializer(app)
     assert signer

@@ -191,7 +191,7 @@ def test_an_anonymous_request_that_ends_after_the_login_changes_nothing(
 def test_a_users_request_that_ends_after_the_logout_changes_nothing(
     stage: FlaskStage, ada: str
 ) -> None:
-    """A user's request that ends after the logout signs nobody in and sends no cookie."""
+    """A user's request that ends after the logout signs no user in and sends no cookie."""
     release = stage.park(ada, lambda: session.update(late=1))
     left = token_in(stage.do(ada, sign_out))
     assert not cookies_set(release())

@@ -217,10 +217,10 @@ class TestRevoked:
 
 
 class TestOldRememberCookies:
-    def test_an_old_remember_cookie_signs_nobody_in_and_is_cleared(
+    def test_an_old_remember_cookie_signs_no_user_in_and_is_cleared(
         self, app: Flask, keys: Keys
     ) -> None:
-        """By default an old remember cookie signs nobody in and is cleared."""
+        """By default an old remember cookie signs no user in and is cleared."""
         browser = with_old_cookie(app)
         response = browser.get("/")
         (cookie,) = cookies_set(response, REMEMBER)
@@ -269,10 +269,10 @@ class TestOldRememberCookies:
 
     @pytest.mark.parametrize("moving", [False, True])
     @pytest.mark.parametrize("value", ["ada|forged", "ada|é", "ada|\xff", "|", "", "ada"], ids=repr)
-    def test_a_forged_old_cookie_signs_nobody_in_and_is_cleared(
+    def test_a_forged_old_cookie_signs_no_user_in_and_is_cleared(
         self, make: Make, keys: Keys, value: str, moving: bool
     ) -> None:
-        """A forged remember cookie signs nobody in, creates no session and is cleared, with and
+        """A forged remember cookie signs no user in, creates no session and is cleared, with and
         without migration."""
         browser = make(migrate_cookie_session=moving).test_client(use_cookies=False)
         for path in ("/", "/health"):
@@ -284,11 +284,11 @@ class TestOldRememberCookies:
 
     @pytest.mark.parametrize("moving", [False, True])
     @pytest.mark.parametrize("end", [clear, kvs.revoke_all_sessions, leave])
-    def test_an_old_cookie_signs_nobody_in_after_the_view_ends_the_session(
+    def test_an_old_cookie_signs_no_user_in_after_the_view_ends_the_session(
         self, make: Make, keys: Keys, end: Callable[[], None], moving: bool
     ) -> None:
-        """An old remember cookie signs nobody in and is cleared, although the view ends the session
-        and then reloads the user."""
+        """An old remember cookie signs no user in and is cleared, although the view ends the
+        session and then reloads the user."""
         app = make(migrate_cookie_session=moving)
 
         @app.post("/end")
@@ -306,8 +306,8 @@ class TestOldRememberCookies:
         assert who(browser) is None
         assert not any(":u:" in key for key in keys())
 
-    def test_an_old_cookie_signs_nobody_in_at_a_failed_login(self, app: Flask) -> None:
-        """An old remember cookie signs nobody in after a login view has cleared the session for a
+    def test_an_old_cookie_signs_no_user_in_at_a_failed_login(self, app: Flask) -> None:
+        """An old remember cookie signs no user in after a login view has cleared the session for a
         wrong password."""
 
         @app.post("/try")
@@ -322,7 +322,7 @@ class TestOldRememberCookies:
     def test_an_old_cookie_is_cleared_if_the_user_loader_aborts(
         self, make: Make, keys: Keys
     ) -> None:
-        """An old remember cookie signs nobody in and is cleared if the app's user loader aborts
+        """An old remember cookie signs no user in and is cleared if the app's user loader aborts
         with 404, as `get_or_404` does."""
         app = make(migrate_cookie_session=True)
         app.login_manager.user_loader(lambda user_id: abort(404))  # type: ignore[attr-defined]
@@ -334,8 +334,8 @@ class TestOldRememberCookies:
     def test_an_old_cookie_stays_for_another_try_if_the_user_loader_fails(
         self, make: Make, keys: Keys
     ) -> None:
-        """An old remember cookie signs nobody in and is not cleared if the app's user loader raises
-        an exception."""
+        """An old remember cookie signs no user in and is not cleared if the app's user loader
+        raises an exception."""
         app = make({"PROPAGATE_EXCEPTIONS": False}, migrate_cookie_session=True)
         users = {"ada": User("ada")}
         app.login_manager.user_loader(lambda user_id: users[user_id])  # type: ignore[attr-defined]
@@ -346,8 +346,8 @@ class TestOldRememberCookies:
         users["ada"] = ada
         assert who(browser) == "ada"
 
-    def test_an_old_cookie_of_a_deleted_user_signs_nobody_in(self, make: Make, keys: Keys) -> None:
-        """An old remember cookie of a deleted user signs nobody in and is cleared, also at this
+    def test_an_old_cookie_of_a_deleted_user_signs_no_user_in(self, make: Make, keys: Keys) -> None:
+        """An old remember cookie of a deleted user signs no user in and is cleared, also at this
         package's guards."""
         app = make(migrate_cookie_session=True)
         app.add_url_rule("/guarded", "guarded", kvs.login_required(lambda: "in"))
@@ -387,7 +387,7 @@ class TestOldRememberCookies:
     def test_an_old_cookie_beside_the_token_of_a_forgotten_session_is_ignored(
         self, make: Make, clock: Clock
     ) -> None:
-        """An old remember cookie signs nobody in beside the token of a revoked session that Redis
+        """An old remember cookie signs no user in beside the token of a revoked session that Redis
         has dropped."""
         app = make({"REMEMBER_COOKIE_PATH": "/notes"}, migrate_cookie_session=True)
         laptop, phone = signed_in(app), signed_in(app, "phone", remember="yes")
