@@ -110,8 +110,8 @@ class TestSigningIn:
         assert known.text.replace(f'value="{ADA}"', 'value="eve@example.com"') == unknown.text
         assert not set_cookie(known)
 
-    def test_checks_one_hash_for_an_unknown_address_too(
-        self, app: Flask, monkeypatch: pytest.MonkeyPatch
+    def test_sign_in_with_an_unknown_address_checks_one_hash_too(
+        self, make_app_as_shipped: AppFactory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """An unknown address costs one check of a hash that is made by the same method as real
         hashes."""

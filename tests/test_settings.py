@@ -278,7 +278,8 @@ OTHER_REFUSALS: list[tuple[str, str, list[t.Any]]] = [
             *(["null"], ["//a"], [5]),
         ],
     ),
-    ("user_id_key", "the session key that holds the user's id", ["_fresh", "_permanent", "\ud800"]),
+    ("user_id_key", "the session key that holds the user's id", ["_fresh", "_permanent"]),
+    ("user_id_key", "must consist of printable characters", ["\ud800"]),
 ]
 """Values that a validator refuses with another message than its first."""
 

@@ -94,7 +94,7 @@ def told(app: Flask) -> Iterator[Recorder]:
 
 
 class TestLogin:
-    def test_assigning_the_key_logs_the_user_in(self, app: Flask, told: Told) -> None:
+    def test_assigning_the_key_logs_the_user_in(self, app: Flask, told: Recorder) -> None:
         """Assigning the key signs the user in for guards, for the index of sessions and for
         signals, like `login_user`."""
         client = sign_in(app)
@@ -148,7 +148,7 @@ class TestLogin:
         assert len(keys()) == 2  # the user's session and the index
 
     def test_assigning_the_same_user_again_replaces_the_session(
-        self, app: Flask, told: Told
+        self, app: Flask, told: Recorder
     ) -> None:
         """A second login of the same user creates a new session with the same data and ends the old
         session."""
@@ -163,7 +163,7 @@ class TestLogin:
         assert names == ["user_logged_in", "user_logged_out", "user_logged_in"]
 
     def test_assigning_another_user_ends_the_session_and_drops_its_data(
-        self, app: Flask, told: Told
+        self, app: Flask, told: Recorder
     ) -> None:
         """A login of another user ends the previous user's session and keeps only data that this
         request assigns."""
@@ -243,7 +243,7 @@ class TestLogin:
         assert sessions_of(app, 7) == [id_of(client)]
 
     def test_a_request_that_does_not_assign_the_key_is_no_login(
-        self, app: Flask, told: Told, clock: Clock
+        self, app: Flask, told: Recorder, clock: Clock
     ) -> None:
         """A write or a renewal without an assignment of the key keeps the session and its token."""
         client = sign_in(app)
@@ -328,7 +328,7 @@ class TestLogin:
 class TestLogout:
     @pytest.mark.parametrize("path", ["/out", "/clear"])
     def test_deleting_the_key_or_all_data_ends_the_session(
-        self, app: Flask, told: Told, keys: Keys, path: str
+        self, app: Flask, told: Recorder, keys: Keys, path: str
     ) -> None:
         """Deleting the key or all data ends the session and clears the cookie."""
         client = sign_in(app)
@@ -384,7 +384,7 @@ class TestLogout:
         assert seen == [None]
 
     def test_a_logout_and_a_login_in_one_request_are_the_login(
-        self, app: Flask, do: Do, told: Told
+        self, app: Flask, do: Do, told: Recorder
     ) -> None:
         """If one request removes the key and assigns another user, that user is signed in."""
         client = sign_in(app)
@@ -618,7 +618,7 @@ class TestRevocation:
         assert sessions_of(app, "ada") == []
         assert client.get("/who").get_json() == {"user": None, "data": {}}
 
-    def test_two_logouts_at_once_send_one_signal(self, app: Flask, told: Told) -> None:
+    def test_two_logouts_at_once_send_one_signal(self, app: Flask, told: Recorder) -> None:
         """Two concurrent logouts of one session send `user_logged_out` once."""
         barrier = threading.Barrier(2)
 
