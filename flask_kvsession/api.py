@@ -1,4 +1,4 @@
-"""The verbs that a view speaks. Each is thin: the request's session and the store do the work."""
+"""The functions that a view calls. Each is thin: the session and the store do the work."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from flask import has_request_context
 from werkzeug.local import LocalProxy
 
 from . import signals
+from .app_state import app_state
+from .errors import KVSessionError
 from .record import SessionInfo
-from .request import request_state
+from .request import request_session
 from .session import Session
-from .state import app_state
 from .token import UserId
 
 
@@ -23,47 +24,54 @@ class _Whose(Enum):
 
 _CURRENT_USER = _Whose.CURRENT_USER
 
-current_session: Session = t.cast(Session, LocalProxy(lambda: request_state().session))
-"""This request's session, the same object as `g.session`; works in every hook of a request."""
+current_session: Session = t.cast(Session, LocalProxy(lambda: request_session().session))
+"""This request's session; `g.session` is the same object. It works wherever there is a request."""
 
 
 def login_user(
     user_id: UserId, data: Mapping[str, t.Any] | None = None, *, remember: bool = True
 ) -> Session:
-    """Begins a session for this user, at once, and sets its cookie; returns it.
+    """Begins a session for this user, in Redis at once, and sets its cookie. Returns the session.
 
-    Whatever session there was ends. A visitor's data are carried over, with `data` on top; a
-    user's never. With `remember=False` the cookie ends with the browser and the idle timeout is
-    `KVSESSION_UNREMEMBERED_TIMEOUT`. Beyond `KVSESSION_MAX_SESSIONS_PER_USER` the user's least
-    recently used sessions are revoked (OWASP ASVS 5.0, 7.2.4 and 7.1.2).
+    The browser's former session ends. The data of an anonymous session are carried over, with
+    `data` on top; the data of a user's session are not. With `remember=False` the cookie ends with
+    the browser, and the idle timeout is `KVSESSION_UNREMEMBERED_TIMEOUT`. Beyond
+    `KVSESSION_MAX_SESSIONS_PER_USER` the user's least recently used sessions are revoked (OWASP
+    ASVS 5.0, 7.2.4 and 7.1.2).
 
-    Raises `ValueError` for what is no user id, `UnstorableValue`, `SessionTooLarge`, and
+    Raises `ValueError` for an unusable user id, `UnstorableValue`, `SessionTooLarge`, and
     `StoreUnavailable` if the login could not be done; nobody is signed in then.
     """
-    state = request_state()
-    state.require_own("login_user")
-    state.login(user_id, data or {}, bool(remember))
-    return state.session
+    current = request_session()
+    current.check_verb("login_user")
+    current.log_in(user_id, data or {}, bool(remember))
+    return current.session
 
 
 def logout_user() -> None:
-    """Ends this browser's session at once and clears its cookie; `current_session` is then a
-    visitor's, empty. Without a session it only clears the cookie (OWASP ASVS 5.0, 7.4.1)."""
-    state = request_state()
-    state.require_own("logout_user")
-    state.logout()
+    """Ends this browser's session at once and deletes its cookie.
+
+    `current_session` is then an empty anonymous session. Without a session, only the cookie is
+    deleted (OWASP ASVS 5.0, 7.4.1).
+    """
+    current = request_session()
+    current.check_verb("logout_user")
+    current.log_out()
 
 
 def confirm_login() -> None:
-    """Says that the user has just proved again who they are: the session is fresh, and has a new
-    secret, at once. Raises `LoginRequired` for a visitor (OWASP ASVS 5.0, 7.2.4)."""
-    request_state().confirm()
+    """Makes the session fresh and gives it a new secret, at once. Call it after the user has proved
+    again who they are.
+
+    Raises `LoginRequired` if nobody is signed in (OWASP ASVS 5.0, 7.2.4).
+    """
+    request_session().confirm()
 
 
 def rotate_token() -> None:
-    """Gives the session a new secret at once, say after a change of rights; the old cookie is then
-    worthless. Does nothing for a visitor without a session."""
-    request_state().rotate()
+    """Gives the session a new secret at once, for example after a change of rights. The old cookie
+    is then worthless. Without a session it does nothing."""
+    request_session().rotate()
 
 
 def list_sessions(
@@ -71,7 +79,7 @@ def list_sessions(
 ) -> list[SessionInfo]:
     """The sessions of this user, newest activity first; empty if there are none.
 
-    Left out, `user_id` means who is signed in; raises `LoginRequired` for a visitor.
+    Without `user_id`, the user who is signed in; raises `LoginRequired` if nobody is.
     """
     user, current, store = _user(user_id), _current_id(), app_state().store
     return [store.info(found, is_current=found.id == current) for found in store.sessions_of(user)]
@@ -80,9 +88,12 @@ def list_sessions(
 def revoke_session(
     session_id: str, user_id: UserId | t.Literal[_Whose.CURRENT_USER] = _CURRENT_USER
 ) -> bool:
-    """Ends one session of this user from outside; False if the user has no such session, be it
-    another's or nobody's. Revoking the current one clears its cookie and drops pending changes;
-    what is written after that makes a visitor's session."""
+    """Ends one session of this user from outside. False if the user has no such session, also if
+    another user has it.
+
+    If it is the current session, its cookie is deleted and pending changes are dropped. A later
+    write in the same request makes an anonymous session.
+    """
     user, current = _user(user_id), _current_id()
     ended = app_state().store.revoke_one(user, session_id)
     _after_revocation([ended] if ended else [], current)
@@ -94,8 +105,17 @@ def revoke_all_sessions(
     *,
     except_current: bool = False,
 ) -> int:
-    """Ends all sessions of this user from outside, or all but the current one; returns how many
-    (OWASP ASVS 5.0, 7.4.2 and 7.4.3)."""
+    """Ends all sessions of this user from outside; with `except_current`, all but this request's.
+
+    Returns the number of ended sessions. Raises `KVSessionError` if `except_current` is given and
+    no request can be seen (OWASP ASVS 5.0, 7.4.2 and 7.4.3).
+    """
+    if except_current and not has_request_context():
+        raise KVSessionError(
+            "revoke_all_sessions was called with except_current=True where no request can be seen,"
+            " so it cannot know which session to keep; call it in the request itself, outside"
+            " app.app_context()."
+        )
     user, current = _user(user_id), _current_id()
     ended = app_state().store.revoke_all(user, spare=current if except_current else None)
     _after_revocation(ended, current)
@@ -105,30 +125,36 @@ def revoke_all_sessions(
 def update_all_sessions(
     user_id: UserId, changes: Mapping[str, t.Any], *, remove: Iterable[str] = ()
 ) -> int:
-    """Changes data in all of a user's sessions, say because a role was taken away; returns how
-    many. Each session's next request sees it, and of the current one too only the next (OWASP
-    ASVS 5.0, 8.3.2)."""
+    """Changes data in all of a user's sessions, for example because a role was taken away. Returns
+    the number of sessions.
+
+    The next request of each session sees the changes. The current request does not (OWASP ASVS 5.0,
+    8.3.2).
+    """
     if isinstance(remove, str | bytes):
-        raise TypeError("remove takes several keys, such as ['role'], not one.")
+        raise TypeError("remove takes several keys, such as ['role'], not one str.")
     return app_state().store.update_all(user_id, changes, remove)
 
 
 def _user(user_id: UserId | t.Literal[_Whose.CURRENT_USER]) -> UserId:
-    return request_state().require_user() if user_id is _CURRENT_USER else user_id
+    return request_session().require_user() if user_id is _CURRENT_USER else user_id
 
 
 def _current_id() -> str | None:
-    """The id of this request's session; None outside a request. Raises `StoreUnavailable` where
-    the request could not tell: "all but the current one" would then be all."""
+    """The id of this request's session; None outside a request.
+
+    Raises `StoreUnavailable` if the request could not load its session: without its id, "all but
+    the current one" would be all.
+    """
     if not has_request_context():
         return None
-    session = request_state().session
-    session.require()
+    session = request_session().session
+    session.require_loaded()
     return session.id
 
 
 def _after_revocation(ended: list[SessionInfo], current: str | None) -> None:
     if any(info.id == current for info in ended):
-        request_state().forget()
+        request_session().drop()
     for info in ended:
-        app_state().announce(signals.session_revoked, info)
+        app_state().send_signal(signals.session_revoked, info)

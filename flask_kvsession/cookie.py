@@ -1,11 +1,11 @@
-"""The session cookie: which token a request carries, and the Set-Cookie of a response."""
+"""The session cookie: the token that a request carries, and the Set-Cookie of a response."""
 
 from __future__ import annotations
 
 import typing as t
 from dataclasses import dataclass
 
-from .settings import Settings
+from .settings import Settings, config_key
 from .token import Token
 
 if t.TYPE_CHECKING:
@@ -15,7 +15,7 @@ if t.TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SessionCookie:
-    """The cookie's name and attributes, settled for one app."""
+    """The cookie's name and attributes in one app."""
 
     name: str
     domain: str | None
@@ -23,14 +23,17 @@ class SessionCookie:
     secure: bool
     samesite: str | None
     partitioned: bool
-    httponly: bool = True
+    httponly: bool
+    secure_key: str
+    """The setting that decides about `secure`."""
 
     @classmethod
-    def settled(cls, settings: Settings, *, development: bool) -> SessionCookie:
-        """The cookie of these settings, for an app that is in debug or testing mode or is not.
+    def from_settings(cls, settings: Settings, *, development: bool) -> SessionCookie:
+        """The cookie by these settings. `development`: the app is in debug or testing mode.
 
-        Its name gets the prefix `__Host-` wherever browsers accept that: it then cannot be set
-        by another host of the domain, nor over plain http (OWASP ASVS 5.0, 3.3.1).
+        The name gets the prefix `__Host-` if browsers accept it with these attributes. Such a
+        cookie cannot be set by another host of the domain, nor over plain http (OWASP ASVS 5.0,
+        3.3.1).
         """
         needs_secure = settings.cookie_samesite == "None" or settings.cookie_partitioned
         secure = settings.cookie_secure
@@ -44,11 +47,13 @@ class SessionCookie:
             secure=secure,
             samesite=settings.cookie_samesite,
             partitioned=settings.cookie_partitioned,
+            httponly=True,
+            secure_key=config_key("cookie_secure"),
         )
 
     @classmethod
-    def of_flask(cls, app: Flask) -> SessionCookie:
-        """The cookie of `flask.session`, as the app's session interface gives it today."""
+    def from_flask_app(cls, app: Flask) -> SessionCookie:
+        """The cookie of `flask.session`, by the getters of the app's session interface."""
         interface = app.session_interface
         return cls(
             name=interface.get_cookie_name(app),
@@ -58,36 +63,36 @@ class SessionCookie:
             samesite=interface.get_cookie_samesite(app),
             partitioned=interface.get_cookie_partitioned(app),
             httponly=interface.get_cookie_httponly(app),
+            secure_key="SESSION_COOKIE_SECURE",
         )
 
     def is_in(self, request: Request) -> bool:
-        """Whether the request carries a cookie of this name, whatever is in it."""
+        """Whether the request carries a cookie of this name, whatever its value is."""
         return self.name in request.cookies
 
     def read(self, request: Request) -> Token | None:
-        """The token of the request; None for none, for junk, and for two that differ.
+        """The token of the request. None without a token, and for two tokens that differ.
 
-        Which of two the browser was given by us cannot be told, and the wrong guess would put a
-        visitor into a session that somebody else planted.
+        Nothing tells which of two tokens this app has set, and the wrong one could be a session
+        that an attacker planted in the browser.
         """
         tokens = self.tokens_in(request)
         return tokens[0] if len(tokens) == 1 else None
 
     def tokens_in(self, request: Request) -> list[Token]:
-        """All that the request has in cookies of this name and could be a token; seldom more than
-        one."""
+        """The different values of cookies of this name that have the shape of a token."""
         texts = set(request.cookies.getlist(self.name))
         return [token for text in texts if (token := Token.parse(text))]
 
     def write(self, response: Response, token: Token, max_age: int | None) -> None:
-        """Gives the browser this token for `max_age` seconds; None: until the browser is closed."""
+        """Gives the browser this token for `max_age` seconds. None: until the browser is closed."""
         response.set_cookie(self.name, str(token), max_age=max_age, **self._attributes())
-        _keep_out_of_caches(response)
+        _forbid_caching(response)
 
     def clear(self, response: Response) -> None:
-        """Takes the token away, with the attributes it was given with: browsers insist."""
+        """Deletes the cookie. Browsers demand the attributes with which the cookie was set."""
         response.delete_cookie(self.name, **self._attributes())
-        _keep_out_of_caches(response)
+        _forbid_caching(response)
 
     def _attributes(self) -> dict[str, t.Any]:
         return {
@@ -100,6 +105,6 @@ class SessionCookie:
         }
 
 
-def _keep_out_of_caches(response: Response) -> None:
-    # Not response.cache_control: what the app allowed (public, max-age) must go.
+def _forbid_caching(response: Response) -> None:
+    # Not response.cache_control: directives that the app has set (public, max-age) must go.
     response.headers["Cache-Control"] = "no-store"

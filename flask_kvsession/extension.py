@@ -5,26 +5,29 @@ from __future__ import annotations
 import typing as t
 import weakref
 
-from . import interface, renamed
+from . import compat, renamed
+from .api import current_session
+from .app_state import EXTENSION, AppState
 from .connection import check_url
 from .errors import ConfigurationError
-from .guards import guard_paths
-from .request import request_state
+from .guards import guard_protected_paths
+from .request import RequestSession, finish_request
 from .settings import Settings
-from .state import EXTENSION, AppState
-from .store import RedisClient
 
 if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flask import Flask
-    from flask.wrappers import Response
+
+    from .store import RedisClient
 
 
 class KVSession:
     """Gives an app login sessions in Redis that can be listed, renewed and revoked.
 
-    `KVSession(app)`, or `kv = KVSession()` and later `kv.init_app(app)`; one object may serve any
-    number of apps. `redis` is a ready redis-py client, whose own timeouts and retries then rule;
-    without one `KVSESSION_REDIS_URL` says where the server is.
+    `KVSession(app)`, or `kv = KVSession()` and later `kv.init_app(app)`. One object may serve any
+    number of apps. `redis` is a ready redis-py client; its own timeouts and retries then apply.
+    Without a client, `KVSESSION_REDIS_URL` says where the server is.
     """
 
     def __init__(self, app: Flask | None = None, *, redis: RedisClient | None = None) -> None:
@@ -32,13 +35,14 @@ class KVSession:
             self.init_app(app, redis=redis)
         elif redis is not None:
             raise ConfigurationError(
-                "Pass the client with the app: kv.init_app(app, redis=client)."
+                "KVSession(redis=client) was called without an app; pass the client with the app:"
+                " kv.init_app(app, redis=client)."
             )
 
     def init_app(self, app: Flask, *, redis: RedisClient | None = None) -> None:
-        """Reads the app's settings and hooks into its requests; connects nowhere yet.
+        """Reads the app's settings and adds hooks to its requests. It does not connect yet.
 
-        Raises `ConfigurationError` for settings that cannot work, and the second time on one app.
+        Raises `ConfigurationError` for settings that cannot work, and for a second call on one app.
         """
         if EXTENSION in app.extensions:
             raise ConfigurationError(
@@ -47,33 +51,43 @@ class KVSession:
         settings = Settings.from_config(app.config)
         if redis is None and settings.redis_url is not None:
             check_url(settings.redis_url)
-        # The first hook before and the last one after, whatever was registered already: all the
-        # app's hooks have the session, and what they change in it is committed. A session
-        # interface is asked after them all.
+        state = AppState(weakref.ref(app), settings, redis, RequestSession)
         if settings.as_flask_session:
-            interface.install(app)
+            compat.install(app, state)  # Flask then commits by the session interface
         else:
-            app.after_request_funcs.setdefault(None, []).insert(0, _finish)
-        app.extensions[EXTENSION] = AppState(weakref.ref(app), settings, redis)
-        app.url_value_preprocessors.setdefault(None, []).insert(0, _enter)
-        app.before_request_funcs.setdefault(None, []).insert(0, guard_paths)
-        app.teardown_request_funcs.setdefault(None, []).insert(0, _leave)
+            # Flask calls after_request functions in reverse order. So this one is the last: it
+            # commits the changes of all the others.
+            app.after_request_funcs.setdefault(None, []).insert(0, finish_request)
+        app.extensions[EXTENSION] = state
+        if settings.g_name is not None:
+            _put_session_into_g(app, settings.g_name)
+        app.before_request_funcs.setdefault(None, []).insert(0, _before_request(state))
 
-    if not t.TYPE_CHECKING:  # which would take any name then
+    if not t.TYPE_CHECKING:  # with it, a type checker would accept any name
 
         def __getattr__(self, name):
-            """Says of a name of old what it is called now."""
+            """Raises `AttributeError`; for a name of Flask-KVSession it names the new one."""
             renamed.raise_renamed_attribute(self, name)
 
 
-def _enter(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
-    """Of all functions that Flask calls for a request, one of this kind is the first."""
-    request_state().enter_g()
+def _put_session_into_g(app: Flask, name: str) -> None:
+    """Makes the proxy `current_session` an attribute of `g` in every app context.
+
+    It is an attribute of the class, so it costs a request nothing, and `g` does not count it among
+    the values that the app has put there. The proxy finds the request's session when it is used.
+    """
+    base: type[t.Any] = app.app_ctx_globals_class
+    app.app_ctx_globals_class = t.cast(
+        "type[t.Any]", type(base.__name__, (base,), {name: current_session})
+    )
 
 
-def _finish(response: Response) -> Response:
-    return request_state().finish(response)
+def _before_request(state: AppState) -> Callable[[], None]:
+    """The first `before_request` function of the app."""
 
+    def check_settings_and_guard() -> None:
+        settings = state.settings  # raises at first use if they were changed after init_app
+        if settings.protected_paths:
+            guard_protected_paths(settings)
 
-def _leave(error: BaseException | None) -> None:
-    request_state().leave_g()
+    return check_settings_and_guard

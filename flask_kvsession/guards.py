@@ -1,7 +1,7 @@
-"""Guards: who may come in, where they are sent otherwise, and where they go back to afterwards.
+"""Guards: they refuse requests, and send browsers to the sign-in page and back.
 
-A refusal is a Werkzeug exception that brings its response along, so any error handler of the app
-has its say and none is registered here.
+A refusal is a Werkzeug exception with a prebuilt response. So every error handler of the app takes
+precedence, and the extension registers none.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from werkzeug.exceptions import Forbidden
 from werkzeug.routing import BuildError
 
 from .api import current_session
+from .app_state import app_state
 from .errors import ConfigurationError, FreshLoginRequired, LoginRequired, RoleRequired
-from .request import request_state
-from .settings import config_key
-from .state import app_state
+from .request import request_session
+from .settings import Settings, config_key
 
 P = t.ParamSpec("P")
 R = t.TypeVar("R")
@@ -30,30 +30,30 @@ _SAFE_IN_PATH = "!$&'()*+,/:;=@"
 
 
 def login_required(view: Callable[P, R]) -> Callable[P, R]:
-    """Lets only signed-in users into a view, sync or async; see `LoginRequired`.
+    """Lets only signed-in users call a view, sync or async; others get `LoginRequired`.
 
-    A browser asking for a page is sent to `KVSESSION_LOGIN_VIEW`; anything else gets 401. For a
-    whole blueprint, put it over a `@bp.before_request` function.
+    A browser that asks for a page is redirected to `KVSESSION_LOGIN_VIEW`; any other request gets
+    401. For a whole blueprint, put it over a `@bp.before_request` function.
     """
     return _guarded(view, require_login)
 
 
 def fresh_login_required(view: Callable[P, R]) -> Callable[P, R]:
-    """Lets in only users who proved who they are within `KVSESSION_FRESH_FOR`.
+    """Lets only users call a view who proved who they are within `KVSESSION_FRESH_FOR`.
 
-    Others are sent to `KVSESSION_CONFIRM_VIEW`, or get 401; see `confirm_login`
-    (OWASP ASVS 5.0, 7.5.1).
+    Others are redirected to `KVSESSION_CONFIRM_VIEW`, or get 401; see `confirm_login` (OWASP ASVS
+    5.0, 7.5.1).
     """
     return _guarded(view, require_fresh_login)
 
 
 def roles_required(*roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Lets in only users who have any of these roles; others get 403.
+    """Lets only users with any of these roles call a view; other users get 403.
 
-    The roles are what the session's data has under `"role"` (one) or `"roles"` (several).
+    A user's roles are in the session's data, under `"role"` (one) or `"roles"` (several).
     """
     if not roles or not all(isinstance(role, str) for role in roles):
-        raise TypeError('roles_required takes names of roles: @roles_required("admin").')
+        raise TypeError('roles_required takes names of roles, as in @roles_required("admin").')
 
     def check() -> None:
         _require_role(frozenset(roles))
@@ -62,8 +62,8 @@ def roles_required(*roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def next_url(default: str) -> str:
-    """Where to go after the login: this request's `next`, from the form or else the query, if it
-    is a path within this site; otherwise `default` (OWASP ASVS 5.0, 3.7.2)."""
+    """The URL to go to after the login: the `next` of this request, from the form or else from the
+    query, if it is a path within this site; otherwise `default` (OWASP ASVS 5.0, 3.7.2)."""
     for wanted in (request.form.get("next"), request.args.get("next")):
         if wanted is not None:
             return wanted if _is_within_site(wanted) else default
@@ -73,8 +73,8 @@ def next_url(default: str) -> str:
 def cross_origin_guard() -> None:
     """Refuses posts from other sites' pages with 403: `app.before_request(cross_origin_guard)`.
 
-    Browsers say where a request comes from; requests that say nothing are not from a browser and
-    pass, and so do `KVSESSION_TRUSTED_ORIGINS`. The algorithm is that of Go's
+    Browsers name the origin of a request. A request without an origin does not come from a browser
+    and passes. Requests from `KVSESSION_TRUSTED_ORIGINS` pass too. The algorithm is that of Go's
     `http.CrossOriginProtection` (OWASP ASVS 5.0, 3.5.1).
     """
     if request.method in ("GET", "HEAD", "OPTIONS"):
@@ -97,36 +97,39 @@ def _other_site() -> Forbidden:
     return refusal
 
 
-def guard_paths() -> None:
-    """Lets only signed-in users into `KVSESSION_PROTECTED_PATHS`."""
-    settings = app_state().settings
+def guard_protected_paths(settings: Settings) -> None:
+    """Lets only signed-in users request `KVSESSION_PROTECTED_PATHS`."""
     if request.endpoint is not None and request.endpoint == settings.login_view:
-        return  # or nobody could ever sign in
-    if any(_covers(pattern, request.path) for pattern in settings.protected_paths):
-        _let_in(require_login)
+        return  # a guarded sign-in page would let nobody sign in
+    if any(_path_matches(pattern, request.path) for pattern in settings.protected_paths):
+        _check_unless_preflight(require_login)
 
 
 def require_login(back_to: str | None = None) -> None:
-    """Raises `LoginRequired` for a visitor. A browser comes back to `back_to` afterwards, or to
-    the page it asked for: a post cannot be repeated, so one names the page that its form is on."""
+    """Raises `LoginRequired` if nobody is signed in.
+
+    After the login a browser comes back to `back_to`, or else to the page that it asked for. A post
+    cannot be repeated, so a guard of a post gives the page that has the form.
+    """
     try:
-        request_state().require_user()
+        request_session().require_user()
     except LoginRequired as refusal:
-        _send_to("login_view", refusal, back_to)
+        _redirect_browser("login_view", refusal, back_to)
         raise
 
 
 def require_fresh_login(back_to: str | None = None) -> None:
-    """Raises `FreshLoginRequired` too, where the user proved who they are too long ago."""
+    """Raises `LoginRequired` as `require_login` does, and `FreshLoginRequired` if the user proved
+    who they are too long ago."""
     require_login(back_to)
     if not current_session.is_fresh:
         refusal = FreshLoginRequired()
-        _send_to("confirm_view", refusal, back_to)
+        _redirect_browser("confirm_view", refusal, back_to)
         raise refusal
 
 
 def wants_page() -> bool:
-    """Whether a browser asks for a page, rather than a program for JSON."""
+    """Whether the request is a browser's that asks for a page (`Accept` names text/html)."""
     return any(
         kind.partition(";")[0].strip().lower() == "text/html" and quality > 0
         for kind, quality in request.accept_mimetypes
@@ -134,7 +137,7 @@ def wants_page() -> bool:
 
 
 def url_of_view(setting: str, **query: t.Any) -> str | None:
-    """The URL of the app's view that this setting names; None where it names none."""
+    """The URL of the app's view that this setting names; None if the setting is None."""
     endpoint = getattr(app_state().settings, setting)
     if endpoint is None:
         return None
@@ -148,24 +151,25 @@ def url_of_view(setting: str, **query: t.Any) -> str | None:
 
 
 def _guarded(view: Callable[P, R], check: Callable[[], object]) -> Callable[P, R]:
-    """What other decorators see is a coroutine function again where it was one before."""
+    """The view behind a check. A coroutine function stays one, so that other decorators and Flask
+    recognise it."""
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        _let_in(check)
+        _check_unless_preflight(check)
         return view(*args, **kwargs)
 
     @wraps(view)
     async def guarded_coroutine(*args: P.args, **kwargs: P.kwargs) -> t.Any:
-        _let_in(check)
+        _check_unless_preflight(check)
         return await t.cast(t.Any, view)(*args, **kwargs)
 
     is_coroutine = iscoroutinefunction(view)
     return t.cast("Callable[P, R]", guarded_coroutine) if is_coroutine else guarded
 
 
-def _let_in(check: Callable[[], object]) -> None:
-    # A browser asks with OPTIONS, and without cookies, whether it may send the real request.
+def _check_unless_preflight(check: Callable[[], object]) -> None:
+    # With OPTIONS a browser asks, without cookies, whether it may send the real request.
     if request.method != "OPTIONS":
         check()
 
@@ -179,23 +183,24 @@ def _require_role(roles: frozenset[str]) -> None:
         raise RoleRequired
 
 
-def _send_to(
+def _redirect_browser(
     setting: str, refusal: LoginRequired | FreshLoginRequired, back_to: str | None
 ) -> None:
-    """Makes the refusal a redirect, for a browser that asks for a page."""
+    """Makes the refusal a redirect to the view that the setting names, if a browser asks for a
+    page."""
     if not wants_page():
         return
     here = back_to or (_this_url() if request.method == "GET" else None)
     target = url_of_view(setting, next=here)
     if target is None:
         return
-    refusal.response = redirect(target)
+    refusal.response = redirect(target, 302)
     refusal.response.vary.update(("Accept", "Cookie"))
     refusal.response.headers["Cache-Control"] = "no-store"
 
 
 def _this_url() -> str | None:
-    """The path and query that were asked for, as a safe `next`; never the Host header's word."""
+    """The requested path and query, as a safe `next`. It never uses the Host header."""
     path = quote(request.root_path + request.path, safe=_SAFE_IN_PATH)
     query = quote(request.query_string, safe=_SAFE_IN_PATH + "?%[]")
     url = f"{path}?{query}" if query else path
@@ -203,7 +208,7 @@ def _this_url() -> str | None:
 
 
 def _is_within_site(url: str) -> bool:
-    # Browsers read "\" as "/" and skip tabs and line ends, so "/\evil" leaves the site.
+    # Browsers read "\" as "/" and drop tabs and line ends, so "/\evil" leaves the site.
     return (
         len(url) <= _MAX_NEXT_CHARS
         and url.startswith("/")
@@ -213,7 +218,7 @@ def _is_within_site(url: str) -> bool:
     )
 
 
-def _covers(pattern: str, path: str) -> bool:
+def _path_matches(pattern: str, path: str) -> bool:
     stem = pattern.removesuffix("/*").rstrip("/")
     # A route may answer with and without a slash at the end.
     return path.rstrip("/") == stem or (pattern.endswith("/*") and path.startswith(f"{stem}/"))

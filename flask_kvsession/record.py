@@ -1,4 +1,4 @@
-"""What the store holds under one session's key: its record, or what is left of an ended one."""
+"""What the store holds under a session's key: its record, or its tombstone once it was ended."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import typing as t
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 
 import msgspec
 
 from . import codec
 from .errors import KVSessionError
-from .token import Token, UserId, user_hash
+from .token import Token, UserId, check_user_id, user_hash
 
 FORMAT_VERSION = 1
 
 _MAX_USER_AGENT_CHARS = 512
-_ENDED_PREFIX = b'{"ended":'
-
-
-_NOBODY = msgspec.Raw(b"null")
+_TOMBSTONE_PREFIX = b'{"ended":'
+_NO_USER = msgspec.Raw(b"null")
 
 
 class UnreadableRecord(KVSessionError):
-    """Bytes under a session's key that this version cannot read; never shown to an app."""
+    """This version cannot read the bytes under a session's key. No app ever sees this error."""
 
 
-class Former(msgspec.Struct, frozen=True):
-    """Who signed out of a visitor's browser: the user's hash, and the keys of what is theirs."""
+class PreviousUser(msgspec.Struct, frozen=True):
+    """The user who signed out and left data in an anonymous session: the user's hash, and the keys
+    of the data that are still that user's."""
 
     user: str
     keys: list[str]
@@ -37,37 +37,32 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One session. Times are milliseconds since 1970 by the server's clock.
 
     `family` and `secret` are hashes. `user` and the values of `data` are JSON as `codec` writes
-    it, kept as bytes, so that reading a record costs nothing for the keys nobody asks for.
+    it. They stay encoded, so that a load does not decode values that nobody reads.
     """
 
     v: int = FORMAT_VERSION
     family: str
     secret: str
-    user: msgspec.Raw = _NOBODY
+    user: msgspec.Raw = _NO_USER
     created: int
     seen: int
     authenticated: int | None = None
     ip: str | None = None
     agent: str | None = None
     remembered: bool = True
-    former: Former | msgspec.UnsetType = msgspec.UNSET
-    after: str | msgspec.UnsetType = msgspec.UNSET
-    """Why the session before, in this visitor's browser, was ended from outside."""
+    previous_user: PreviousUser | msgspec.UnsetType = msgspec.UNSET
+    previous_end_reason: str | msgspec.UnsetType = msgspec.UNSET
+    """Why this browser's session before this anonymous one was ended from outside."""
     data: dict[str, msgspec.Raw] = {}
 
     @property
     def user_id(self) -> UserId | None:
-        """The id in the type it was given to `login_user`; None for a visitor."""
+        """The id in the type that `login_user` was given; None for an anonymous session."""
         return t.cast("UserId | None", codec.decode("user_id", bytes(self.user)))
 
     @property
-    def is_visitors(self) -> bool:
-        return bytes(self.user) == bytes(_NOBODY)
-
-    @property
-    def user_hash(self) -> str | None:
-        user_id = self.user_id
-        return None if user_id is None else user_hash(user_id)
+    def is_anonymous(self) -> bool:
+        return bytes(self.user) == bytes(_NO_USER)
 
     def encoded_data(self) -> dict[str, bytes]:
         return {key: bytes(value) for key, value in self.data.items()}
@@ -79,38 +74,42 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def with_secret_of(self, token: Token) -> Record:
         return msgspec.structs.replace(self, family=token.family_hash, secret=token.secret_hash)
 
-    def with_data(self, data: Mapping[str, bytes], own: Collection[str] = ()) -> Record:
-        """The session with these data; `own` are the keys that are no former user's any more."""
-        former = self.former
-        if former:
-            keys = [key for key in former.keys if key not in own]
-            former = Former(former.user, keys) if keys else msgspec.UNSET
-        return msgspec.structs.replace(self, data=_raw(data), former=former)
+    def with_data(self, data: Mapping[str, bytes], released_keys: Collection[str] = ()) -> Record:
+        """The session with these data. `released_keys` no longer belong to the previous user."""
+        previous = self.previous_user
+        if previous:
+            keys = [key for key in previous.keys if key not in released_keys]
+            previous = PreviousUser(previous.user, keys) if keys else msgspec.UNSET
+        return msgspec.structs.replace(self, data=_raw(data), previous_user=previous)
 
-    def seen_at(self, now: int, client: Client) -> Record:
-        """The same session after activity; time never runs backwards."""
+    def with_activity(self, now: int, client: Client) -> Record:
+        """The session after a request of this client. `seen` never moves backwards."""
         return msgspec.structs.replace(
             self, seen=max(self.seen, now), ip=client.ip, agent=client.agent
         )
 
-    def remembered_as(self, remembered: bool) -> Record:
+    def with_remembered(self, remembered: bool) -> Record:
         return msgspec.structs.replace(self, remembered=remembered)
 
-    def authenticated_now(self, now: int) -> Record:
+    def with_authentication(self, now: int) -> Record:
+        """The session after its user has proved again who they are."""
         return msgspec.structs.replace(
             self, seen=max(self.seen, now), authenticated=max(self.authenticated or 0, now)
         )
 
 
-class Ended(msgspec.Struct, frozen=True):
-    """What is left of a session ended from outside: why. A late create cannot revive it."""
+class Tombstone(msgspec.Struct, frozen=True):
+    """The remainder of a session that was ended from outside: the reason.
+
+    It holds no data. While it is there, a late create cannot bring the session back.
+    """
 
     ended: str
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who sent a request, as the record keeps it; None for what is not recorded."""
+    """The sender of a request, as a record keeps it; None for what is not recorded."""
 
     ip: str | None = None
     agent: str | None = None
@@ -120,9 +119,9 @@ class Client:
         return cls(ip, agent[:_MAX_USER_AGENT_CHARS] if agent else None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stored:
-    """A record together with the bytes that the store holds, which a commit compares."""
+    """A record together with the bytes that the store holds. A commit compares the bytes."""
 
     id: str
     record: Record
@@ -132,22 +131,11 @@ class Stored:
     def of(cls, session_id: str, record: Record) -> Stored:
         return cls(session_id, record, encode(record))
 
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What a request did to the data: keys set (encoded), keys removed, or all cleared first."""
-
-    set: Mapping[str, bytes]
-    removed: Collection[str] = ()
-    cleared: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.set or self.removed or self.cleared)
-
-    def applied_to(self, data: Mapping[str, bytes]) -> dict[str, bytes]:
-        """The data after these changes, which go on top of whatever others did meanwhile."""
-        kept = {} if self.cleared else {k: v for k, v in data.items() if k not in self.removed}
-        return kept | dict(self.set)
+    @cached_property
+    def user_hash(self) -> str | None:
+        """The hash of the session's user; None for an anonymous session."""
+        user_id = self.record.user_id
+        return None if user_id is None else user_hash(user_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +150,7 @@ class SessionInfo:
     """Exact to `KVSESSION_RENEWAL_INTERVAL`."""
     authenticated_at: datetime | None
     expires_at: datetime
-    """When it ends without further activity."""
+    """The time at which the session ends without further activity."""
     ip_address: str | None
     user_agent: str | None
     remembered: bool
@@ -175,40 +163,46 @@ def new_record(
     client: Client,
     user_id: UserId | None = None,
     remembered: bool = True,
-    is_proved: bool = True,
-    former: Former | None = None,
-    after: str | None = None,
+    authenticated: bool = True,
+    previous_user: PreviousUser | None = None,
+    previous_end_reason: str | None = None,
     data: Mapping[str, bytes],
 ) -> Record:
-    """A session that begins now: a user's when there is a user id, else a visitor's. It is fresh
-    if the user has just proved who they are."""
+    """A session that begins now: a user's if there is a user id, else an anonymous one.
+
+    `authenticated` says whether the user has just proved who they are; the session is then fresh.
+    """
     return Record(
         family=token.family_hash,
         secret=token.secret_hash,
         user=msgspec.Raw(codec.encode("user_id", user_id)),
         created=now,
         seen=now,
-        authenticated=now if is_proved and user_id is not None else None,
+        authenticated=now if authenticated and user_id is not None else None,
         ip=client.ip,
         agent=client.agent,
         remembered=remembered,
-        former=former or msgspec.UNSET,
-        after=after or msgspec.UNSET,
+        previous_user=previous_user or msgspec.UNSET,
+        previous_end_reason=previous_end_reason or msgspec.UNSET,
         data=_raw(data),
     )
 
 
-def encode(value: Record | Ended) -> bytes:
+def encode(value: Record | Tombstone) -> bytes:
     return msgspec.json.encode(value)
 
 
-def decode(raw: bytes) -> Record | Ended:
-    """What `raw` stands for; raises `UnreadableRecord` for a corrupt or a future one."""
+def decode(raw: bytes) -> Record | Tombstone:
+    """The record or tombstone in `raw`.
+
+    Raises `UnreadableRecord` for corrupt bytes and for a record of another format version.
+    """
     try:
-        if raw.startswith(_ENDED_PREFIX):
-            return msgspec.json.decode(raw, type=Ended)
+        if raw.startswith(_TOMBSTONE_PREFIX):
+            return msgspec.json.decode(raw, type=Tombstone)
         record = msgspec.json.decode(raw, type=Record)
-        record.user_hash  # noqa: B018 - a user id that cannot be read spoils the whole record
+        if not record.is_anonymous:
+            check_user_id(record.user_id)
     except (msgspec.DecodeError, KVSessionError, ValueError, RecursionError) as error:
         raise UnreadableRecord(f"corrupt: {error}") from None
     if record.v != FORMAT_VERSION:
@@ -217,17 +211,13 @@ def decode(raw: bytes) -> Record | Ended:
 
 
 def size_of(key: str, encoded: bytes) -> int:
-    """What one item of the data counts towards `KVSESSION_MAX_SESSION_BYTES`: `"key":value,`."""
+    """The bytes that one item counts towards `KVSESSION_MAX_SESSION_BYTES`: `"key":value,`."""
     return len(key.encode()) + len(encoded) + 4
 
 
 def from_ms(ms: int) -> datetime:
     """An aware UTC datetime."""
     return datetime.fromtimestamp(ms / 1000, UTC)
-
-
-def _raw(data: Mapping[str, bytes]) -> dict[str, msgspec.Raw]:
-    return {key: msgspec.Raw(value) for key, value in data.items()}
 
 
 def info(stored: Stored, *, expires: int, is_current: bool = False) -> SessionInfo:
@@ -244,3 +234,7 @@ def info(stored: Stored, *, expires: int, is_current: bool = False) -> SessionIn
         user_agent=record.agent,
         remembered=record.remembered,
     )
+
+
+def _raw(data: Mapping[str, bytes]) -> dict[str, msgspec.Raw]:
+    return {key: msgspec.Raw(value) for key, value in data.items()}

@@ -1,316 +1,470 @@
-"""One request: what it does with its session, at once or when it ends, and what the response says
-of that. Also who signs in and out by `KVSESSION_USER_ID_KEY`."""
+"""One request's session: load, log in, log out, rotate, commit, and the decision about the cookie.
+
+`request_session()` gives the current request's `RequestSession`. It is made when the session is
+first touched, and hangs on the request object: `flask.g` can outlive a request or serve two.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
 import typing as t
-from collections.abc import Mapping
-from contextlib import suppress
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
+from functools import partial
 
-from flask import current_app, g, has_request_context, request
+from flask import current_app, request
 
-from . import codec
-from .carry import Data, Luggage
-from .errors import ConfigurationError, LoginRequired, StoreUnavailable
-from .hold import Hold
-from .record import Record
+from . import codec, signals
+from .app_state import AppState, PendingSignals, app_state
+from .data import Changes
+from .errors import KVSessionError, LoginRequired, StoreUnavailable
+from .record import Client, PreviousUser, Record, Stored, Tombstone, new_record
+from .response import answer_failure
 from .session import Session
-from .settings import FLASK_LOGIN_FRESH_KEY, FLASK_LOGIN_USER_KEY, config_key
-from .state import AppState, app_state
-from .token import UserId, user_hash
+from .settings import to_ms
+from .store import Merge, SessionStore
+from .token import Token, UserId, new_session_id, user_hash
 
 if t.TYPE_CHECKING:
+    from blinker import NamedSignal
     from flask import Flask
     from flask.wrappers import Request, Response
 
+log = logging.getLogger("flask_kvsession")
+
+Data = Mapping[str, bytes]
+"""A session's data: each value encoded, under its key."""
+
+T = t.TypeVar("T")
+
 _ATTRIBUTE = "_kvsession"
-
-_SPEAKS_OF_THE_BODY = (
-    "Accept-Ranges",
-    "Content-Disposition",
-    "Content-Encoding",
-    "Content-Language",
-    "Content-Length",
-    "Content-Location",
-    "Content-Range",
-    "Content-Type",
-    "ETag",
-    "Expires",
-    "Last-Modified",
-    "Location",
-    "Set-Cookie",
-)
+_OVER = object()
+"""Hangs on a request that has ended without touching its session."""
 
 
-class RequestState:
-    """What one request does with its session. It hangs on the request object, not on `g`, which
-    can outlive a request or be shared by two."""
+class RequestSession:
+    """What one request does with its browser's session, and what its response says of it.
+
+    A subclass for apps with another way of signing users in may replace:
+
+    - `session_class`, the mapping that the app sees;
+    - `check_verb`, which refuses `login_user` and `logout_user`;
+    - `confirm` and `rotate`, the verbs;
+    - `save`, the one write at the end of a request, and its parts `create_anonymous_session`,
+      `change_secret` and `update`;
+    - `released_keys`, the data that belong to this browser from now on.
+    """
+
+    session_class: t.ClassVar[type[Session]] = Session
+
+    _is_finished = True  # until __init__ is done, so that __del__ has nothing to report
 
     def __init__(self, app: AppState, request: Request) -> None:
+        self.cookie_change: Callable[[Response], None] | None = None
+        """Applied to the response: sets or deletes the cookie. None: no Set-Cookie."""
         self._app = app
-        self._hold = Hold(app, request)
-        self.session = self._hold.session
-        self._is_committed = False
-        self._g_before: t.Any = None
+        # The request holds this object. Weak references avoid a cycle, so that both are freed with
+        # the request and not later by the garbage collector.
+        self._request = weakref.proxy(request)
+        self._secret: str | None = None
+        """Hash of this browser's secret. The stored hash differs after a concurrent rotation."""
+        self._signals = PendingSignals(app)
+        self.session = self.session_class(weakly(self._load), app.now, app.settings)
+        self._is_finished = False
+
+    def __del__(self) -> None:
+        """Reports changes that can no longer be saved."""
+        if not self._is_finished and not sys.is_finalizing():
+            self._warn_of_lost_changes()
 
     # Verbs
 
-    def login(self, user_id: UserId, data: Mapping[str, t.Any], remember: bool) -> None:
-        """Ends the session there is and begins a user's, in Redis at once. A visitor's data goes
-        into it, pending changes too; another user's never does."""
-        user_hash(user_id)
+    def log_in(self, user_id: UserId, data: Mapping[str, t.Any], remember: bool) -> None:
+        """Ends the current session and begins this user's, in Redis at once.
+
+        An anonymous session's data are carried over, pending changes too. A user's data are not.
+        """
+        user_hash(user_id)  # refuses a bad id before anything else happens
         given = codec.encode_all(data)
 
-        def carry(current: Record | None, *, is_gone: bool = False) -> Data:
-            is_users = current is not None and not current.is_visitors
-            return dict(given) if is_users else self._changed(current) | given
+        def merge(current: Record | None, *, is_gone: bool = False) -> Data:
+            if current is not None and not current.is_anonymous:
+                return given
+            return self.session.changes().applied_to(_data_of(current)) | given
 
-        with self._hold.telling():
-            self._hold.begin(user_id, carry, remember=remember)
+        with self._signals.sent_at_end():
+            self.create_user_session(user_id, merge, remember=remember)
 
-    def logout(self) -> None:
-        """Ends this browser's session in Redis at once; leaves a visitor's, empty."""
-        with self._hold.telling():
-            self._hold.end()
-
-    def forget(self) -> None:
-        """The session has been ended from outside, by this very request: pending changes are
-        dropped, and the cookie goes."""
-        self._hold.forget()
+    def log_out(self) -> None:
+        """Ends this browser's session in Redis at once. What is left is an empty anonymous one."""
+        with self._signals.sent_at_end():
+            self.delete_session()
 
     def confirm(self) -> None:
-        """Makes the session fresh, with a new secret; raises `LoginRequired` for a visitor."""
+        """Makes the session fresh, with a new secret; raises `LoginRequired` if nobody is signed
+        in."""
         self.require_user()
-        with self._hold.telling():
-            self._follow_user_id_key()
-            if not self._hold.rotate(confirm=True):
+        with self._signals.sent_at_end():
+            if not self.change_secret(confirm=True):
                 raise LoginRequired(ended=self.session.ended)
 
     def rotate(self) -> None:
-        """Gives the session a new secret; does nothing where there is no session."""
-        with self._hold.telling():
-            self._follow_user_id_key()
-            self._hold.rotate()
+        """Gives the session a new secret; does nothing without a session."""
+        with self._signals.sent_at_end():
+            self.change_secret()
 
     def require_user(self) -> UserId:
-        """The id of who is signed in; raises `LoginRequired` for a visitor."""
-        self.session.require()
+        """The id of the signed-in user; raises `LoginRequired` if nobody is signed in."""
+        self.session.require_loaded()
         user_id = self.session.user_id
         if user_id is None:
             raise LoginRequired(ended=self.session.ended)
         return user_id
 
+    def check_verb(self, verb: str) -> None:
+        """Raises `ConfigurationError` if this app has another way to sign users in and out."""
+
     # The end of the request
 
     def finish(self, response: Response) -> Response:
-        """Commits, once, and puts on the response what it says of the session.
+        """Commits once, and adds to the response what depends on the session.
 
-        A commit that fails makes the response what the app's handler for that failure gives:
-        raised here, it would become a 500. So does a failure that has become one already, since it
-        was raised in an error handler or in another function at the end of the request.
+        If the commit fails, the response becomes the app's answer to `StoreUnavailable`: an
+        exception raised here would become a 500. The same happens if a failure of the store has
+        already become a 500, because an error handler or an `after_request` function met it.
         """
         try:
             self._commit()
-            if self.session.failure and self.session.failure is sys.exception():
-                self._answer_failure(response, self.session.failure)
+            failure = self.session.failure
+            if failure and failure is sys.exception():
+                answer_failure(self._app.app, response, failure)
         except StoreUnavailable as failure:
-            self._answer_failure(response, failure)
-        finally:  # what has been done in Redis has been done, whatever failed after it
+            answer_failure(self._app.app, response, failure)
+        finally:  # acts that were done before a failure stay done, so their cookie is sent
             if self.session.accessed:
                 response.vary.add("Cookie")
-            if self._hold.answer:
-                self._hold.answer(response)
+            if self.cookie_change:
+                self.cookie_change(response)
         return response
 
-    def _answer_failure(self, response: Response, failure: StoreUnavailable) -> None:
-        app = self._app.app
-        try:
-            answer = app.handle_user_exception(failure)
-        except StoreUnavailable:  # TRAP_HTTP_EXCEPTIONS, which would make it a 500 here
-            answer = failure.get_response()
-        _rewrite(response, app.make_response(answer))
-
-    def enter_g(self) -> None:
-        """Puts the session into `g`, keeping what a request around this one had put there."""
-        name = self._app.settings.g_name
-        if name is not None and g.get(name) is not self.session:
-            self._g_before = g.get(name)
-            setattr(g, name, self.session)
-
-    def leave_g(self) -> None:
-        """Gives a request around this one, still under way, its session back. Otherwise this one
-        stays, since tests look at `g` when a request is over."""
-        before = self._g_before
-        is_over = isinstance(before, Session) and before.is_closed
-        name = self._app.settings.g_name
-        if name is not None and g.get(name) is self.session and before is not None and not is_over:
-            setattr(g, name, before)
-
-    # Apps that sign users in by themselves, with `KVSESSION_USER_ID_KEY`
-
-    def require_own(self, verb: str) -> None:
-        """Raises `ConfigurationError` where it is the app that signs users in and out: two ways to
-        say who is signed in would contradict each other."""
-        key = self._app.settings.user_id_key
-        if key is None:
-            return
-        remedy = f"assign session[{key!r}] to log in, and delete it to log out"
-        if key == FLASK_LOGIN_USER_KEY:
-            remedy = f"call the {verb} of Flask-Login"
-        raise ConfigurationError(
-            f"{verb} of Flask-KVSession-Redis is not for this app, since"
-            f" {config_key('user_id_key')} is {key!r}; {remedy}."
-        )
-
-    def _follow_user_id_key(self) -> bool:
-        """Carries out the login or logout that the app's change of the key is; returns whether it
-        was one, and all changes are written then."""
-        session = self.session
-        if not session.is_login_pending:
-            return False
-        user_id = session.user_id
-        if user_id is None:
-            self._log_out_by_key()
-        else:
-            self._log_in_by_key(user_id)
-        return True
-
-    def _log_in_by_key(self, user_id: UserId) -> None:
-        session, luggage, user = self.session, self._luggage(), user_hash(user_id)
-        is_assigned = self._app.settings.user_id_key in luggage.assigned
-
-        def carry(current: Record | None, *, is_gone: bool = False) -> Data | None:
-            # A session that is only carried over, and has ended meanwhile, stays ended.
-            is_over = is_gone and not is_assigned
-            return None if is_over else luggage.into_login(user, current, is_gone=is_gone)
-
-        # Somebody else's session does not say that this user is remembered.
-        is_theirs = luggage.owner in (None, user)
-        remember = session.permanent if is_theirs else bool(session.wants_permanent)
-        self._hold.begin(user_id, carry, remember=remember, is_proved=self._is_proved_by_key())
-
-    def _is_proved_by_key(self) -> bool:
-        """Whether this request has said that the user is who they are. What was only carried over,
-        or restored by Flask-Login's remember cookie, proves nothing."""
-        assigned, fresh = self.session.assigned, self.session.get(FLASK_LOGIN_FRESH_KEY)
-        is_assigned = self._app.settings.user_id_key in assigned
-        is_confirmed = FLASK_LOGIN_FRESH_KEY in assigned and fresh is True
-        return is_confirmed or (is_assigned and fresh is not False)
-
-    def _luggage(self) -> Luggage:
-        session = self.session
-        loaded = session.stored.record if session.stored else None
-        return Luggage(loaded, session.came_as, session.changes(), session.assigned)
-
-    def _is_confirmed_by_key(self) -> bool:
-        """Whether Flask-Login's `confirm_login` was called: nothing else says so, but a login."""
-        session = self.session
-        is_by_key = self._app.settings.user_id_key is not None and session.is_authenticated
-        return (
-            is_by_key
-            and FLASK_LOGIN_FRESH_KEY in session.assigned
-            and session[FLASK_LOGIN_FRESH_KEY] is True
-        )
-
-    def _is_ended_by_clearing(self) -> bool:
-        """Whether the browser's cookie has to go though it opens nothing: a signed one would bring
-        back what was cleared; and where that is a logout, the token may be one that another request
-        has just replaced, and the logout must not be for nothing."""
-        is_logout = self._app.settings.user_id_key is not None and self.session.is_cleared
-        return is_logout or self._hold.has_signed_data
-
-    def _log_out_by_key(self) -> None:
-        """Ends the user's session. What data remain go on in a visitor's, unless there is a newer
-        one or the session was ended from outside: then only what this request has set. If that
-        cannot be written, the logout is done all the same."""
-        luggage, permanent = self._luggage(), bool(self.session.wants_permanent)
-        ended = self._hold.end()
-        before = ended.record if ended else None
-        remaining, former = luggage.into_visit(before)
-        if remaining:
-            with suppress(StoreUnavailable):
-                self._hold.begin_visit(remaining, permanent, before, former)
-
-    # The commit
-
     def _commit(self) -> None:
-        """Writes, and once more what receivers of signals have changed then. What those change who
-        are told of that could not be written, so it raises."""
-        if self._is_committed:
+        """Saves the changes, and once more the changes of signal receivers.
+
+        Signals of that second save are sent when the session is closed, so a receiver that changes
+        the session then gets an error.
+        """
+        if self._is_finished:
             return
-        self._is_committed = True
+        self._is_finished = True
         try:
-            self._write()
-            if self._hold.tell():
-                self._write()
+            self._save_if_touched()
+            if self._signals.send():
+                self._save_if_touched()
         finally:
             self.session.close()
-            self._hold.tell()
+            self._signals.send()
 
-    def _write(self) -> None:
-        """Makes the one change in the store that this request is to make, if any."""
+    def _save_if_touched(self) -> None:
         if not self.session.is_touched or self.session.failure:
             return
-        changes, stored = self.session.changes(), self.session.stored
-        if changes:
-            self.session.modified = True  # tests look at it when a request is over
-        if FLASK_LOGIN_USER_KEY in self.session.assigned and not self.session.is_authenticated:
-            self._app.warn_of_flask_login()
-        if self._follow_user_id_key():
-            return
+        if changes := self.session.changes():
+            self.session.modified = True  # tests read it after the request
+        self.save(changes)
+
+    def save(self, changes: Changes) -> None:
+        """The one write of this request to the store, if it needs one."""
+        stored = self.session.stored
         if stored is None:
             if changes.set:
-                self._hold.begin_visit(changes.set, self.session.permanent)
-            elif not self.session and self._is_ended_by_clearing():
-                self._hold.forget()
+                self.create_anonymous_session(changes.set)
             return
-        if stored.record.is_visitors and changes and not self._changed(stored.record):
-            stored = self._hold.end_visit(stored)
-        if stored is None:
+        if stored.record.is_anonymous and changes and not self._changed_data(stored.record):
+            stored = self._delete_if_unchanged(stored)
+        if stored is not None:
+            self.update(stored, changes)
+
+    # Acts: each changes the store, then this session, the cookie and the pending signals
+
+    def create_user_session(
+        self, user_id: UserId, merge: Merge, *, remember: bool, authenticated: bool = True
+    ) -> None:
+        """A login: creates the user's session in place of the current one. `merge` chooses its data
+        from the current session's; if it refuses the login, no session is left."""
+        self.session.require_open()
+        with self._store_calls() as store:
+            old = self.session.stored
+            token = Token.for_session(new_session_id(user_hash(user_id)))
+            record = new_record(
+                token,
+                now=store.now(),
+                client=self._client,
+                user_id=user_id,
+                remembered=remember,
+                authenticated=authenticated,
+                data=merge(old.record if old else None) or {},
+            )
+            revoked = partial(self._signals.queue, signals.session_revoked)
+            login = store.login(Stored.of(token.session_id, record), old, merge, revoked)
+        if login.stored is None:
+            self.session.rebase(None)
             return
-        if self._is_confirmed_by_key():
-            self._hold.rotate(confirm=True)
-        elif self.session.permanent != stored.record.remembered:
-            self._hold.rotate()  # the browser needs another cookie: see docs/decisions.md
+        self._use(login.stored, token)
+        self._warn_if_cookie_will_be_lost()
+        self._queue_logout(login.replaced)
+        self._queue_for_current(signals.user_logged_in, login.stored)
+
+    def create_anonymous_session(
+        self,
+        data: Data,
+        *,
+        remembered: bool = True,
+        replaces: Record | None = None,
+        previous_user: PreviousUser | None = None,
+    ) -> None:
+        """The first write of an anonymous browser. `replaces` is the record of a user who has just
+        signed out and left the data."""
+        with self._store_calls() as store:
+            token = Token.for_session(new_session_id(None))
+            record = new_record(
+                token,
+                now=store.now(),
+                client=self._client,
+                remembered=remembered,
+                previous_user=previous_user,
+                previous_end_reason=self.session.ended,
+                data=data,
+            )
+            store.create(new := Stored.of(token.session_id, record), replaces)
+        self._use(new, token)
+
+    def delete_session(self) -> Stored | None:
+        """A logout: ends this browser's session. Returns it as it was when it ended; None if there
+        was none, or if it had ended before."""
+        with self._store_calls() as store:
+            stored = self.session.stored
+            _, ended = store.remove(stored) if stored else (True, None)
+        self.drop()
+        self._queue_logout(ended)
+        return ended
+
+    def change_secret(
+        self, *, confirm: bool = False, remembered: bool | None = None
+    ) -> Stored | None:
+        """Gives the session a new secret, and writes the pending changes with it.
+
+        If another request has changed the secret meanwhile, that secret stays and this response
+        sends no cookie. Returns the session; None if there is none. `remembered` changes whether
+        the cookie outlives the browser; None leaves it.
+        """
+        self.session.require_open()
+        with self._store_calls() as store:
+            loaded = self.session.stored
+            if loaded is None:
+                return None
+            now, client, changes = store.now(), self._client, self.session.changes()
+            token = Token.for_session(loaded.id)
+
+            def change(current: Record) -> Record:
+                data = changes.applied_to(current.encoded_data())
+                new = current.with_data(data, self.released_keys).with_activity(now, client)
+                new = new if remembered is None else new.with_remembered(remembered)
+                new = new.with_authentication(now) if confirm else new
+                return new.with_secret_of(token) if current.secret == self._secret else new
+
+            stored = store.update(loaded, change).stored
+        if stored and token.matches(stored.record.secret):
+            self._use(stored, token)
+            self._queue_for_current(signals.token_rotated, stored)
         else:
-            self._hold.update(stored, changes)
+            self.session.rebase(stored)
+        if stored and confirm:
+            self._queue_for_current(signals.login_confirmed, stored)
+        return stored
 
-    def _changed(self, record: Record | None) -> Data:
-        """The data of this record, with the pending changes on top."""
-        return self.session.changes().applied_to(record.encoded_data() if record else {})
+    def update(self, stored: Stored, changes: Changes) -> None:
+        """Writes the changes, or a renewal if one is due; a renewal that fails is only logged."""
+        now, client = self._app.now(), self._client
+        interval = to_ms(self._app.settings.renewal_interval)
+
+        def change(current: Record) -> Record | None:
+            data = current.encoded_data()
+            edited = changes.applied_to(data)
+            if edited == data and now - current.seen < interval:
+                return None
+            return current.with_data(edited, self.released_keys).with_activity(now, client)
+
+        try:
+            outcome = self._app.store.update(stored, change)
+        except StoreUnavailable as failure:
+            _log_failure(failure)
+            if changes:
+                self.session.fail(failure)
+                raise
+            return  # the next request renews the session
+        # A session that has ended meanwhile stays ended, and its changes are dropped.
+        if outcome.written and outcome.stored:
+            self.session.rebase(outcome.stored)
+            self._queue_activity(stored.record, outcome.stored, interval)
+
+    def drop(self) -> None:
+        """Follows the end of the current session: drops pending changes and deletes the cookie,
+        also the cookie of a session that had ended before."""
+        self.session.rebase(None)
+        has_cookie = self._app.cookie.is_in(self._request)
+        self.cookie_change = self._app.cookie.clear if has_cookie else None
+
+    def _delete_if_unchanged(self, stored: Stored) -> Stored | None:
+        """Deletes an anonymous session that this request has emptied.
+
+        Returns the session if another request has written to it meanwhile: then it stays. The
+        cookie stays if the session had ended before: it may be that of a login by then.
+        """
+        with self._store_calls() as store:
+            gone, held = store.remove(stored, if_unchanged=True)
+        if not gone:
+            return held
+        if held:
+            self.drop()
+        return None
+
+    @property
+    def released_keys(self) -> Set[str]:
+        """Keys of data that this request has assigned: they belong to this browser from now on, and
+        no longer to a user who signed out of it before."""
+        return self.session.assigned
+
+    # Signals
+
+    def _queue_for_current(self, signal: NamedSignal, stored: Stored) -> None:
+        self._signals.queue(signal, self._app.store.info(stored, is_current=True))
+
+    def _queue_logout(self, ended: Stored | None) -> None:
+        if ended and not ended.record.is_anonymous:
+            self._signals.queue(signals.user_logged_out, self._app.store.info(ended))
+
+    def _queue_activity(self, before: Record, after: Stored, interval: int) -> None:
+        if after.record.seen - before.seen >= interval:
+            self._queue_for_current(signals.session_renewed, after)
+        if (before.ip, before.agent) != (after.record.ip, after.record.agent):
+            self._queue_for_current(signals.client_changed, after)
+
+    # How it works
+
+    def _load(self) -> Stored | Tombstone | None:
+        token = self._app.cookie.read(self._request)
+        if token is None:
+            return None
+        try:
+            held = self._app.store.load(token)
+        except StoreUnavailable as failure:
+            _log_failure(failure)
+            raise
+        self._secret = held.record.secret if isinstance(held, Stored) else None
+        return held
+
+    @contextmanager
+    def _store_calls(self) -> Iterator[SessionStore]:
+        """If the store fails in the block, this request has no session any more."""
+        self.session.require_loaded()
+        try:
+            yield self._app.store
+        except StoreUnavailable as failure:
+            _log_failure(failure)
+            self.session.fail(failure)
+            raise
+
+    def _use(self, stored: Stored, token: Token) -> None:
+        """Makes `stored` this browser's session, which the browser opens with `token`."""
+        self.session.rebase(stored)
+        self._secret = stored.record.secret
+        max_age = self._seconds_left(stored.record) if stored.record.remembered else None
+        self.cookie_change = partial(self._app.cookie.write, token=token, max_age=max_age)
+
+    def _seconds_left(self, record: Record) -> int:
+        """The remaining absolute timeout, and never more than the whole timeout: the server's time
+        may have been corrected by some ms since the record was made."""
+        settings = self._app.settings
+        remaining = settings.absolute_end(record) - self._app.now()
+        return math.ceil(min(remaining, to_ms(settings.absolute_timeout)) / 1000)
+
+    def _changed_data(self, record: Record) -> Data:
+        return self.session.changes().applied_to(record.encoded_data())
+
+    @property
+    def _client(self) -> Client:
+        settings = self._app.settings
+        return Client.of(
+            self._request.remote_addr if settings.record_ip else None,
+            self._request.user_agent.string if settings.record_user_agent else None,
+        )
+
+    def _warn_if_cookie_will_be_lost(self) -> None:
+        if self._app.cookie.secure and not self._request.is_secure:
+            self._app.warn_of_plain_http()
+
+    def _warn_of_lost_changes(self) -> None:
+        with suppress(KVSessionError):  # an unstorable value in a list that was changed in place
+            if self.session.is_touched and self.session.changes():
+                self._app.warn_once(
+                    "Changes to the session were lost: their request context ended without Flask's"
+                    " after_request functions, which save them. This happens in"
+                    " test_request_context() and in a socket event. Change the session in a view,"
+                    " or call app.process_response(response) before the context ends."
+                )
 
 
-def request_state() -> RequestState:
-    """The current request's hold on its session."""
-    return state_of(current_app, request._get_current_object())  # type: ignore[attr-defined]
+def request_session() -> RequestSession:
+    """The current request's session; raises `RuntimeError` outside a request."""
+    return request_session_of(current_app, request._get_current_object())  # type: ignore[attr-defined]
 
 
-def is_current(session: Session) -> bool:
-    """Whether this is the session of the current request, if there is one."""
-    state = getattr(request, _ATTRIBUTE, None) if has_request_context() else None
-    return state is not None and state.session is session
+def request_session_of(app: Flask, request: Request) -> RequestSession:
+    """This request's session, made when it is first asked for."""
+    found = getattr(request, _ATTRIBUTE, None)
+    if isinstance(found, RequestSession):
+        return found
+    state = app_state(app)
+    new = t.cast(RequestSession, state.request_session_class(state, request))
+    if found is _OVER:
+        new.session.close()
+    setattr(request, _ATTRIBUTE, new)
+    return new
 
 
-def state_of(app: Flask, request: Request) -> RequestState:
-    """The hold of this request of the app on its session, made when first asked for."""
-    state = getattr(request, _ATTRIBUTE, None)
-    if state is None:
-        state = RequestState(app_state(app), request)
-        setattr(request, _ATTRIBUTE, state)
-    return t.cast(RequestState, state)
+def finish_request(response: Response) -> Response:
+    """Commits the current request's session, if the request has touched it; an `after_request`
+    function."""
+    this = request._get_current_object()  # type: ignore[attr-defined]
+    touched = getattr(this, _ATTRIBUTE, None)
+    if isinstance(touched, RequestSession):
+        return touched.finish(response)
+    setattr(this, _ATTRIBUTE, _OVER)  # a later change of the session raises
+    return response
 
 
-def _rewrite(response: Response, other: Response) -> None:
-    """Makes `response` what `other` is. Headers that the app's hooks put on every response (CORS,
-    CSP) stay; those that speak of the former body, or of what was not done after all, go."""
-    close = getattr(response.response, "close", None)
-    if close:
-        close()
-    for name in _SPEAKS_OF_THE_BODY:
-        response.headers.pop(name, None)
-    response.status = other.status
-    response.response = other.response
-    response.direct_passthrough = other.direct_passthrough
-    for name in {name for name, _ in other.headers}:
-        response.headers.setlist(name, other.headers.getlist(name))
+def _data_of(record: Record | None) -> Data:
+    return record.encoded_data() if record else {}
+
+
+def weakly(load: Callable[[], T]) -> Callable[[], T]:
+    """`load` without a strong reference to its object."""
+    reference = weakref.WeakMethod(load)
+
+    def call() -> T:
+        method = reference()
+        if method is None:
+            raise KVSessionError(
+                "The session was first read after its request had ended; read it in the request,"
+                " and pass on the values that later code needs."
+            )
+        return method()
+
+    return call
+
+
+def _log_failure(failure: StoreUnavailable) -> None:
+    cause = failure.__cause__
+    log.error("the session store is unavailable: %s", cause if cause else failure.description)

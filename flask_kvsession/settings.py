@@ -161,7 +161,7 @@ class Settings:
 
     def idle_timeout_of(self, record: Record) -> timedelta:
         """How long this kind of session lives without activity."""
-        if record.is_visitors and not (self.as_flask_session and record.remembered):
+        if record.is_anonymous and not (self.as_flask_session and record.remembered):
             return self.anonymous_timeout
         return self.idle_timeout if record.remembered else self.unremembered_timeout
 

@@ -82,19 +82,24 @@ def is_session_id(value: object) -> bool:
 def user_hash(user_id: UserId) -> str:
     """The 22 URL-safe characters that stand for the user in Redis keys.
 
-    42 and "42" are the same user. Raises `ValueError` unless the id is a str that is not empty, an
-    int or a UUID.
+    42 and "42" are the same user. Raises `ValueError` as `check_user_id` does.
     """
+    check_user_id(user_id)
+    return _base64url(sha256(str(user_id).encode()).digest())[:22]
+
+
+def check_user_id(user_id: object) -> None:
+    """Raises `ValueError` unless `user_id` is a str that is not empty, an int or a UUID, and can be
+    encoded as UTF-8 text."""
     if type(user_id) not in (str, int, UUID):
         given = "None" if user_id is None else f"a value of type {type(user_id).__name__}"
         raise ValueError(f"user_id must be a str, an int or a UUID, such as user.id, not {given}.")
     if user_id == "":
         raise ValueError('user_id must not be "".')
     try:
-        text = str(user_id).encode()
+        str(user_id).encode()
     except ValueError as error:  # a lone surrogate, or an int of over 4,300 digits
         raise ValueError(f"user_id cannot be encoded as UTF-8 text: {error}") from None
-    return _base64url(sha256(text).digest())[:22]
 
 
 def _random_chars(count: int) -> str:

@@ -20,7 +20,8 @@ from werkzeug.test import TestResponse
 import flask_kvsession as kvs
 from flask_kvsession.connection import EmbeddedServer
 from flask_kvsession.settings import to_ms
-from flask_kvsession.store import ACTS, ServerClock, load_script
+from flask_kvsession.store.clock import ServerClock
+from flask_kvsession.store.server import SCRIPTS, load_script
 
 from .support.apps import Do, MakeApp, add_views, close
 from .support.browsers import SignIn
@@ -47,7 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
     """One real server for all tests of this process."""
     server = EmbeddedServer(tmp_path_factory.mktemp("server"), ephemeral=True)
     with redis.Redis(unix_socket_path=server.socket_path) as client:
-        for name in ACTS:  # so that the first use of a script does not cost one test a round trip
+        for name in SCRIPTS:  # else the first use of a script costs one test a round trip
             client.script_load(load_script(name).source)
     yield server
     server.close()

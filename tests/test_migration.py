@@ -244,8 +244,8 @@ def test_a_signed_cookie_beside_a_token_is_ignored(app: Flask) -> None:
     client.get("/see")
     token = token_of(client, "session")
     store_of(app).revoke_all("ada")
-    [key] = store_of(app)._client.keys(f"{app.config['KVSESSION_KEY_PREFIX']}:*")
-    store_of(app)._client.delete(key)
+    [key] = store_of(app)._server._client.keys(f"{app.config['KVSESSION_KEY_PREFIX']}:*")
+    store_of(app)._server._client.delete(key)
     late, old = app.test_client(use_cookies=False), signed_cookie(**DATA)
     two = f"session={old}; session={token}; session={'x' * 62}"
     for cookies in (f"session={token}; session={old}", f"session={old}; session={token}", two):

@@ -39,7 +39,7 @@ def test_the_wheel_has_the_whole_package_and_nothing_else(wheel: zipfile.ZipFile
     """Every file of the package is in the wheel, scripts and type marker too, and no other."""
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert names == package_files()
-    assert "flask_kvsession/lua/commit.lua" in names
+    assert "flask_kvsession/store/lua/commit.lua" in names
     assert "flask_kvsession/py.typed" in names
     assert "flask_kvsession/devices/templates/kvsession/sessions.html" in names
     assert "flask_kvsession/devices/static/devices.css" in names

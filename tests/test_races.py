@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import flask_kvsession as kvs
-from flask_kvsession.record import Ended, Stored
+from flask_kvsession.record import Stored, Tombstone
 from flask_kvsession.token import Token
 
 from .support.apps import MakeApp, add_views, in_context, store_of
@@ -202,16 +202,16 @@ def test_confirm_login_of_a_session_revoked_meanwhile_gives_401(stage: Stage, to
 def test_login_during_a_revocation_of_all_sessions_ends_too(stage: Stage, token: str) -> None:
     """`revoke_all` also ends a session that is created while it runs."""
     store = store_of(stage.app)
-    act, late = store._act, stage.app.test_client()
+    run_script, late = store._server.run_script, stage.app.test_client()
     is_first = iter([True])
 
-    def act_after_login(name: str, *args: t.Any) -> list[t.Any]:
+    def run_after_login(name: str, *args: t.Any) -> list[t.Any]:
         if name == "revoke" and next(is_first, False):
             late.post("/login/ada")
-        return act(name, *args)
+        return run_script(name, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "_act", act_after_login)
+        patch.setattr(store._server, "run_script", run_after_login)
         assert len(store.revoke_all("ada")) == 2
     assert late.get("/me").status_code == 401
 
@@ -250,7 +250,9 @@ def test_parallel_logins_do_not_exceed_the_limit(make_app: MakeApp) -> None:
     store = store_of(stage.app)
     held = [store.load(t.cast(Token, Token.parse(token))) for token in tokens]
     assert sum(isinstance(session, Stored) for session in held) == 3
-    assert [session for session in held if not isinstance(session, Stored)] == [Ended("limit")] * 9
+    assert [session for session in held if not isinstance(session, Stored)] == [
+        Tombstone("limit")
+    ] * 9
 
 
 def test_update_all_sessions_keeps_a_parallel_change(stage: Stage, token: str) -> None:

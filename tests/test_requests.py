@@ -7,6 +7,7 @@ import typing as t
 from collections.abc import Callable, Iterator
 
 import pytest
+import redis
 from flask import (
     Blueprint,
     Flask,
@@ -20,6 +21,7 @@ from flask import (
     stream_with_context,
 )
 from flask.testing import FlaskClient
+from werkzeug.local import LocalProxy
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
@@ -50,11 +52,12 @@ def bare(make_app: MakeApp) -> Callable[..., Flask]:
 
 class TestOneSessionPerRequest:
     def test_view_and_hooks_get_the_same_object(self, app: Flask, client: FlaskClient) -> None:
-        """`current_session` and `g.session` are one object in the view and in each hook."""
+        """`g.session` is `current_session`, for one session object, in the view and each hook."""
         seen: list[kvs.Session] = []
 
         def note(*args: object) -> None:
-            seen.extend([current(), g.session])
+            assert g.session is kvs.current_session
+            seen.append(current())
 
         def note_response(response: Response) -> Response:
             note()
@@ -71,15 +74,50 @@ class TestOneSessionPerRequest:
             return "x"
 
         client.get("/x")
-        assert len(seen) == 10
+        assert len(seen) == 5
         assert len({id(session) for session in seen}) == 1
 
     def test_each_request_gets_a_new_object(self, client: FlaskClient, do: Do) -> None:
         """Two requests of one browser never share a session object."""
         seen: list[kvs.Session] = []
         for _ in range(3):
-            do(client, lambda: seen.append(g.session))
+            do(client, lambda: seen.append(current()))
         assert len({id(session) for session in seen}) == 3
+
+    def test_request_that_does_not_touch_the_session_makes_no_object(
+        self, app: Flask, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A request that does not touch its session makes no session object; it has
+        `g.session`."""
+
+        @app.get("/has-session")
+        def has_session() -> dict[str, bool]:
+            return {"attribute": hasattr(g, "session"), "value of the app": "session" in g}
+
+        made: list[object] = []
+        browser = sign_in(app)
+        real = app.extensions["kvsession"].request_session_class
+        monkeypatch.setattr(
+            app.extensions["kvsession"],
+            "request_session_class",
+            lambda *args: made.append(args) or real(*args),  # type: ignore[func-returns-value]
+        )
+        found = browser.get("/has-session").get_json()
+        assert found == {"attribute": True, "value of the app": False}
+        assert made == []
+        browser.get("/me")
+        assert len(made) == 1
+
+    def test_proxy_is_a_session_for_isinstance_and_not_for_type(
+        self, client: FlaskClient, do: Do
+    ) -> None:
+        """`g.session` passes `isinstance(…, Session)`, and its type is that of a proxy."""
+
+        def act() -> None:
+            assert isinstance(g.session, kvs.Session)
+            assert type(t.cast(object, g.session)) is LocalProxy
+
+        assert do(client, act).status_code == 200
 
     def test_session_touched_repeatedly_is_loaded_once(
         self, app: Flask, sign_in: SignIn, do: Do, count_commands: CountCommands
@@ -419,10 +457,10 @@ class TestAfterTheCommit:
         self, app: Flask, sign_in: SignIn, streaming: t.Any
     ) -> None:
         """In a streamed response, `g.session` is the request's session."""
-        seen: list[bool] = []
-        streaming.append(lambda: seen.append(g.session is current()))
+        seen: list[object] = []
+        streaming.append(lambda: seen.append(g.session.user_id))
         assert sign_in(app).get("/stream").text == "az"
-        assert seen == [True]
+        assert seen == ["ada"]
 
     @pytest.mark.parametrize("touched", [True, False], ids=["touched before", "untouched"])
     @pytest.mark.parametrize("act", VERBS.values(), ids=VERBS)
@@ -471,13 +509,16 @@ class TestAfterTheCommit:
         self, app: Flask, client: FlaskClient
     ) -> None:
         """A receiver of `request_finished` runs after the commit, so its write raises."""
+        raised: list[KVSessionError] = []
 
         def receive(sender: Flask, response: Response, **extra: t.Any) -> None:
-            with pytest.raises(KVSessionError, match="committed"):
+            with pytest.raises(KVSessionError, match="committed") as caught:
                 g.session["x"] = 1
+            raised.append(caught.value)
 
         with request_finished.connected_to(receive, app):
             assert client.get("/untouched").status_code == 200
+        assert len(raised) == 1
         assert client.get("/data").get_json() == {}
 
 
@@ -552,6 +593,7 @@ class TestSeveralActsInOneRequest:
         client: FlaskClient,
         do: Do,
         keys: Keys,
+        redis_client: redis.Redis,
         before: str,
         acts: list[Callable[[], object]],
         user: str | None,
@@ -571,7 +613,7 @@ class TestSeveralActsInOneRequest:
             assert client.get("/me").get_json()["user"] == user
         found = client.get("/data").get_json()
         assert {key: value for key, value in found.items() if key != "old"} == data
-        living = [key for key in keys() if ":s:" in key and not ended(app, key)]
+        living = [key for key in keys() if ":s:" in key and not ended(redis_client, key)]
         assert len(living) == (token_of(client) is not None)
         if old:
             assert browser_with(app, old).get("/data").get_json() == {}
@@ -593,27 +635,26 @@ class TestSeveralActsInOneRequest:
         assert browser.get("/me").status_code == 200
 
 
-def ended(app: Flask, key: str) -> bool:
-    client = app.extensions["kvsession"].store._client
-    return bool(client.get(key).startswith(b'{"ended":'))
+def ended(redis_client: redis.Redis, key: str) -> bool:
+    held = t.cast("bytes | None", redis_client.get(key))
+    return held is not None and held.startswith(b'{"ended":')
 
 
 class TestContexts:
     """The session in nested, long-lived, copied and test contexts."""
 
-    def test_inner_app_context_has_current_session_but_no_g_session(
+    def test_inner_app_context_has_the_requests_session_in_g(
         self, app: Flask, sign_in: SignIn, do: Do
     ) -> None:
-        """In an app context that a view opens, only `current_session` is the request's session."""
+        """In an app context that a view opens, `g.session` is the request's session too."""
 
         def act() -> None:
-            outer = g.session
+            outer = current()
             with app.app_context():
-                assert "session" not in g
-                kvs.current_session["x"] = 1
+                g.session["x"] = 1
                 assert current() is outer
                 assert len(kvs.list_sessions()) == 1
-            assert g.session is outer
+            assert current() is outer
 
         browser = sign_in(app)
         do(browser, act)
@@ -622,37 +663,53 @@ class TestContexts:
     def test_long_lived_app_context_never_shows_another_requests_session(
         self, app: Flask, sign_in: SignIn
     ) -> None:
-        """In one long-lived app context, no request finds another request's session in `g`."""
-        strange: list[object] = []
+        """In one long-lived app context, whose `g` all requests share, no request finds another
+        request's session in `g`."""
+        seen: list[object] = []
 
         @app.url_value_preprocessor
         def look(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
-            found = g.get("session")
-            if found is not None and found is not current():
-                strange.append(found)
+            seen.append(g.session.user_id)
 
         with app.app_context():
             ada, bob = sign_in(app, "ada"), sign_in(app, "bob")
+            seen.clear()
             for browser, user in ((ada, "ada"), (bob, "bob"), (ada, "ada")):
                 assert browser.get("/me").get_json()["user"] == user
             assert app.test_client().get("/me").status_code == 401
-        assert strange == []
+        assert seen == ["ada", "bob", "ada", None]
 
-    def test_session_first_read_after_its_request_raises(self, app: Flask) -> None:
-        """A session that is first read after the end of its request raises `KVSessionError`."""
+    def test_session_first_read_after_its_request_raises(
+        self, app: Flask, client: FlaskClient, do: Do
+    ) -> None:
+        """A session object that is first read after the end of its request raises
+        `KVSessionError`."""
+        kept: list[kvs.Session] = []
+        do(client, lambda: kept.append(current()))
+        with pytest.raises(KVSessionError, match="first read after its request had ended"):
+            kept[0].get("a")
+
+    def test_g_session_outside_a_request_raises_or_is_false(self, app: Flask) -> None:
+        """In an app context without a request, `g.session` is false, and its use raises
+        `RuntimeError`."""
         with app.app_context():
-            app.test_client().get("/untouched")
-            with pytest.raises(KVSessionError, match="first looked at when its request was over"):
+            assert not g.session
+            with pytest.raises(RuntimeError, match="request context"):
                 g.session.get("a")
 
-    def test_value_of_the_app_in_g_returns_after_the_request(
-        self, app: Flask, sign_in: SignIn
+    def test_value_that_the_app_puts_into_g_is_what_its_views_see(
+        self, app: Flask, client: FlaskClient
     ) -> None:
-        """After a request, `g.session` has the value that the app gave it before the request."""
+        """If the app puts a value of its own into `g.session`, its views see that value."""
+
+        @app.get("/mine")
+        def mine() -> str:
+            return t.cast(str, g.session)
+
         with app.app_context():
             g.session = "mine"
-            sign_in(app).get("/me")
-            assert g.get("session") == "mine"
+            assert client.get("/mine").text == "mine"
+            assert g.session == "mine"
 
     def test_view_that_sends_requests_to_its_own_app_keeps_its_session(
         self, app: Flask, sign_in: SignIn, do: Do
@@ -661,10 +718,10 @@ class TestContexts:
         ada, bob = sign_in(app, "ada"), sign_in(app, "bob")
 
         def act() -> None:
-            mine = g.session
+            mine = current()
             assert bob.get("/me").get_json()["user"] == "bob"
-            assert g.session is mine
-            assert kvs.current_session.user_id == "ada"
+            assert current() is mine
+            assert g.session.user_id == "ada"
             bob.post("/data", json={"x": "bob's"})
             bob.post("/logout")
             g.session["x"] = "ada's"
@@ -706,37 +763,25 @@ class TestContexts:
         token = token_of(sign_in(app, data={"x": 1}))
         headers = {"Cookie": f"kvsession={token}"}
         with app.test_request_context("/me", headers=headers):
-            assert kvs.current_session.user_id == "ada"
-            assert dict(kvs.current_session) == {"x": 1}
-            kvs.current_session["lost"] = 1
+            assert g.session.user_id == "ada"
+            assert dict(g.session) == {"x": 1}
+            g.session["lost"] = 1
         with app.test_request_context("/me", headers=headers):
             assert dict(kvs.current_session) == {"x": 1}
 
     def test_request_context_with_hooks_commits_the_session(
         self, app: Flask, sign_in: SignIn
     ) -> None:
-        """`preprocess_request` puts the session into `g`, and `process_response` commits it."""
+        """In a test request context, `process_response` commits the session."""
         token = token_of(sign_in(app))
         headers = {"Cookie": f"kvsession={token}"}
         with app.app_context():
             for _ in range(2):
                 with app.test_request_context("/", headers=headers):
                     app.preprocess_request()
-                    assert g.session is current()
                     g.session["n"] = g.session.get("n", 0) + 1
                     app.process_response(make_response("x"))
         assert browser_with(app, token).get("/data").get_json() == {"n": 2}
-
-    def test_value_of_the_app_in_g_returns_when_hooks_run_twice(self, app: Flask) -> None:
-        """If a request is dispatched twice, `g.session` has the app's own value after the
-        request."""
-        with app.app_context():
-            g.session = "mine"
-            with app.test_request_context("/data"):
-                app.full_dispatch_request()
-                app.full_dispatch_request()
-                assert g.session is current()
-            assert g.get("session") == "mine"
 
     def test_login_in_a_test_request_context_sets_the_cookie(self, app: Flask) -> None:
         """After a login in a test request context, `process_response` sets the cookie."""
@@ -753,7 +798,7 @@ class TestContexts:
             assert kvs.current_session.user_id == "ada"
             client.get("/data")
             assert kvs.current_session == {"x": 1}
-            assert g.session is current()
+            assert g.session == {"x": 1}
 
     def test_thread_with_a_copied_context_uses_the_requests_session(
         self, app: Flask, sign_in: SignIn, do: Do
@@ -768,13 +813,13 @@ class TestContexts:
             @copy_current_request_context
             def work() -> None:
                 seen.append(current() is mine)
-                seen.append(dict(kvs.current_session))
+                seen.append(dict(g.session))
                 seen.append(len(kvs.list_sessions()))
 
             thread = threading.Thread(target=work)
             thread.start()
             thread.join()
-            assert g.session is mine
+            assert current() is mine
 
         browser = sign_in(app)
         assert do(browser, act).status_code == 200
@@ -812,7 +857,7 @@ class TestNameInG:
         @app.get("/x")
         def view() -> str:
             assert "session" not in g
-            assert g.login_session is current()
+            assert g.login_session is kvs.current_session
             return "x"
 
         assert app.test_client().get("/x").text == "x"

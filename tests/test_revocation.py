@@ -288,7 +288,7 @@ class TestRevokeAll:
         @app.post("/change-password")
         def change_password() -> t.Any:
             socket.unlink()
-            app.extensions["kvsession"].store._client.connection_pool.disconnect()
+            app.extensions["kvsession"].store._server._client.connection_pool.disconnect()
             with pytest.raises(StoreUnavailable):
                 g.session.get("x")
             socket.symlink_to(socket_path)

@@ -163,7 +163,6 @@ def test_second_try_after_a_parallel_rotation_sends_no_cookie(
         do(parallel, kvs.rotate_token)
         rotate()
         rotate()
-        g.session.permanent = False
 
     assert not cookies_of(do(browser, act))
     assert parallel.get("/me").status_code == 200

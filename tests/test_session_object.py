@@ -414,16 +414,17 @@ class TestRepr:
             seen.append(repr(g.session))
 
         do(client, act)
-        assert seen == ["<Session of a visitor without one>"]
+        assert seen == ["<Session without a record>"]
 
 
 class TestCurrentSession:
-    def test_current_session_is_a_proxy_of_g_session(self, client: FlaskClient, do: Do) -> None:
-        """`current_session` is a proxy that behaves as `g.session`."""
+    def test_current_session_and_g_session_are_one_proxy(self, client: FlaskClient, do: Do) -> None:
+        """`current_session` is a proxy of the request's session, and `g.session` is that proxy."""
 
         def act() -> None:
             proxy = t.cast("LocalProxy[kvs.Session]", kvs.current_session)
-            assert proxy._get_current_object() is g.session
+            assert proxy is g.session
+            assert type(proxy._get_current_object()) is kvs.Session
             assert isinstance(kvs.current_session, kvs.Session)
             assert isinstance(kvs.current_session, MutableMapping)
             kvs.current_session["a"] = 1
@@ -449,7 +450,7 @@ def test_session_is_a_mapping_but_no_dict(client: FlaskClient, do: Do) -> None:
     """A session is a `Session` and a mapping but not a dict."""
 
     def act() -> None:
-        assert type(g.session) is kvs.Session
+        assert isinstance(g.session, kvs.Session)
         assert isinstance(g.session, Mapping)
         assert not isinstance(g.session, dict)
 

@@ -407,15 +407,46 @@ def test_settings_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert settings.cookie_samesite == "Strict"
 
 
-def test_settings_are_frozen_and_read_once() -> None:
-    """What is put into the configuration after set-up changes nothing, and a setting no one."""
+def test_setting_changed_after_its_first_use_has_no_effect() -> None:
+    """A change of `app.config` after the first use of the settings has no effect, and a `Settings`
+    object cannot be changed."""
     app = Flask("app")
     kvs.KVSession(app)
-    app.config["KVSESSION_IDLE_TIMEOUT"] = 1
     settings = state_of(app).settings
+    app.config["KVSESSION_IDLE_TIMEOUT"] = 1
+    assert state_of(app).settings is settings
     assert settings.idle_timeout == 7 * DAY
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.idle_timeout = DAY  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("flask_session", [False, True], ids=["g.session", "flask.session"])
+def test_setting_changed_between_init_app_and_the_first_request_raises(
+    make_app: MakeApp, flask_session: bool
+) -> None:
+    """If a setting is changed, added or removed after `init_app`, every request raises an error
+    that names it, also the request of a page that does not touch the session."""
+    app = make_app(idle_timeout=60, as_flask_session=False, fresh_for=60)
+    if flask_session:
+        app = make_app(as_flask_session=True, fresh_for=60)
+    app.config["KVSESSION_PROTECTED_PATHS"] = ("/untouched",)
+    app.config["KVSESSION_ABSOLUTE_TIMEOUT"] = 3600
+    del app.config["KVSESSION_FRESH_FOR"]
+    for _ in range(2):
+        with pytest.raises(
+            ConfigurationError,
+            match="KVSESSION_ABSOLUTE_TIMEOUT, KVSESSION_FRESH_FOR, KVSESSION_PROTECTED_PATHS "
+            "was changed after KVSession",
+        ):
+            app.test_client().get("/untouched")
+
+
+def test_debug_testing_and_foreign_settings_may_change_after_init_app(make_app: MakeApp) -> None:
+    """Debug, testing and other extensions' settings may be changed after `init_app`."""
+    app = make_app()
+    app.config.update(TESTING=False, SECRET_KEY="x", SESSION_COOKIE_NAME="other")
+    app.debug = True
+    assert app.test_client().get("/untouched").status_code == 200
 
 
 def test_settings_need_no_app() -> None:
@@ -999,7 +1030,7 @@ assert client.post("/login").status_code == 200
 assert client.get("/me").status_code == 200
 with app.app_context():
     print(len(kvs.list_sessions("ada")))
-print(app.extensions["kvsession"].store._client.connection_pool.connection_kwargs["path"])
+print(app.extensions["kvsession"].store._server._client.connection_pool.connection_kwargs["path"])
 """
 
 

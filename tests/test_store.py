@@ -10,6 +10,7 @@ import typing as t
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from importlib.resources import files
 
 import pytest
 import redis
@@ -20,7 +21,7 @@ from redis.crc import key_slot
 import flask_kvsession as kvs
 from flask_kvsession.connection.embedded import find_binary
 from flask_kvsession.record import Client, Stored, new_record
-from flask_kvsession.store import ACTS, load_script
+from flask_kvsession.store.server import SCRIPTS, load_script
 from flask_kvsession.token import Token, new_session_id, user_hash
 
 from .support.apps import MakeApp, add_views, store_of
@@ -42,8 +43,8 @@ def sign_in(store: kvs.SessionStore, user_id: t.Any, data: dict[str, bytes] | No
     token = Token.for_session(new_session_id(user_hash(user_id)))
     client = Client("127.0.0.1", "Ünïcode-☃")
     record = new_record(token, now=store.now(), client=client, user_id=user_id, data=data or {})
-    ids = store.create(Stored.of(token.session_id, record))
-    store.enforce_limit(user_id, ids, token.session_id)
+    new = Stored.of(token.session_id, record)
+    store.login(new, None, lambda *args, **kwargs: {}, lambda info: None)
     while store.now() <= record.seen:
         pass  # of two logins in one ms neither is the earlier
     return token
@@ -179,13 +180,17 @@ def test_worker_without_an_app_can_list_and_revoke(
 # One .lua file, one act, one method
 
 
-@pytest.mark.parametrize("name", ACTS)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_each_script_is_a_method_of_the_store(name: str) -> None:
     """Each script has the name of the method that runs it."""
     assert callable(getattr(kvs.SessionStore, name))
 
 
-@pytest.mark.parametrize("name", ACTS)
+def lua_of(name: str) -> str:
+    return (files("flask_kvsession.store") / "lua" / f"{name}.lua").read_text()
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_script_header_names_the_keys_and_arguments_passed(
     make_app: MakeApp,
     count_commands: Callable[[], AbstractContextManager[Commands]],
@@ -195,7 +200,7 @@ def test_script_header_names_the_keys_and_arguments_passed(
     store = store_of(make_app(max_sessions_per_user=2))
     with count_commands() as commands:
         exercise(store)
-    header, _, body = load_script(name).source.partition("\n\n")
+    header, _, body = lua_of(name).partition("\n\n")
     digest = load_script(name).digest
     calls = [line.split() for line in commands.sent if digest in line]
     assert calls
@@ -211,19 +216,21 @@ def test_script_header_names_the_keys_and_arguments_passed(
         assert used <= set(named)
 
 
-@pytest.mark.parametrize("name", ACTS)
+PARAMETERS = {"key", "index"}
+"""The parameters of the functions in `common.lua` that name a key."""
+
+
+@pytest.mark.parametrize("name", ["common", *SCRIPTS])
 def test_script_uses_only_passed_keys_and_encodes_no_json(name: str) -> None:
     """A script uses only keys that are passed and encodes no JSON: cjson turns [] into {}."""
-    body = load_script(name).source.partition("\n\n")[2]
-    code = re.sub(r"--.*", "", body)
+    code = re.sub(r"--.*", "", lua_of(name))
     calls = re.findall(r"redis\.p?call\(\s*'(\w+)'\s*(?:,\s*([^,)]+))?", code)
-    assert calls
-    assert {key for command, key in calls if command != "TIME"} <= {
-        "KEYS[1]",
-        "KEYS[2]",
-        "KEYS[i]",
-        "key",
-    }
+    calls += re.findall(r"(?<!function )\b(read|entomb|write_session)\(([^,)]+)", code)
+    keys = {key for command, key in calls if command != "TIME"}
+    assert keys
+    assert all(key.startswith("KEYS[") for key in keys - PARAMETERS)
+    assert name == "common" or not keys & PARAMETERS
+    assert ".." not in code.replace("...", "")  # no key is put together
     assert "cjson.encode" not in code
 
 

@@ -29,7 +29,7 @@ import flask_kvsession as kvs
 from flask_kvsession import signals
 from flask_kvsession.errors import StoreUnavailable
 from flask_kvsession.record import Stored
-from flask_kvsession.request import request_state
+from flask_kvsession.request import request_session
 from flask_kvsession.token import Token, is_session_id, new_session_id, user_hash
 
 from .support.apps import MakeApp, state_of, store_of
@@ -369,15 +369,18 @@ def revoke() -> dict[str, t.Any]:
 
 def reprs() -> dict[str, t.Any]:
     """All that a debugger or an error report may show of this request."""
-    state, stored = request_state(), g.session.stored
+    state, stored = request_session(), g.session.stored
     shown = [g.session, kvs.current_session, state, stored, stored.record, kvs.list_sessions()]
     token = Token.for_session(stored.id)
-    held = {**vars(state), **vars(g.session)}
+    session = kvs.current_session._get_current_object()  # type: ignore[attr-defined]
+    slots = {name: getattr(session, name) for name in kvs.Session.__slots__}
+    held = {**vars(state), **slots}
     return {"reprs": [*map(repr, shown), *map(str, shown), repr(token), repr(held)]}
 
 
 def test_a_repr_names_the_session_only(app: Flask) -> None:
-    """A token's repr shows its public half, a session's its id or that it has none."""
+    """The repr of a token shows its session id only, and that of a session its id or that it has no
+    record."""
     token = new_token()
     assert repr(token) == f"<Token of session {token.session_id}>"
     assert hides(f"{token!r} {[token]} {[[token]]}", str(token))
@@ -385,7 +388,7 @@ def test_a_repr_names_the_session_only(app: Flask) -> None:
         session = kvs.current_session
         assert repr(session) == "<Session, not loaded>"
         assert len(session) == 0
-        assert repr(session) == "<Session of a visitor without one>"
+        assert repr(session) == "<Session without a record>"
         kvs.login_user("ada", {"email": "ada@example.com"})
         assert repr(session) == str(session) == f"<Session {session.id}>"
 

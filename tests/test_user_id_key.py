@@ -720,7 +720,7 @@ class TestVerbs:
         client = sign_in(app)
         with app.app_context():
             for change in ({"changes": {KEY: "bob"}}, {"changes": {}, "remove": [KEY]}):
-                with pytest.raises(ValueError, match="says whose the sessions are"):
+                with pytest.raises(ValueError, match="says whose session it is"):
                     kvs.update_all_sessions("ada", **change)
             assert kvs.update_all_sessions("ada", {"role": "reader"}) == 1
         assert data_of(client) == {KEY: "ada", "role": "reader"}

@@ -43,7 +43,7 @@ from flask_kvsession import (
     signals,
     update_all_sessions,
 )
-from flask_kvsession.remember import remember_in_session
+from flask_kvsession.compat import remember_in_session
 
 app = Flask(__name__)
 kv = KVSession(app)
@@ -90,9 +90,8 @@ t.assert_type(current_session.user_agent, str | None)
 t.assert_type(current_session.remembered, bool | None)
 t.assert_type(current_session.new, bool)
 t.assert_type(current_session.modified, bool)
-t.assert_type(current_session.permanent, bool)
 t.assert_type(current_session.accessed, bool)
-current_session.modified = current_session.permanent = True
+current_session.modified = True
 current_session.user_id = 1  # type: ignore[misc]
 current_session.user_name  # type: ignore[attr-defined]  # noqa: B018
 

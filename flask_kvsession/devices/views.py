@@ -28,6 +28,7 @@ from ..api import (
     revoke_all_sessions,
     revoke_session,
 )
+from ..app_state import app_state
 from ..errors import FreshLoginRequired
 from ..guards import (
     cross_origin_guard,
@@ -38,8 +39,7 @@ from ..guards import (
     wants_page,
 )
 from ..record import SessionInfo
-from ..request import request_state
-from ..state import app_state
+from ..request import request_session
 from .describe import Device, ago, describe
 from .texts import ntranslate, translate
 
@@ -187,7 +187,7 @@ def revoke_all() -> ResponseReturnValue:
     """
     count = revoke_all_sessions()
     if current_session.is_authenticated:
-        request_state().logout()
+        request_session().log_out()
         count += 1
     return _ended_response(count)
 
@@ -198,7 +198,7 @@ def sign_out() -> ResponseReturnValue:
     url_of_view("login_view")
     was_signed_in = current_session.is_authenticated
     # Not `logout_user`: it refuses in an app that signs users in and out by itself.
-    request_state().logout()
+    request_session().log_out()
     return _ended_response(int(was_signed_in))
 
 
@@ -254,7 +254,7 @@ def _number_in_query(name: str) -> int | None:
 
 def _current_session_info() -> SessionInfo:
     """The current session from its record. Used if the user's index was lost."""
-    stored = request_state().session.stored
+    stored = request_session().session.stored
     assert stored is not None, "login_required runs before this, so the session has a record"
     return app_state().store.info(stored, is_current=True)
 

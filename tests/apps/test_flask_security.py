@@ -19,7 +19,7 @@ from flask_security import (
 from flask_security.datastore import UserDatastore
 
 import flask_kvsession as kvs
-from flask_kvsession.remember import remember_in_session
+from flask_kvsession.compat import remember_in_session
 
 from ..support.apps import Install
 from ..support.commands import Keys

@@ -21,7 +21,7 @@ from flask_login import (  # type: ignore[import-untyped]
 )
 
 import flask_kvsession as kvs
-from flask_kvsession.remember import remember_in_session
+from flask_kvsession.compat import remember_in_session
 
 from ..support.apps import Do, Install
 from ..support.clock import Clock

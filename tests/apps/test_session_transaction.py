@@ -248,10 +248,12 @@ class TestWithKVSession:
         assert data_of(browser) == {"a": 1}
 
     def test_a_transaction_leaves_no_session_in_g(self, browser: FlaskClient) -> None:
-        """After a transaction, `g` of an app context holds no session."""
+        """After a transaction, an app context without a request has no session."""
         put(browser, a=1)
         with browser.application.app_context():
-            assert "session" not in g
+            assert not g.session
+            with pytest.raises(RuntimeError, match="request context"):
+                g.session.get("a")
 
     def test_a_transaction_with_a_failing_store_raises(
         self, install: Install, socket_path: str

@@ -18,8 +18,8 @@ import pytest
 from flask.sessions import SecureCookieSessionInterface
 
 import flask_kvsession as kvs
+from flask_kvsession.compat.interface import KVSessionInterface
 from flask_kvsession.connection import EmbeddedServer
-from flask_kvsession.interface import KVSessionInterface
 
 done = {"apps": 0, "sessions": 0}
 

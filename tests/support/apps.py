@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
-from flask_kvsession.state import AppState
+from flask_kvsession.app_state import AppState
 
 Config = dict[str, t.Any]
 MakeApp = Callable[..., Flask]

@@ -1,0 +1,178 @@
+"""What the requests of one app share: settings, store, cookie, signals and warnings."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import typing as t
+import weakref
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from flask import current_app
+
+from . import signals
+from .connection import connect
+from .cookie import SessionCookie
+from .errors import ConfigurationError
+from .settings import Settings
+from .store import RedisClient, SessionStore
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from blinker import NamedSignal
+    from flask import Flask
+    from flask.wrappers import Request
+
+    from .record import SessionInfo
+    from .session import Session
+
+log = logging.getLogger("flask_kvsession")
+
+EXTENSION = "kvsession"
+
+
+@dataclass
+class AppState:
+    """What the requests of one app share. It is `app.extensions["kvsession"]`."""
+
+    app_ref: weakref.ref[Flask]
+    configured: Settings
+    """The settings as `init_app` read them."""
+    client: RedisClient | None = field(repr=False)
+    """The client that the app passed in."""
+    request_session_class: Callable[[AppState, Request], t.Any] = field(repr=False)
+    """Makes the `RequestSession` of a request."""
+    flask_cookie: Callable[[], SessionCookie] | None = field(default=None, repr=False)
+    """The cookie by Flask's own settings, if `flask.session` is this session."""
+    load_hooks: list[Callable[[Session, bool], None]] = field(default_factory=list, repr=False)
+    """Called with each loaded `flask.session`, and whether its browser sent no token."""
+    first_use_checks: list[Callable[[], None]] = field(default_factory=list, repr=False)
+    """Called before the settings are first used. Each raises `ConfigurationError` if the app was
+    changed after `init_app` in a way that cannot work."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _warnings: set[str] = field(default_factory=set, repr=False)
+
+    @property
+    def app(self) -> Flask:
+        """The app. A weak reference: the app holds this object, and a cycle would delay its end."""
+        app = self.app_ref()
+        assert app is not None, "AppState is used only while its app exists"
+        return app
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings. At first use they are compared with those that `init_app` read.
+
+        Raises `ConfigurationError` if a setting was changed in between: a protection that is set
+        one line too late must not be ignored.
+        """
+        settings = Settings.from_config(self.app.config)
+        if changed := settings.changed_keys(self.configured):
+            raise ConfigurationError(
+                f"{', '.join(changed)} was changed after KVSession(app) had read the settings; set"
+                " it before."
+            )
+        for check in self.first_use_checks:
+            check()
+        return settings
+
+    @property
+    def store(self) -> SessionStore:
+        """The app's sessions. The client is made, or the embedded server started, at first use:
+        debug and testing are often set after `init_app`."""
+        with self._lock:
+            return self._store
+
+    @property
+    def cookie(self) -> SessionCookie:
+        return self.flask_cookie() if self.flask_cookie else self._cookie
+
+    def now(self) -> int:
+        """The server's time, ms."""
+        return self.store.now()
+
+    def send_signal(self, signal: NamedSignal, info: SessionInfo) -> None:
+        """Logs an act that was done, and calls the receivers of its signal."""
+        level = logging.DEBUG if signal is signals.session_renewed else logging.INFO
+        # %r: a newline in a user id would look like another line of the log.
+        log.log(level, "%s: session %s of user %.100r", signal.name, info.id, info.user_id)
+        signal.send(self.app, _async_wrapper=self.app.ensure_sync, session=info)
+
+    def warn_of_plain_http(self) -> None:
+        """Warns that browsers will not send the cookie back."""
+        self.warn_once(
+            "A login came over plain http, but the session cookie is Secure, so the browser will"
+            " not send it back. Behind a proxy that speaks https, use"
+            " werkzeug.middleware.proxy_fix.ProxyFix; without https, set"
+            f" {self.cookie.secure_key} = False."
+        )
+
+    def warn_once(self, message: str) -> None:
+        """Logs a warning, the first time only."""
+        if message not in self._warnings:
+            self._warnings.add(message)
+            log.warning(message)
+
+    @cached_property
+    def _cookie(self) -> SessionCookie:
+        development = self.app.debug or self.app.testing
+        return SessionCookie.from_settings(self.settings, development=development)
+
+    @cached_property
+    def _store(self) -> SessionStore:
+        return SessionStore(self.client or self._connect(), self.settings)
+
+    def _connect(self) -> RedisClient:
+        timeout = self.settings.store_timeout
+        if self.settings.redis_url is not None:
+            return connect(self.settings.redis_url, timeout)
+        if self.app.testing:
+            folder = tempfile.mkdtemp(prefix="kvsession-")
+            return connect(f"embedded://{folder}", timeout, ephemeral=True)
+        if self.app.debug:
+            return connect(f"embedded://{self.app.instance_path}/kvsession", timeout)
+        raise ConfigurationError(
+            "KVSESSION_REDIS_URL is not set; set it, for example to redis://localhost:6379/0,"
+            " or pass a client: KVSession(app, redis=client). (In debug and testing mode an"
+            " embedded server is used without it.)"
+        )
+
+
+class PendingSignals:
+    """Signals of acts that were done, to be sent when the rest of the request's work is done."""
+
+    def __init__(self, app: AppState) -> None:
+        self._app = app
+        self._pending: list[tuple[NamedSignal, SessionInfo]] = []
+
+    def queue(self, signal: NamedSignal, info: SessionInfo) -> None:
+        self._pending.append((signal, info))
+
+    def send(self) -> bool:
+        """Sends the pending signals; returns whether there were any."""
+        were_any = bool(self._pending)
+        while self._pending:
+            self._app.send_signal(*self._pending.pop(0))
+        return were_any
+
+    @contextmanager
+    def sent_at_end(self) -> Iterator[None]:
+        """Sends the signals of the acts in the block when the block ends, also if it fails."""
+        try:
+            yield
+        finally:
+            self.send()
+
+
+def app_state(app: Flask = current_app) -> AppState:
+    """The state of an app; raises `ConfigurationError` if the app has no `KVSession`."""
+    try:
+        return t.cast(AppState, app.extensions[EXTENSION])
+    except KeyError:
+        raise ConfigurationError(
+            "This app has no sessions yet; call KVSession(app), or kv.init_app(app), first."
+        ) from None

@@ -1,0 +1,133 @@
+"""Flask-Login's "remember me", kept in the session instead of in a second cookie.
+
+Flask-Login's remember cookie signs its user in again whenever the session is gone. It is stored in
+the browser only, so no revocation reaches it.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from contextlib import suppress
+
+from flask import after_this_request, current_app, has_request_context, request
+from werkzeug.datastructures import ImmutableMultiDict
+from werkzeug.exceptions import HTTPException
+
+from ..api import current_session
+from ..app_state import app_state
+from ..errors import ConfigurationError
+from ..request import request_session
+from ..session import Session
+from ..settings import FLASK_LOGIN_FRESH_KEY, FLASK_LOGIN_USER_KEY, RememberCookie, config_key
+from .session import FlaskSession
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+    from flask.wrappers import Response
+
+# Flask-Login writes what it wants to do with its remember cookie into the session. Its hook at the
+# end of the request removes that value again, and sets or clears the cookie.
+_REMEMBER_KEY, _SECONDS_KEY = "_remember", "_remember_seconds"
+_SET, _CLEAR, _IGNORE = "set", "clear", "kept"
+
+
+def remember_in_session(app: Flask) -> None:
+    """Makes Flask-Login's `login_user(user, remember=True)` a permanent session, which is listed
+    and can be revoked, in place of its remember cookie.
+
+    Call it once, after `KVSession(app)`. A session is remembered for `PERMANENT_SESSION_LIFETIME`;
+    a `duration` given to `login_user` is ignored. Existing remember cookies are cleared and sign no
+    user in. Exception: while `KVSESSION_MIGRATE_COOKIE_SESSION` is on, the remember cookie of a
+    browser without a session signs its user in, into a permanent session that is not fresh.
+
+    Raises `ConfigurationError` unless `KVSESSION_USER_ID_KEY` is Flask-Login's key.
+    """
+    state = app_state(app)
+    settings = state.configured
+    if not settings.as_flask_session or settings.user_id_key != FLASK_LOGIN_USER_KEY:
+        raise ConfigurationError(
+            "remember_in_session needs the users of Flask-Login; set"
+            f" {config_key('as_flask_session')} = True and"
+            f' {config_key("user_id_key")} = "{FLASK_LOGIN_USER_KEY}".'
+        )
+    from flask_login import user_logged_in  # type: ignore[import-untyped]
+
+    state.load_hooks.append(_on_load)
+    user_logged_in.connect(_on_login, app)
+
+
+def _on_load(session: Session, sent_no_token: bool) -> None:
+    """Hides the remember cookie from Flask-Login, before any code sees the session. Flask-Login
+    would accept the cookie whenever the session is empty, also after a revocation."""
+    if not _is_current(session):
+        return  # session_transaction() of a test client
+    session = t.cast(FlaskSession, session)
+    cookie = RememberCookie.from_config(current_app.config)
+    value = request.cookies.get(cookie.name)
+    if value is None:
+        if cookie.refresh_each_request and session.is_authenticated:
+            session[_REMEMBER_KEY] = _IGNORE
+    elif hasattr(current_app, "login_manager"):
+        _hide(cookie)
+        if sent_no_token:
+            _import_user(session, value)
+        session[_REMEMBER_KEY] = _CLEAR
+        after_this_request(_clear_cookie)
+
+
+def _is_current(session: Session) -> bool:
+    return has_request_context() and request_session().session is session
+
+
+def _hide(cookie: RememberCookie) -> None:
+    others = [item for item in request.cookies.items(multi=True) if item[0] != cookie.name]
+    request.cookies = ImmutableMultiDict(others)
+
+
+def _clear_cookie(response: Response) -> Response:
+    """Tells Flask-Login again to clear the cookie: a view that clears the session has removed that
+    value. Without a user, Flask-Login must not see the mark of a login that is not fresh."""
+    session = current_session
+    if session.failure:
+        return response
+    if not session.is_authenticated:
+        session.pop(FLASK_LOGIN_FRESH_KEY, None)
+    if session.get(_REMEMBER_KEY) != _CLEAR:
+        session[_REMEMBER_KEY] = _CLEAR
+    return response
+
+
+def _import_user(session: FlaskSession, cookie: str) -> None:
+    """Signs the cookie's user in, if the app knows that user and no other is signed in."""
+    from flask_login import decode_cookie
+
+    user_id = decode_cookie(cookie) if cookie.isascii() else None
+    if user_id is None:
+        return
+    if session.user_id is None:
+        session.import_data({FLASK_LOGIN_USER_KEY: user_id, FLASK_LOGIN_FRESH_KEY: False})
+        is_known = False
+        try:
+            is_known = _is_known(user_id)
+        finally:
+            if not is_known:
+                session.pop(FLASK_LOGIN_USER_KEY, None)
+                session.pop(FLASK_LOGIN_FRESH_KEY, None)
+    if str(session.user_id) == user_id:
+        session.permanent = True
+
+
+def _is_known(user_id: str) -> bool:
+    from flask_login import current_user
+
+    with suppress(HTTPException):  # a loader that looks users up by `get_or_404`
+        return current_user.is_authenticated and str(current_user.get_id()) == user_id
+    return False
+
+
+def _on_login(sender: Flask, **extra: t.Any) -> None:
+    session = t.cast(FlaskSession, current_session)
+    if session.get(_REMEMBER_KEY) == _SET:
+        session.pop(_SECONDS_KEY, None)
+        session.permanent = True
+    session[_REMEMBER_KEY] = _IGNORE

@@ -1,0 +1,206 @@
+"""One request of an app whose session is `flask.session`: logins by a key, and `permanent`."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Set
+from contextlib import suppress
+
+from ..data import Changes
+from ..errors import ConfigurationError, StoreUnavailable
+from ..record import PreviousUser, Record, Stored
+from ..request import Data, RequestSession, weakly
+from ..settings import FLASK_LOGIN_FRESH_KEY, FLASK_LOGIN_USER_KEY, config_key
+from ..token import UserId, user_hash
+from . import signed_cookie
+from .session import FlaskSession
+from .transition import MESSAGES_KEY, LoginTransition
+
+if t.TYPE_CHECKING:
+    from flask.wrappers import Request
+
+    from ..app_state import AppState
+
+
+class FlaskRequestSession(RequestSession):
+    """Follows what the app says in `flask.session`: a change of `KVSESSION_USER_ID_KEY` is a login
+    or a logout, and a change of `permanent` gives the browser another cookie."""
+
+    session_class = FlaskSession
+    session: FlaskSession
+
+    def __init__(self, app: AppState, request: Request) -> None:
+        super().__init__(app, request)
+        self._has_signed_data = False
+        """Whether the browser sent data in Flask's signed cookie."""
+        self.session.on_load = weakly(self._on_load)
+
+    # Replaced methods of the core
+
+    def check_verb(self, verb: str) -> None:
+        """Raises `ConfigurationError` in an app with `KVSESSION_USER_ID_KEY`: two ways to say who
+        is signed in would contradict each other."""
+        key = self._app.settings.user_id_key
+        if key is None:
+            return
+        remedy = f"assign session[{key!r}] to log in, and delete it to log out"
+        if key == FLASK_LOGIN_USER_KEY:
+            remedy = f"call the {verb} of Flask-Login"
+        raise ConfigurationError(
+            f"{verb} of Flask-KVSession-Redis cannot be used in this app, because"
+            f" {config_key('user_id_key')} is {key!r}; {remedy}."
+        )
+
+    def confirm(self) -> None:
+        self.require_user()
+        with self._signals.sent_at_end():
+            self._apply_user_change()
+            super().confirm()
+
+    def rotate(self) -> None:
+        with self._signals.sent_at_end():
+            self._apply_user_change()
+            super().rotate()
+
+    def save(self, changes: Changes) -> None:
+        if FLASK_LOGIN_USER_KEY in self.session.assigned and not self.session.is_authenticated:
+            self._app.warn_once(
+                "Flask-Login has signed in a user whose sessions are neither listed nor revoked;"
+                f' set {config_key("user_id_key")} = "{FLASK_LOGIN_USER_KEY}".'
+            )
+        if self._apply_user_change():
+            return
+        had_session = self.session.stored is not None
+        super().save(changes)
+        if not had_session and not self.session and self._has_cookie_to_clear():
+            self.drop()
+
+    def create_anonymous_session(
+        self,
+        data: Data,
+        *,
+        remembered: bool | None = None,
+        replaces: Record | None = None,
+        previous_user: PreviousUser | None = None,
+    ) -> None:
+        super().create_anonymous_session(
+            data,
+            remembered=self.session.permanent if remembered is None else remembered,
+            replaces=replaces,
+            previous_user=previous_user,
+        )
+
+    def change_secret(
+        self, *, confirm: bool = False, remembered: bool | None = None
+    ) -> Stored | None:
+        if remembered is None:
+            remembered = self.session.requested_permanent
+        return super().change_secret(confirm=confirm, remembered=remembered)
+
+    def update(self, stored: Stored, changes: Changes) -> None:
+        if self._is_confirmed_by_key():
+            self.change_secret(confirm=True)
+        elif self.session.permanent != stored.record.remembered:
+            self.change_secret()  # the browser needs another cookie: see docs/decisions.md
+        else:
+            super().update(stored, changes)
+
+    @property
+    def released_keys(self) -> Set[str]:
+        # `flash` assigns the whole list, with the messages to a previous user in it.
+        return super().released_keys - {MESSAGES_KEY}
+
+    # Data from before this package
+
+    def _on_load(self) -> None:
+        """Imports the browser's former session, if the browser sends no token.
+
+        A browser that sends a token has been here before. Its former session must not outlive a
+        revocation.
+        """
+        is_moving = self._app.settings.migrate_cookie_session
+        sent_no_token = is_moving and not self._app.cookie.tokens_in(self._request)
+        if sent_no_token:
+            self.session.import_data(signed_cookie.read(self._app.app, self._request))
+            self._has_signed_data = bool(self.session)
+        for hook in self._app.load_hooks:
+            hook(self.session, sent_no_token)
+
+    # Logins and logouts by `KVSESSION_USER_ID_KEY`
+
+    def _apply_user_change(self) -> bool:
+        """Carries out a login or logout by the key, with all pending changes; returns whether there
+        was one."""
+        if not self.session.is_user_change_pending:
+            return False
+        user_id = self.session.user_id
+        if user_id is None:
+            self._log_out_by_key()
+        else:
+            self._log_in_by_key(user_id)
+        return True
+
+    def _log_in_by_key(self, user_id: UserId) -> None:
+        session, transition, user = self.session, self._transition(), user_hash(user_id)
+        is_assigned = self._app.settings.user_id_key in transition.assigned
+
+        def merge(current: Record | None, *, is_gone: bool = False) -> Data | None:
+            if is_gone and not is_assigned:
+                return None  # a session that was only imported, and has ended, stays ended
+            return transition.data_for_login(user, current, is_gone=is_gone)
+
+        # Do not inherit `permanent` from another user's session.
+        is_same_user = transition.loaded_user_hash in (None, user)
+        remember = session.permanent if is_same_user else bool(session.requested_permanent)
+        authenticated = self._is_authenticated_by_key()
+        self.create_user_session(user_id, merge, remember=remember, authenticated=authenticated)
+
+    def _log_out_by_key(self) -> None:
+        """Ends the user's session. The remaining data go into a new anonymous session.
+
+        If the session was ended from outside, or replaced, only data that this request has assigned
+        remain. If they cannot be written, the logout is done all the same.
+        """
+        transition, permanent = self._transition(), bool(self.session.requested_permanent)
+        ended = self.delete_session()
+        before = ended.record if ended else None
+        data, previous_user = transition.data_after_logout(before)
+        if data:
+            with suppress(StoreUnavailable):
+                self.create_anonymous_session(
+                    data, remembered=permanent, replaces=before, previous_user=previous_user
+                )
+
+    def _transition(self) -> LoginTransition:
+        session = self.session
+        return LoginTransition(
+            loaded=session.stored.record if session.stored else None,
+            loaded_user_hash=session.loaded_user_hash,
+            changes=session.changes(),
+            assigned=session.assigned,
+        )
+
+    def _is_authenticated_by_key(self) -> bool:
+        """Whether the user has proved who they are in this request. Imported data, and a login by
+        Flask-Login's remember cookie, are no proof."""
+        assigned, fresh = self.session.assigned, self.session.get(FLASK_LOGIN_FRESH_KEY)
+        is_assigned = self._app.settings.user_id_key in assigned
+        is_confirmed = FLASK_LOGIN_FRESH_KEY in assigned and fresh is True
+        return is_confirmed or (is_assigned and fresh is not False)
+
+    def _is_confirmed_by_key(self) -> bool:
+        """Whether Flask-Login's `confirm_login` was called: without a login, only it sets this
+        key to True."""
+        session = self.session
+        is_by_key = self._app.settings.user_id_key is not None and session.is_authenticated
+        is_assigned = FLASK_LOGIN_FRESH_KEY in session.assigned
+        return is_by_key and is_assigned and session[FLASK_LOGIN_FRESH_KEY] is True
+
+    def _has_cookie_to_clear(self) -> bool:
+        """Whether the browser's cookie must be deleted although it opens no session.
+
+        A signed cookie would bring back the data that were cleared. And if `clear()` is a logout,
+        the cookie's token may be one that a concurrent request has replaced: its session must end.
+        """
+        is_logout = self._app.settings.user_id_key is not None and self.session.is_cleared
+        return is_logout or self._has_signed_data

@@ -1,0 +1,186 @@
+"""`flask.session`: the core's mapping, and what apps expect of Flask's own session besides."""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+from collections.abc import Callable, Mapping
+
+from ..errors import KVSessionError
+from ..record import Stored, Tombstone
+from ..session import Session
+from ..settings import FLASK_LOGIN_FRESH_KEY, Settings, config_key
+from ..token import UserId, check_user_id, user_hash
+from . import coerce
+
+log = logging.getLogger("flask_kvsession")
+
+
+class FlaskSession(Session):
+    """This request's session as `flask.session`.
+
+    Subclasses of the storable types become their base types. With `KVSESSION_USER_ID_KEY` the value
+    of that key says who is signed in.
+    """
+
+    __slots__ = ("_loaded_user_hash", "_requested_permanent", "on_load")
+
+    def __init__(
+        self,
+        load: Callable[[], Stored | Tombstone | None],
+        now: Callable[[], int],
+        settings: Settings,
+    ) -> None:
+        super().__init__(load, now, settings)
+        self._loaded_user_hash: str | None = None
+        self._requested_permanent: bool | None = None
+        self.on_load: Callable[[], None] = lambda: None
+        """Called after the load, before the app sees the session."""
+
+    @property
+    def user_id(self) -> UserId | None:
+        """The id of the signed-in user; None for an anonymous session.
+
+        With `KVSESSION_USER_ID_KEY`, the value of that key, from its assignment on. The login in
+        Redis follows at the commit.
+        """
+        key = self._settings.user_id_key
+        if key is None:
+            return super().user_id
+        value = self.get(key)
+        return value if _is_user_id(value) else None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the user proved who they are within `KVSESSION_FRESH_FOR`."""
+        if self.is_user_change_pending:
+            return False
+        # Flask-Login sets False if the client has changed.
+        is_by_key = self._settings.user_id_key is not None
+        if is_by_key and self.get(FLASK_LOGIN_FRESH_KEY) is False:
+            return False
+        return super().is_fresh
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the cookie outlives the browser; False until it is set, as in Flask.
+
+        The idle timeout of a permanent session is `PERMANENT_SESSION_LIFETIME`.
+        """
+        record = self._record()
+        if self._requested_permanent is not None:
+            return self._requested_permanent
+        return record.remembered if record else False
+
+    @permanent.setter
+    def permanent(self, value: bool) -> None:
+        self.require_open()
+        self._requested_permanent = bool(value)
+
+    def clear(self) -> None:
+        """Removes all data, also those that other requests add meanwhile.
+
+        A `permanent` that this request has set stays: a hook that sets it for every page is not
+        called again in this request.
+        """
+        super().clear()
+        if self._requested_permanent is None:
+            self._requested_permanent = False
+
+    # For the `FlaskRequestSession` that owns it
+
+    @property
+    def requested_permanent(self) -> bool | None:
+        """The value of `permanent` that this request has set; None if it has set none."""
+        return self._requested_permanent
+
+    @property
+    def is_cleared(self) -> bool:
+        """Whether `clear()` was called since the last load or commit."""
+        return self._data.is_cleared
+
+    @property
+    def loaded_user_hash(self) -> str | None:
+        """The hash of the user to whom the data belonged at the last load or commit; None for an
+        anonymous session."""
+        stored = self._touch()
+        return self._loaded_user_hash or (stored.user_hash if stored else None)
+
+    @property
+    def is_user_change_pending(self) -> bool:
+        """Whether the app has signed a user in or out by `KVSESSION_USER_ID_KEY` since the last
+        load or commit."""
+        key, stored = self._settings.user_id_key, self._touch()
+        if key is None or self._modified is False:
+            return False
+        user = self._user_hash_by_key()
+        if user is not None and key in self.assigned:
+            return True  # the same user again is a login too
+        # A session that began before KVSESSION_USER_ID_KEY was set has the key and no user.
+        return user != self._loaded_user_hash or user != (stored.user_hash if stored else None)
+
+    def import_data(self, data: Mapping[str, t.Any]) -> None:
+        """Puts in data that the browser had before this package. They are written like any change,
+        but they are no login. Values that are unstorable or too large are left out."""
+        # The user id first, because the rest may not fit in.
+        for key in sorted(data, key=lambda key: key != self._settings.user_id_key):
+            if key == "_permanent":  # Flask's own session keeps `permanent` under this key
+                self._requested_permanent = bool(data[key])
+                continue
+            try:
+                value, size = self._checked(key, data[key])
+                self._check_size(key, size)
+            except (KVSessionError, ValueError) as error:
+                log.warning("a value of the browser's former session was left out: %s", error)
+            else:
+                self._data.put(key, value, size)
+
+    def rebase(self, stored: Stored | None) -> None:
+        super().rebase(stored)
+        self._requested_permanent = None
+        is_by_key = self._settings.user_id_key is not None
+        self._loaded_user_hash = stored.user_hash if stored and is_by_key else None
+
+    # How it works
+
+    def _open(self) -> None:
+        super()._open()
+        self.on_load()
+        if self._settings.user_id_key is not None:
+            self._loaded_user_hash = self._user_hash_by_key()
+
+    @staticmethod
+    def _encode(key: str, value: t.Any) -> tuple[t.Any, bytes]:
+        return coerce.encode(key, value)
+
+    def _user_hash_by_key(self) -> str | None:
+        user_id = self.user_id
+        return None if user_id is None else user_hash(user_id)
+
+    def _checked(self, key: str, value: t.Any) -> tuple[t.Any, int]:
+        value, size = super()._checked(key, value)
+        if key == self._settings.user_id_key:
+            _require_user_id(key, value)
+        return value, size
+
+    def _require_deletable(self) -> None:
+        # Flask removes flashed messages when they are read. A test reads them after the request.
+        if not self.is_closed:
+            super()._require_deletable()
+
+
+def _is_user_id(value: t.Any) -> bool:
+    try:
+        check_user_id(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _require_user_id(key: str, value: t.Any) -> None:
+    if value is None or value == "" or _is_user_id(value):
+        return
+    raise ValueError(
+        f"session[{key!r}] is {config_key('user_id_key')}, so it must be a str, an int or a UUID,"
+        f" such as user.id, or None; a value of type {type(value).__name__} was given."
+    )

@@ -1,0 +1,150 @@
+"""A session's data as one request sees them, and the changes that the request has made."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from . import codec
+from .errors import UnstorableValue
+from .record import size_of
+
+Encode = Callable[[str, t.Any], tuple[t.Any, bytes]]
+"""Takes a key and a value; gives the value to keep in the session, and its encoding."""
+
+_NOT_DECODED: t.Final = object()
+"""Stands for a value that has not been read yet and is still encoded in the base."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """A request's changes: keys that it set (encoded), keys that it removed, and whether it cleared
+    the data first."""
+
+    set: Mapping[str, bytes]
+    removed: Collection[str] = ()
+    cleared: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.set or self.removed or self.cleared)
+
+    def applied_to(self, data: Mapping[str, bytes]) -> dict[str, bytes]:
+        """`data` after these changes. `data` may hold what other requests wrote meanwhile."""
+        kept = {} if self.cleared else {k: v for k, v in data.items() if k not in self.removed}
+        return kept | dict(self.set)
+
+
+def encode_exact(key: str, value: t.Any) -> tuple[t.Any, bytes]:
+    """The value itself, and its encoding; raises `UnstorableValue` as `codec.encode` does."""
+    return value, codec.encode(key, value)
+
+
+class TrackedData:
+    """The data at the last load or commit (the base), and the values on top of it.
+
+    A value is decoded when it is first read, and then kept. So a change inside a list or dict is
+    found: the value's encoding then differs from the base.
+    """
+
+    __slots__ = (
+        "_assigned",
+        "_base",
+        "_encode",
+        "_is_stored",
+        "_new_sizes",
+        "_values",
+        "is_cleared",
+    )
+
+    def __init__(self, encode: Encode = encode_exact) -> None:
+        self._encode = encode
+        self._is_stored = False
+        self._base: dict[str, bytes] = {}
+        self._values: dict[str, t.Any] = {}
+        self._new_sizes: dict[str, int] = {}
+        self._assigned: set[str] = set()
+        self.is_cleared = False
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, key: str) -> t.Any:
+        value = self._values[key]
+        if value is _NOT_DECODED:
+            value = self._values[key] = codec.decode(key, self._base[key])
+        return value
+
+    @property
+    def assigned(self) -> frozenset[str]:
+        """The keys that were assigned since the last load or commit, also with an equal value."""
+        return frozenset(self._assigned)
+
+    def sizes(self) -> dict[str, int]:
+        """The size of each item, in bytes, as it was loaded or put in."""
+        base = {key: size_of(key, self._base[key]) for key in self._values if key in self._base}
+        return base | self._new_sizes
+
+    def assign(self, key: str, value: t.Any, size: int) -> None:
+        """Sets a value on behalf of the app. The item takes `size` bytes."""
+        self.put(key, value, size)
+        self._assigned.add(key)
+
+    def put(self, key: str, value: t.Any, size: int) -> None:
+        """Sets a value that the app has not assigned in this request."""
+        self._values[key] = value
+        self._new_sizes[key] = size
+
+    def remove(self, key: str) -> None:
+        """Removes an item; raises `KeyError` if there is none."""
+        del self._values[key]
+        self._new_sizes.pop(key, None)
+        self._assigned.discard(key)
+
+    def clear(self) -> None:
+        """Removes all items; the commit also removes what other requests have added meanwhile."""
+        self._values, self._new_sizes, self._assigned = {}, {}, set()
+        self.is_cleared = True
+
+    def changes(self) -> Changes:
+        """The changes since the last load or commit.
+
+        Raises `UnstorableValue` if a list or dict was given an unstorable value in place.
+        """
+        base = {} if self.is_cleared else self._base
+        encoded = (
+            (key, self._encode(key, value)[1])
+            for key, value in self._values.items()
+            if value is not _NOT_DECODED
+        )
+        return Changes(
+            set={key: new for key, new in encoded if new != base.get(key)},
+            removed=frozenset(base.keys() - self._values.keys()),
+            # Other requests may have written to a session that was empty when it was loaded.
+            cleared=self.is_cleared and self._is_stored,
+        )
+
+    def rebase(self, base: Mapping[str, bytes] | None) -> None:
+        """Starts anew from the data of a stored record, or from nothing (None); no change is
+        pending then.
+
+        A list that the app has read stays the object in the session if it equals the new base: so a
+        later change of it is still found.
+        """
+        read = {key: value for key, value in self._values.items() if value is not _NOT_DECODED}
+        self._is_stored = base is not None
+        self._base = dict(base or {})
+        self._values = dict.fromkeys(self._base, _NOT_DECODED)
+        self._new_sizes, self._assigned = {}, set()
+        self.is_cleared = False
+        for key in read.keys() & self._base.keys():
+            with suppress(UnstorableValue):
+                if self._encode(key, read[key])[1] == self._base[key]:
+                    self._values[key] = read[key]

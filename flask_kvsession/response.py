@@ -1,0 +1,67 @@
+"""Turning a finished response into the app's answer to a failure of the store."""
+
+from __future__ import annotations
+
+import inspect
+import typing as t
+
+from flask.globals import app_ctx
+
+from .errors import StoreUnavailable
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+    from flask.wrappers import Response
+
+REPRESENTATION_HEADERS = (
+    "Accept-Ranges",
+    "Content-Disposition",
+    "Content-Encoding",
+    "Content-Language",
+    "Content-Length",
+    "Content-Location",
+    "Content-Range",
+    "Content-Type",
+    "ETag",
+    "Expires",
+    "Last-Modified",
+    "Location",
+    "Set-Cookie",
+)
+"""Headers that describe the body (RFC 9110, 8), or an act that was not done after all."""
+
+
+def answer_failure(app: Flask, response: Response, failure: StoreUnavailable) -> None:
+    """Rewrites the response, in place, into the response of the app's handler for `failure`."""
+    try:
+        answer = _handle(app, failure)
+    except StoreUnavailable:  # with TRAP_HTTP_EXCEPTIONS; raised here, it would become a 500
+        answer = failure.get_response()
+    _rewrite(response, app.make_response(answer))
+
+
+def _handle(app: Flask, failure: StoreUnavailable) -> t.Any:
+    """The result of the app's error handler. From Flask 3.2 on, `handle_user_exception` takes the
+    context as its first parameter, `ctx`."""
+    handle: t.Any = app.handle_user_exception
+    if "ctx" in inspect.signature(type(app).handle_user_exception).parameters:
+        return handle(app_ctx._get_current_object(), failure)  # type: ignore[attr-defined]
+    return handle(failure)
+
+
+def _rewrite(response: Response, other: Response) -> None:
+    """Makes `response` the response `other`.
+
+    Headers that hooks of the app put on every response (CORS, CSP) stay. Headers that describe the
+    former body go.
+    """
+    close = getattr(response.response, "close", None)
+    if close:
+        close()
+    for name in REPRESENTATION_HEADERS:
+        response.headers.pop(name, None)
+    response.status = other.status
+    response.response = other.response
+    response.direct_passthrough = other.direct_passthrough
+    for name in {name for name, _ in other.headers}:
+        response.headers.setlist(name, other.headers.getlist(name))

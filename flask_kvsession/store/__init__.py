@@ -1,0 +1,12 @@
+"""The acts on sessions in Redis, in the words of the domain. Nothing here needs Flask.
+
+`SessionStore` has the acts, `server` sends commands and scripts, `clock` tells the server's time,
+and `lua/` holds one script for each atomic act.
+"""
+
+from __future__ import annotations
+
+from .server import RedisClient
+from .session_store import Login, Merge, SessionStore
+
+__all__ = ["Login", "Merge", "RedisClient", "SessionStore"]

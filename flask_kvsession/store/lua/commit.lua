@@ -1,0 +1,31 @@
+-- Writes a session's record if the stored record is still the loaded one. It never creates a
+-- record, so a session that is gone stays gone.
+--
+-- KEYS[1]  the session's record
+-- KEYS[2]  the user's index, rewritten so that an evicted index heals; absent for an anonymous
+--          session
+-- ARGV[1]  the record as it was loaded
+-- ARGV[2]  the new record
+-- ARGV[3]  the new record's lifetime, ms
+-- ARGV[4]  the session's id
+--
+-- Returns {server time in ms, 0 if it was not written, 1 if it was, 2 if it had been before,
+--          the record held now, or false if it is gone}
+
+local now = server_time()
+local held = read(KEYS[1])
+
+if not held then
+  return {now, 0, false}
+end
+-- The new record is there already: the reply to an earlier attempt was lost, or another request
+-- made the same change in the same ms.
+if held == ARGV[2] then
+  return {now, 2, held}
+end
+if held ~= ARGV[1] then
+  return {now, 0, held}
+end
+
+write_session(KEYS[1], ARGV[2], tonumber(ARGV[3]), KEYS[2], ARGV[4], now)
+return {now, 1, ARGV[2]}

@@ -1,0 +1,50 @@
+-- Functions that several acts use. The store sends this file before each act's own file.
+
+-- The server's time, ms.
+local function server_time()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The record or tombstone under a key; false for no key and for a key of another type.
+local function read(key)
+  local held = redis.pcall('GET', key)
+  return type(held) == 'string' and held
+end
+
+-- True for the tombstone of a session that was ended from outside.
+local function is_tombstone(held)
+  return string.sub(held, 1, 9) == '{"ended":'
+end
+
+-- Writes a record and its entry in the user's index (nil for an anonymous session).
+--
+-- The index comes first: if a failure lets only one of the two be written, a record that no list
+-- shows would be the worse one. Both writes come before any cleaning: with memory full, Redis
+-- refuses only the first write of a script.
+local function write_session(key, record, lifetime, index, id, now)
+  if index then
+    redis.call('ZADD', index, now + lifetime, id)
+  end
+  redis.call('SET', key, record, 'PX', lifetime)
+  if index then
+    redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
+    local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')
+    redis.call('PEXPIREAT', index, last[2])
+  end
+end
+
+-- Replaces a record by a tombstone that lives no longer than the session would have, and removes
+-- the session from the user's index.
+--
+-- UNLINK comes before SET: with memory full, Redis refuses a SET unless the script has written
+-- before.
+local function entomb(key, tombstone, index, id)
+  local lifetime = redis.call('PTTL', key)
+  redis.call('UNLINK', key)
+  if lifetime > 0 then
+    redis.call('SET', key, tombstone, 'PX', lifetime)
+  end
+  redis.call('ZREM', index, id)
+end
+

@@ -1,0 +1,58 @@
+-- Ends a user's least recently used sessions beyond the limit. It decides by the records that the
+-- store holds now: sessions may have ended, been used or begun since the caller read the index.
+--
+-- KEYS[1]     the user's index
+-- KEYS[2...]  the records of all the user's sessions
+-- ARGV[1]     the tombstone for each ended session
+-- ARGV[2]     the number of sessions that the user may have
+-- ARGV[3]     the id of the newest session, which stays
+-- ARGV[4]     the id of the session that the newest one replaces, which does not count; or empty
+-- ARGV[5...]  the sessions' ids, in the order of their keys
+--
+-- Returns {server time in ms, {for each record key: the record that was ended, or false},
+--          {all ids in the index, if one of them has no key here; then nothing was ended}}
+
+local now = server_time()
+local ended, living, known = {}, {}, {}
+
+for i = 2, #KEYS do
+  local id = ARGV[i + 3]
+  local held = read(KEYS[i])
+  known[id] = true
+  ended[i - 1] = false
+  if held and not is_tombstone(held) then
+    local decoded, record = pcall(cjson.decode, held)
+    local seen = decoded and type(record) == 'table' and tonumber(record.seen) or 0
+    if id ~= ARGV[4] then
+      living[#living + 1] = {place = i, id = id, held = held, seen = seen}
+    end
+  else
+    redis.call('ZREM', KEYS[1], id)
+  end
+end
+
+local ids = redis.call('ZRANGE', KEYS[1], 0, -1)
+for _, id in ipairs(ids) do
+  if not known[id] then
+    return {now, ended, ids}
+  end
+end
+
+-- The least recently used first, the newest session last.
+table.sort(living, function(a, b)
+  if (a.id == ARGV[3]) ~= (b.id == ARGV[3]) then
+    return b.id == ARGV[3]
+  end
+  if a.seen ~= b.seen then
+    return a.seen < b.seen
+  end
+  return a.id < b.id
+end)
+
+for n = 1, #living - tonumber(ARGV[2]) do
+  local session = living[n]
+  entomb(KEYS[session.place], ARGV[1], KEYS[1], session.id)
+  ended[session.place - 1] = session.held
+end
+
+return {now, ended, {}}

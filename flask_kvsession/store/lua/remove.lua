@@ -1,0 +1,30 @@
+-- Removes a session on behalf of its own browser (logout, or a login that replaces it). It leaves
+-- no tombstone.
+--
+-- KEYS[1]  the session's record
+-- KEYS[2]  the user's index; absent for an anonymous session
+-- ARGV[1]  the record as it was loaded; empty to remove whatever record is there now
+-- ARGV[2]  the session's id
+--
+-- Returns {server time in ms, 1 if the session is gone, 0 if it stays because it has changed,
+--          the record that was removed or that stays, or false if there was none}
+
+local now = server_time()
+local held = read(KEYS[1])
+
+-- A tombstone stays: it stops a late create from bringing the session back.
+if held and is_tombstone(held) then
+  held = false
+end
+if held and ARGV[1] ~= '' and held ~= ARGV[1] then
+  return {now, 0, held}
+end
+
+if KEYS[2] then
+  redis.call('ZREM', KEYS[2], ARGV[2])
+end
+if held then
+  redis.call('UNLINK', KEYS[1])
+end
+
+return {now, 1, held}

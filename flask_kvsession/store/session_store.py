@@ -1,0 +1,384 @@
+"""What can be done to sessions in Redis.
+
+Each method that changes something is one atomic act, the `.lua` file of the same name, or is built
+of such acts. Reads are plain commands: a script would block while writes are paused.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import typing as t
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+
+from .. import codec, record
+from ..data import Changes
+from ..errors import SessionTooLarge, StoreUnavailable
+from ..record import Record, SessionInfo, Stored, Tombstone, UnreadableRecord
+from ..settings import Settings
+from ..token import Token, UserId, is_session_id, user_hash
+from .server import RedisClient, Server
+
+log = logging.getLogger("flask_kvsession")
+
+_MAX_SESSIONS_PER_ACT = 1000
+"""A script blocks every other client of the server, so one act ends no more sessions."""
+
+
+class Commit(IntEnum):
+    """The result of a commit. REPEATED: the store held the new record already."""
+
+    REFUSED = 0
+    WRITTEN = 1
+    REPEATED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of `update`: the session as the store holds it (None if it is gone), and whether
+    this call wrote it."""
+
+    stored: Stored | None
+    written: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The result of `login`: the new session (None if `merge` refused the login), and the session
+    that it replaced, as that was when it ended (None if it had ended before)."""
+
+    stored: Stored | None
+    replaced: Stored | None
+
+
+class Merge(t.Protocol):
+    """Chooses a login's data from the record that the login replaces.
+
+    It is called again if that record has changed or is gone (`is_gone`). None means: no login.
+    """
+
+    def __call__(
+        self, current: Record | None, *, is_gone: bool = False
+    ) -> Mapping[str, bytes] | None: ...
+
+
+class SessionStore:
+    """The sessions under one key prefix of one server or cluster.
+
+    Every method raises `StoreUnavailable` if the server does not answer or refuses. An act that
+    failed so may or may not have been carried out.
+    """
+
+    def __init__(self, client: RedisClient, settings: Settings | None = None) -> None:
+        self._settings = settings or Settings()
+        self._server = Server(client, self._settings)
+        self.clock = self._server.clock
+
+    def close(self) -> None:
+        """Closes the connections, for example before a worker ends. A later call opens new ones."""
+        self._server.close()
+
+    # Reads
+
+    def now(self) -> int:
+        """The server's time, ms. Asks the server at the first call only."""
+        return self._server.now()
+
+    def load(self, token: Token) -> Stored | Tombstone | None:
+        """The session of this token, or its `Tombstone` if the session was ended from outside.
+
+        None if there is no such session, if the secret is wrong, or if the session has expired by
+        the current settings.
+        """
+        held = self._read(token.session_id)
+        if isinstance(held, Stored) and not token.matches(held.record.secret):
+            return None
+        return held
+
+    def sessions_of(self, user_id: UserId) -> list[Stored]:
+        """A user's sessions, newest activity first; empty if there are none."""
+        user = user_hash(user_id)
+        index = self._server.index_key(user)
+        ids = self._server.call("ZRANGEBYSCORE", index, f"({self.now()}", "+inf")
+        living = self._read_many(user, _texts(ids))
+        return sorted(living, key=lambda stored: stored.record.seen, reverse=True)
+
+    def info(self, stored: Stored, *, is_current: bool = False) -> SessionInfo:
+        """The session as lists and signals show it."""
+        expires = self._settings.expires(stored.record)
+        return record.info(stored, expires=expires, is_current=is_current)
+
+    # Atomic acts: one script each
+
+    def create(self, new: Stored, replaces: Record | None = None) -> list[str]:
+        """Stores a new session. Returns the ids of all its user's sessions if they are now more
+        than the limit, else nothing.
+
+        `replaces` is the record that the new session goes on from, if there is one. Raises
+        `StoreUnavailable` also if the session was ended while the reply to a first attempt was
+        lost: that session must not come back.
+        """
+        self._check_size(new.record, replaces)
+        user_id = new.record.user_id
+        limit = None if user_id is None else self._settings.session_limit(user_id)
+        lifetime = self._settings.expires(new.record) - self.now()
+        is_stored, over_limit = self._server.run_script(
+            "create", self._keys(new), new.raw, lifetime, new.id, limit or 0
+        )
+        if not is_stored:
+            raise _ended_while_created()
+        return _texts(over_limit)
+
+    def commit(self, loaded: Stored, new: Record) -> tuple[Commit, Stored | None]:
+        """Writes `new` if the session is still as loaded. Returns the result, and the session as
+        the store holds it now (None if it is gone)."""
+        raw = record.encode(new)
+        self._check_size(new, loaded.record)
+        lifetime = self._settings.expires(new) - self.now()
+        if lifetime <= 0:
+            return Commit.REFUSED, None
+        result, held = self._server.run_script(
+            "commit", self._keys(loaded), loaded.raw, raw, lifetime, loaded.id
+        )
+        return Commit(result), self._living(loaded.id, held)
+
+    def remove(self, stored: Stored, *, if_unchanged: bool = False) -> tuple[bool, Stored | None]:
+        """Ends a session for its own browser.
+
+        Returns whether it is gone, and the session as it was when it ended (None if it had ended
+        before). With `if_unchanged` a session that has changed stays, and is returned as it is now.
+        """
+        expected = stored.raw if if_unchanged else b""
+        gone, held = self._server.run_script("remove", self._keys(stored), expected, stored.id)
+        return bool(gone), self._living(stored.id, held)
+
+    def revoke(self, user: str, ids: list[str], reason: str) -> tuple[list[SessionInfo], list[str]]:
+        """Ends these sessions of the user with this hash from outside. Returns the sessions that it
+        ended, and the ids left in the user's index."""
+        tombstone = record.encode(Tombstone(reason))
+        ended, remaining = self._server.run_script(
+            "revoke", self._user_keys(user, ids), tombstone, *ids
+        )
+        return self._infos(ids, ended), _texts(remaining)
+
+    def limit(
+        self, user: str, ids: list[str], limit: int, newest: str, replaced: str = ""
+    ) -> tuple[list[SessionInfo], list[str]]:
+        """Ends the least recently used of the user's sessions until `limit` are left.
+
+        `ids` are all ids in the user's index. `newest` is never ended; `replaced` is not ended and
+        does not count. Returns the sessions that it ended. If the index holds other ids by now, it
+        ends none and returns all ids instead.
+        """
+        tombstone = record.encode(Tombstone("limit"))
+        keys = self._user_keys(user, ids)
+        ended, current_ids = self._server.run_script(
+            "limit", keys, tombstone, limit, newest, replaced, *ids
+        )
+        return self._infos(ids, ended), _texts(current_ids)
+
+    # Built of those acts
+
+    def update(self, stored: Stored, change: Callable[[Record], Record | None]) -> Outcome:
+        """Changes a session by compare-and-set.
+
+        `change` takes the record and gives the new one, or None to leave it. If another request was
+        faster, `change` is called again with the record that the other request wrote.
+        """
+        for _ in self._server.attempts():
+            new = change(stored.record)
+            if new is None:
+                return Outcome(stored, written=False)
+            result, held = self.commit(stored, new)
+            if result or held is None:
+                return Outcome(held, written=result is Commit.WRITTEN)
+            stored = held
+        raise AssertionError("attempts() ended without StoreUnavailable")
+
+    def login(
+        self,
+        new: Stored,
+        old: Stored | None,
+        merge: Merge,
+        on_revoked: Callable[[SessionInfo], None],
+    ) -> Login:
+        """Creates a user's session, ends sessions beyond the limit, and ends `old`, the session
+        that the new one replaces.
+
+        `new` already holds the data that `merge` chose from `old`. `on_revoked` is called with each
+        session that the limit ends. If a step fails, the new session is removed again and the error
+        is raised: nobody is signed in then.
+        """
+        over_limit = self.create(new, old.record if old else None)
+        with self._removed_on_failure(new):
+            user_id = t.cast(UserId, new.record.user_id)
+            for info in self._enforce_limit(user_id, over_limit, new.id, old.id if old else ""):
+                on_revoked(info)
+            # The last step, because it cannot be undone: it removes the old session's data.
+            return self._replace(old, new, merge) if old else Login(new, None)
+
+    def update_all(
+        self, user_id: UserId, changes: Mapping[str, t.Any], remove: Iterable[str] = ()
+    ) -> int:
+        """Changes data in all of a user's sessions, also in those that begin meanwhile. Returns the
+        number of sessions that have the changes now.
+
+        After `StoreUnavailable` some sessions may have the changes: call it again.
+        """
+        edit = Changes(set=codec.encode_all(changes), removed=frozenset(remove))
+        for key in self._settings.reserved_keys & {*edit.set, *edit.removed}:
+            raise ValueError(
+                f"The key {key!r} says whose session it is, so update_all_sessions cannot change"
+                " it; leave it out."
+            )
+        changed, visited, refusal = 0, set[str](), None
+        while new := [s for s in self.sessions_of(user_id) if s.id not in visited]:
+            visited.update(stored.id for stored in new)
+            for stored in new:
+                try:
+                    changed += self._edit(stored, edit)
+                except SessionTooLarge as error:
+                    refusal = error  # the other sessions get the changes all the same
+        if refusal:
+            raise refusal
+        return changed
+
+    def revoke_one(self, user_id: UserId, session_id: str) -> SessionInfo | None:
+        """Ends one session of this user; None if the user has no such session."""
+        user = user_hash(user_id)
+        if not is_session_id(session_id) or not self._read_many(user, [session_id]):
+            return None
+        ended, _ = self.revoke(user, [session_id], "revoked")
+        return ended[0] if ended else None
+
+    def revoke_all(self, user_id: UserId, *, spare: str | None = None) -> list[SessionInfo]:
+        """Ends all of a user's sessions but `spare`, also those that begin meanwhile."""
+        user = user_hash(user_id)
+        ids = _texts(self._server.call("ZRANGE", self._server.index_key(user), 0, -1))
+        all_ended: list[SessionInfo] = []
+        while others := [session_id for session_id in ids if session_id != spare]:
+            ended, ids = self.revoke(user, others[:_MAX_SESSIONS_PER_ACT], "revoked")
+            all_ended += ended
+        return all_ended
+
+    # Steps of a login
+
+    @contextmanager
+    def _removed_on_failure(self, new: Stored) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            try:
+                self.remove(new)
+            except StoreUnavailable:
+                log.warning("session %s of a failed login stays until it expires", new.id)
+            raise
+
+    def _enforce_limit(
+        self, user_id: UserId, ids: list[str], newest: str, replaced: str
+    ) -> list[SessionInfo]:
+        """Ends this user's least recently used sessions beyond the limit; returns those."""
+        limit = self._settings.session_limit(user_id) if ids else None
+        for _ in self._server.attempts():
+            if limit is None or len(ids) - (replaced in ids) <= limit:
+                break
+            ended, current_ids = self.limit(user_hash(user_id), ids, limit, newest, replaced)
+            if not current_ids:
+                return ended
+            ids = current_ids
+        return []
+
+    def _replace(self, old: Stored, new: Stored, merge: Merge) -> Login:
+        """Removes `old` if it is unchanged. If it has changed or is gone, `new` first gets the data
+        that `merge` chooses then."""
+        for _ in self._server.attempts():
+            gone, held = self.remove(old, if_unchanged=True)
+            if gone and held:
+                return Login(new, held)
+            is_gone, old = held is None, held or old
+            data = merge(old.record, is_gone=is_gone)
+            if data is None:
+                self.remove(new)
+                return Login(None, None)
+            outcome = self.update(new, functools.partial(_with_data, data))
+            if outcome.stored is None:
+                raise _ended_while_created()
+            new = outcome.stored
+            if is_gone:
+                return Login(new, None)
+        raise AssertionError("attempts() ended without StoreUnavailable")
+
+    # Records
+
+    def _edit(self, stored: Stored, edit: Changes) -> bool:
+        def change(current: Record) -> Record | None:
+            return _with_data(edit.applied_to(current.encoded_data()), current)
+
+        return self.update(stored, change).stored is not None
+
+    def _read(self, session_id: str) -> Stored | Tombstone | None:
+        raw = self._server.get(session_id)
+        if raw is False:
+            return _log_unreadable(session_id, "the key holds another type than a string")
+        return self._decoded(session_id, raw)
+
+    def _read_many(self, user: str, ids: list[str]) -> list[Stored]:
+        if not ids:
+            return []
+        held = self._server.call("MGET", *map(self._server.record_key, ids))
+        read = (self._living(session_id, raw) for session_id, raw in zip(ids, held, strict=True))
+        return [stored for stored in read if stored and stored.user_hash == user]
+
+    def _living(self, session_id: str, raw: bytes | None) -> Stored | None:
+        held = self._decoded(session_id, raw)
+        return held if isinstance(held, Stored) else None
+
+    def _decoded(self, session_id: str, raw: bytes | None) -> Stored | Tombstone | None:
+        if raw is None:
+            return None
+        try:
+            held = record.decode(raw)
+        except UnreadableRecord as error:
+            return _log_unreadable(session_id, str(error))
+        if isinstance(held, Tombstone):
+            return held
+        expired = self._settings.expires(held) <= self.now()
+        return None if expired else Stored(session_id, held, raw)
+
+    def _infos(self, ids: list[str], raws: list[bytes | None]) -> list[SessionInfo]:
+        living = (self._living(session_id, raw) for session_id, raw in zip(ids, raws, strict=True))
+        return [self.info(stored) for stored in living if stored]
+
+    def _check_size(self, new: Record, old: Record | None = None) -> None:
+        """Refuses data over the limit, unless the old record's data were larger still."""
+        size, limit = new.data_size, self._settings.max_session_bytes
+        if size > limit and (old is None or size > old.data_size):
+            raise SessionTooLarge.caused_by("This write", size, limit)
+
+    def _keys(self, stored: Stored) -> list[str]:
+        record_key, user = self._server.record_key(stored.id), stored.user_hash
+        return [record_key, self._server.index_key(user)] if user else [record_key]
+
+    def _user_keys(self, user: str, ids: list[str]) -> list[str]:
+        return [self._server.index_key(user), *map(self._server.record_key, ids)]
+
+
+def _texts(ids: list[bytes]) -> list[str]:
+    return [session_id.decode() for session_id in ids]
+
+
+def _with_data(data: Mapping[str, bytes], current: Record) -> Record | None:
+    return None if data == current.encoded_data() else current.with_data(data)
+
+
+def _ended_while_created() -> StoreUnavailable:
+    return StoreUnavailable("The session was ended while it was being created.")
+
+
+@functools.lru_cache(maxsize=1024)
+def _log_unreadable(session_id: str, reason: str) -> None:
+    """Logs once, not on every request, that a record is unreadable. The record stays as it is."""
+    log.error("session %s cannot be read and counts as none: %s", session_id, reason)
