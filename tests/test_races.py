@@ -114,6 +114,41 @@ def test_clear_of_an_empty_session_removes_added_keys_too(
     assert stage.data(empty) == {"mine": 1}
 
 
+@pytest.mark.parametrize(
+    "empty",
+    [lambda: g.session.pop("x"), lambda: g.session.__delitem__("x")],
+    ids=["pop", "del"],
+)
+def test_anonymous_session_emptied_beside_a_parallel_write_keeps_only_that_write(
+    stage: Stage, empty: Act
+) -> None:
+    """If a request empties an anonymous session while another request writes to it, the session
+    stays, the removal is done and the other request's change is kept."""
+    browser = stage.app.test_client()
+    browser.post("/data", json={"x": 1})
+    token = token_of(browser)
+    release = stage.park(token, empty)
+    browser.post("/data", json={"theirs": 1})
+    response = release()
+    assert "Set-Cookie" not in response.headers
+    assert stage.data(token) == {"theirs": 1}
+
+
+def test_anonymous_session_emptied_by_two_requests_is_deleted_once(stage: Stage) -> None:
+    """If two requests empty an anonymous session at once, the second changes nothing and leaves the
+    cookie alone."""
+    browser = stage.app.test_client()
+    browser.post("/data", json={"x": 1})
+    token = token_of(browser)
+    release = stage.park(token, lambda: g.session.pop("x"))
+    first = stage.browser(token)
+    stage.park(token, lambda: g.session.pop("x"))()
+    assert first.get("/data").get_json() == {}
+    response = release()
+    assert response.status_code == 200
+    assert "Set-Cookie" not in response.headers
+
+
 def test_rotation_keeps_changes_of_a_parallel_request(stage: Stage, token: str) -> None:
     """A rotation keeps the changes that a parallel request committed since the load."""
 
@@ -353,3 +388,32 @@ def test_login_that_fails_halfway_is_undone(proxy: Proxy, prefix: str, app: Flas
     assert "Set-Cookie" not in response.headers
     assert store_of(app).sessions_of("ada") == []
     assert direct.get("/me").get_json()["data"] == {"x": 1}
+
+
+def test_login_whose_new_session_is_revoked_before_it_ended_gives_503(stage: Stage) -> None:
+    """A login is not reported as done if its new session was revoked while the login carried over
+    a change of the session that it replaces."""
+    store = store_of(stage.app)
+    browser = stage.app.test_client()
+    browser.post("/data", json={"x": 1})
+    token = token_of(browser)
+    run_script = store._server.run_script
+    is_first = iter([True])
+
+    def run_after_others(name: str, *args: t.Any) -> list[t.Any]:
+        if name == "remove" and next(is_first, False):
+            stage.browser(token).post("/data", json={"theirs": 1})
+            assert len(store.revoke_all("ada")) == 1
+        return run_script(name, *args)
+
+    def log_in() -> None:
+        kvs.login_user("ada", {"mine": 1})
+        raise AssertionError("login_user returned")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store._server, "run_script", run_after_others)
+        response = stage.park(token, log_in)()
+    assert response.status_code == 503
+    assert "Set-Cookie" not in response.headers
+    assert store.sessions_of("ada") == []
+    assert stage.data(token) == {"x": 1, "theirs": 1}

@@ -849,6 +849,79 @@ class TestContexts:
         assert browser.get("/me").get_json()["data"] == expected
 
 
+class TestLostChanges:
+    """Changes in a context that Flask does not dispatch are reported once in the log."""
+
+    ACTS: t.ClassVar[dict[str, Callable[[], object]]] = {
+        "set": lambda: g.session.__setitem__("x", 2),
+        "del": lambda: g.session.__delitem__("x"),
+        "clear": lambda: g.session.clear(),
+        "in a list": lambda: g.session["list"].append(1),
+    }
+
+    @pytest.fixture
+    def warnings(self, caplog: pytest.LogCaptureFixture) -> Callable[[], int]:
+        """The number of warnings so far that changes were lost."""
+        return lambda: caplog.text.count("Changes to the session were lost")
+
+    @pytest.fixture
+    def headers(self, app: Flask, sign_in: SignIn) -> dict[str, str]:
+        """The headers of a browser that has signed in."""
+        browser = sign_in(app, data={"x": 1, "list": []})
+        return {"Cookie": f"kvsession={token_of(browser)}"}
+
+    @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
+    def test_change_that_no_code_commits_is_one_warning(
+        self,
+        app: Flask,
+        headers: dict[str, str],
+        warnings: Callable[[], int],
+        act: Callable[[], object],
+    ) -> None:
+        """A change in a test request context without `process_response` is one warning per app."""
+        for _ in range(2):
+            with app.test_request_context("/data", headers=headers):
+                act()
+        assert warnings() == 1
+
+    def test_changes_that_are_saved_or_absent_are_no_warning(
+        self, app: Flask, headers: dict[str, str], warnings: Callable[[], int]
+    ) -> None:
+        """Reads, logins, a commit by `process_response` and an untouched context give no
+        warning."""
+        with app.test_request_context("/data", headers=headers):
+            assert g.session["x"] == 1
+        with app.test_request_context("/data", headers=headers):
+            kvs.confirm_login()
+        with app.test_request_context():
+            kvs.login_user("ada", {"x": 1})
+        with app.test_request_context("/data", headers=headers):
+            g.session["x"] = 2
+            app.process_response(make_response("x"))
+        with app.test_request_context("/data", headers=headers):
+            pass
+        assert warnings() == 0
+
+    def test_change_in_a_thread_that_ends_before_its_request_is_no_warning(
+        self, app: Flask, sign_in: SignIn, do: Do, warnings: Callable[[], int]
+    ) -> None:
+        """A change in a copied request context is committed by the request, without a warning."""
+        browser = sign_in(app)
+
+        def act() -> None:
+            @copy_current_request_context
+            def work() -> None:
+                g.session["x"] = 1
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+
+        do(browser, act)
+        assert browser.get("/data").get_json() == {"x": 1}
+        assert warnings() == 0
+
+
 class TestNameInG:
     def test_setting_decides_the_name_in_g(self, make_app: MakeApp) -> None:
         """`KVSESSION_G_NAME` is the name of the session in `g`."""

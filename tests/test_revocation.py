@@ -6,6 +6,7 @@ import dataclasses
 import json
 import typing as t
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,12 @@ from flask import Flask, g
 from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
-from flask_kvsession.errors import LoginRequired, StoreUnavailable, UnstorableValue
+from flask_kvsession.errors import (
+    KVSessionError,
+    LoginRequired,
+    StoreUnavailable,
+    UnstorableValue,
+)
 
 from .support.apps import Do, MakeApp
 from .support.browsers import (
@@ -250,6 +256,31 @@ class TestRevokeAll:
         assert not cookies_of(do(admin, act))
         assert seen == [2]
         assert may_enter(admin, *ada) == [True, False, False]
+
+    def test_except_current_where_no_request_can_be_seen_raises_and_ends_nothing(
+        self, app: Flask, sign_in: SignIn
+    ) -> None:
+        """Outside a request, `except_current` raises `KVSessionError`, and no session ends: which
+        session to keep is unknown."""
+        ada = sign_in(app)
+        with app.app_context(), pytest.raises(KVSessionError, match="except_current=True"):
+            kvs.revoke_all_sessions("ada", except_current=True)
+        assert ada.get("/me").status_code == 200
+
+    def test_except_current_in_a_nested_app_context_keeps_the_requests_session(
+        self, app: Flask, sign_in: SignIn, do: Do
+    ) -> None:
+        """In an app context inside a request, `except_current` keeps the request's session or
+        raises; it never ends that session."""
+        here, there = sign_in(app), sign_in(app)
+
+        def act() -> None:
+            with app.app_context(), suppress(KVSessionError):
+                kvs.revoke_all_sessions("ada", except_current=True)
+
+        do(here, act)
+        assert here.get("/me").status_code == 200
+        assert there.get("/me").status_code in (200, 401)
 
     def test_user_without_sessions_gives_zero_and_no_key(
         self, app: Flask, sign_in: SignIn, do: Do, keys: Keys

@@ -253,6 +253,23 @@ class TestFacts:
 
         assert do(client, act).status_code == 200
 
+    @pytest.mark.parametrize("name", ["role", "permanent", "sid", "_data_", "isauthenticated"])
+    def test_assignment_to_an_unknown_attribute_raises_attribute_error(
+        self, app: Flask, sign_in: SignIn, do: Do, name: str
+    ) -> None:
+        """An assignment to an attribute that is no fact raises `AttributeError` and stores nothing:
+        data go into items."""
+        browser = sign_in(app)
+
+        def act() -> None:
+            with pytest.raises(AttributeError, match=f"no attribute '{name}'"):
+                setattr(g.session, name, "admin")
+            with pytest.raises(AttributeError):
+                getattr(g.session, name)
+
+        assert do(browser, act).status_code == 200
+        assert browser.get("/data").get_json() == {}
+
     def test_facts_are_not_keys_of_the_mapping(self, app: Flask, sign_in: SignIn, do: Do) -> None:
         """The mapping of a session without data is empty."""
         seen: list[object] = []

@@ -308,6 +308,30 @@ class TestRenewal:
             browser.get("/me")
         assert commands.names == ["GET"]
 
+    @pytest.mark.parametrize("kind", ["user", "anonymous"])
+    def test_renewal_extends_the_lifetime_of_the_keys_in_redis(
+        self,
+        app: Flask,
+        redis_client: redis.Redis,
+        keys: Keys,
+        clock: Clock,
+        kind: str,
+    ) -> None:
+        """A renewal sets the remaining lifetime of the record in Redis to the whole idle timeout
+        again, and so that of the user's index."""
+        browser = app.test_client()
+        browser.post("/login/ada" if kind == "user" else "/data", json={"x": 1})
+        idle = timedelta(days=7) if kind == "user" else timedelta(days=1)
+        assert len(keys()) == (2 if kind == "user" else 1)
+        for key in keys():
+            redis_client.pexpire(key, timedelta(minutes=10))
+        clock.advance(minutes=6)
+        browser.get("/data")
+        for key in keys():
+            lifetime = timedelta(milliseconds=redis_client.pttl(key))
+            # The index expires at the time that the advanced clock tells.
+            assert idle - timedelta(minutes=1) < lifetime <= idle + timedelta(minutes=6)
+
     def test_renewal_sends_no_set_cookie(self, app: Flask, sign_in: SignIn, clock: Clock) -> None:
         """A renewal sends no Set-Cookie, because Max-Age is the absolute timeout."""
         browser = sign_in(app)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import typing as t
 
 import pytest
-from flask import Flask, session
+from flask import Flask, g, session
 from flask.testing import FlaskClient
 from flask_socketio import SocketIO  # type: ignore[import-untyped]
 
 import flask_kvsession as kvs
 
-from ..support.apps import Install
+from ..support.apps import Install, MakeApp
 from ..support.commands import Keys
 from ..support.flask_sessions import browser_of, sign_out_elsewhere
 
@@ -97,3 +98,22 @@ def test_a_logout_in_an_event_signs_the_browser_out(browser: FlaskClient, keys: 
     assert browser.get("/").get_json() == {}
     assert emit("guarded") == "LoginRequired"
     assert keys() == set()
+
+
+def test_change_of_plain_g_session_in_an_event_is_reported_as_lost(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In an app that uses plain `g.session`, an event can read it; a change is not saved, and one
+    warning says so."""
+    app = make_app()
+    socketio = SocketIO(app, manage_session=False)
+    socketio.on_event("read", lambda: g.session.user_id)
+    socketio.on_event("add", lambda: g.session.update(x=1))
+    browser = app.test_client()
+    browser.post("/login/ada")
+    emit = connect(browser)
+    assert emit("read") == "ada"
+    emit("add")
+    gc.collect()  # Flask-SocketIO's context is in a reference cycle
+    assert browser.get("/data").get_json() == {}
+    assert caplog.text.count("Changes to the session were lost") == 1
