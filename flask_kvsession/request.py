@@ -286,8 +286,10 @@ class RequestSession:
 
     def update(self, stored: Stored, changes: Changes) -> None:
         """Writes the changes, or a renewal if one is due; a renewal that fails is only logged."""
-        now, client = self._app.now(), self._client
-        interval = to_ms(self._app.settings.renewal_interval)
+        now, interval = self._app.now(), to_ms(self._app.settings.renewal_interval)
+        if not changes and now - stored.record.seen < interval:
+            return
+        client = self._client
 
         def change(current: Record) -> Record | None:
             data = current.encoded_data()
