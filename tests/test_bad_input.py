@@ -92,7 +92,6 @@ JUNK: dict[str, str] = {
     "empty": "",
     "empty-value": "kvsession=",
     "no-equals": "kvsession",
-    "only-equals": "=",
     "nameless": f"={A_TOKEN}",
     "short": f"kvsession={A_TOKEN[1:]}",
     "long": f"kvsession={A_TOKEN}A",
@@ -105,31 +104,22 @@ JUNK: dict[str, str] = {
     "100,000-quotes": 'kvsession="' + '"' * 100_000,
     "100,000-backslashes": 'kvsession="' + "\\" * 100_000 + '"',
     "nul": f"kvsession={A_TOKEN[1:]}\0",
-    "nul-after": f"kvsession={A_TOKEN}\0",
     "not-utf-8": "kvsession=\xff\xfe" + "A" * 60,
     "latin-1": "kvsession=" + "\xe9" * 62,
     "wide-a": "kvsession=" + ("\uff21" * 62).encode().decode("latin-1"),
     "quoted-octal-nul": f'kvsession="{A_TOKEN[1:]}\\000"',
     "quoted-octal-newline": f'kvsession="{A_TOKEN}\\012"',
     "percent": "kvsession=" + "%41" * 62,
-    "star": "kvsession=" + "*" * 62,
-    "question-mark": "kvsession=" + "?" * 62,
     "braces": "kvsession={x}" + "A" * 59,
-    "dots": "kvsession=" + "../" * 20 + "AA",
-    "colons": "kvsession=" + "a:" * 31,
-    "class": "kvsession=[A-Z]" + "A" * 57,
+    "star": "kvsession=" + "*" * 62,
     "space-inside": f"kvsession={A_TOKEN[:30]} {A_TOKEN[31:]}",
-    "tab-after": f"kvsession={A_TOKEN[1:]}\t",
-    "json": 'kvsession={"user": "ada"}',
     "pickle": "kvsession=" + pickle.dumps({"user": "ada"}).decode("latin-1"),
-    "sql": "kvsession=' OR 1=1 --",
     "case": f"KVSESSION={A_TOKEN}",
     "prefixed": f"__Host-kvsession={A_TOKEN}",
     "nbsp": f"\xa0kvsession={A_TOKEN}",
     "two-that-differ": f"kvsession={A_TOKEN}; kvsession={'B' * 62}",
     "flask-s-own": f"session={A_TOKEN}",
 }
-junk = pytest.mark.parametrize("cookie", JUNK.values(), ids=JUNK.keys())
 
 
 def flask_cookie(app: Flask) -> str:
@@ -140,7 +130,7 @@ def flask_cookie(app: Flask) -> str:
     return str(serializer.dumps({"user_id": "ada", "_permanent": True}))
 
 
-@junk
+@pytest.mark.parametrize("cookie", JUNK.values(), ids=JUNK)
 def test_a_junk_cookie_costs_no_redis_call(
     attacker: Attacker, count_commands: CountCommands, cookie: str
 ) -> None:
@@ -151,11 +141,12 @@ def test_a_junk_cookie_costs_no_redis_call(
     assert len(commands) == 0
 
 
-@junk
+@pytest.mark.parametrize("kind", ["short", "10,000-of-ours", "not-utf-8", "two-that-differ"])
 def test_a_junk_cookie_does_not_hinder_a_login(
-    attacker: Attacker, redis_client: redis.Redis, keys: Keys, cookie: str
+    attacker: Attacker, redis_client: redis.Redis, keys: Keys, kind: str
 ) -> None:
     """Over any junk a login gives a token of its own, and a logout answers as always."""
+    cookie = JUNK[kind]
     response = attacker.open("POST", "/login/ada", Cookie=cookie)
     assert response.status_code == 200
     (header,) = response.headers.getlist("Set-Cookie")
@@ -297,8 +288,6 @@ RECORD = (
 PLANTED: dict[str, Callable[[Token, int], bytes]] = {
     "empty": lambda token, now: b"",
     "text": lambda token, now: b"hello",
-    "number": lambda token, now: b"5",
-    "null": lambda token, now: b"null",
     "list": lambda token, now: b"[]",
     "object": lambda token, now: b"{}",
     "not-utf-8": lambda token, now: b"\xff\xfe{}",
@@ -311,11 +300,9 @@ PLANTED: dict[str, Callable[[Token, int], bytes]] = {
     "ended-cut": lambda token, now: b'{"ended":',
     "no-user-type": lambda token, now: good_record(token, now).replace(b'"ada"', b"true"),
     "empty-user": lambda token, now: good_record(token, now).replace(b'"ada"', b'""'),
-    "list-user": lambda token, now: good_record(token, now).replace(b'"ada"', b"[1]"),
     "broken-uuid-user": lambda token, now: good_record(token, now).replace(b'"ada"', b'{" u":5}'),
     "unhashable-user": lambda token, now: good_record(token, now).replace(b'"ada"', b'{" s":[[]]}'),
     "text-remembered": lambda token, now: good_record(token, now).replace(b"true", b'"true"'),
-    "text-times": lambda token, now: good_record(token, now).replace(b"%d" % now, b'"now"'),
     "another-s-secret": lambda token, now: good_record(token, now).replace(
         token.secret_hash.encode(), token.family_hash.encode()
     ),
@@ -376,14 +363,14 @@ def test_a_planted_pickle_never_runs(
     assert marker.exists(), "this test could not have failed"
 
 
-@pytest.mark.parametrize("command", ["LPUSH", "SADD", "HSET", "ZADD"])
+@pytest.mark.parametrize("command", ["LPUSH", "ZADD"])
 def test_a_key_of_another_type_is_no_session(
     attacker: Attacker, plant: t.Any, redis_client: redis.Redis, command: str
 ) -> None:
-    """A list, set, hash or sorted set under a session's key is not read and not touched."""
+    """A list or a sorted set under a session's key is not read and not touched."""
     cookie, key = plant(good_record)
     redis_client.delete(key)
-    arguments = {"HSET": ("field", "x"), "ZADD": ("1", "x")}.get(command, ("x",))
+    arguments = ("1", "x") if command == "ZADD" else ("x",)
     redis_client.execute_command(command, key, *arguments)  # type: ignore[no-untyped-call]
     before = redis_client.dump(key)
     assert attacker.get("/me", Cookie=cookie).status_code == 401
@@ -394,19 +381,6 @@ def test_a_key_of_another_type_is_no_session(
 
 
 # No key is made
-
-
-def test_a_thousand_visits_make_no_key(
-    attacker: Attacker, keys: Keys, count_commands: CountCommands
-) -> None:
-    """Visitors who only look leave nothing in the store and never ask it (CVE-2015-5143)."""
-    with count_commands() as commands:
-        for _ in range(1_000):
-            response = attacker.get("/data")
-            assert response.status_code == 200
-            assert "Set-Cookie" not in response.headers
-    assert len(commands) == 0
-    assert keys() == set()
 
 
 def test_random_tokens_make_no_key(attacker: Attacker, keys: Keys) -> None:
@@ -422,19 +396,8 @@ def test_random_tokens_make_no_key(attacker: Attacker, keys: Keys) -> None:
 
 # User ids
 
-ACCEPTED: list[t.Any] = [0, -1, 42, 2**70, UUID(int=5), "42", "a:b", "{a}", "a}b", "{", "*", "?"]
-ACCEPTED += [
-    "x" * 10_240,
-    "a\0b",
-    "a\nb",
-    "\r\n",
-    " ",
-    "\u2028",
-    "ünïcödé \U0001f600",
-    "null",
-    "%s",
-]
-REFUSED: list[t.Any] = [None, "", True, False, 1.5, b"ada", ["ada"], object(), "a\ud800", 10**4999]
+ACCEPTED = [0, -1, 2**70, UUID(int=5), "42", "{a}", "a\0b\r\n", "x" * 10_240, "ünï \U0001f600"]
+REFUSED: list[t.Any] = [None, "", True, object(), "a\ud800"]
 
 
 @pytest.mark.parametrize("user_id", ACCEPTED, ids=lambda user_id: ascii(user_id)[:20])
@@ -481,14 +444,14 @@ def test_what_is_no_user_is_refused_by_every_verb(app: Flask, keys: Keys, user_i
         assert len(kvs.list_sessions()) == 1
 
 
-@pytest.mark.parametrize(
-    "session_id", ["", "*", "x" * 19, "../../..", None, 5, ["a"], "A" * 62, "A" * 100_000, "\0"]
-)
-def test_what_is_no_session_id_revokes_nothing(app: Flask, session_id: t.Any) -> None:
-    """An id of any other shape, or of nobody, is False and ends no session."""
+def test_what_is_no_session_id_revokes_nothing(app: Flask) -> None:
+    """`revoke_session` with an id of another shape, or of no session, is False and revokes no
+    session."""
+    ids: list[t.Any] = ["", "*", "x" * 19, "../../..", None, 5, ["a"], "A" * 62, "A" * 100_000]
     with app.test_request_context():
         kvs.login_user("ada")
-        assert kvs.revoke_session(session_id) is False
+        for session_id in [*ids, "\0"]:
+            assert kvs.revoke_session(session_id) is False
         assert len(kvs.list_sessions()) == 1
 
 
@@ -513,66 +476,6 @@ def test_one_name_is_not_taken_for_its_letters(app: Flask, remove: t.Any) -> Non
 
 # next
 
-EVIL = [
-    "",
-    " ",
-    "home",
-    "evil.example",
-    "//evil.example",
-    "///evil.example",
-    "////evil.example",
-    "/\\evil.example",
-    "\\\\evil.example",
-    "\\/evil.example",
-    "/\\/evil.example",
-    "//\\evil.example",
-    "https:evil.example",
-    "https:/evil.example",
-    "https://evil.example",
-    "http:///evil.example",
-    "HTTPS://evil.example",
-    "/\t/evil.example",
-    "/\n/evil.example",
-    "/\r/evil.example",
-    "\t//evil.example",
-    "\n/home",
-    " //evil.example",
-    " /home",
-    "\0//evil.example",
-    "/\0",
-    "/\x1f/evil.example",
-    "/\x7f",
-    "javascript:alert(1)",
-    "JaVaScRiPt:alert(1)",
-    "java\nscript:alert(1)",
-    "data:text/html,<script>",
-    "https://app@evil.example",
-    "//app@evil.example",
-    "http://[::1",
-    "//[",
-    "?next=//evil.example",
-    "#/home",
-    "./home",
-    "../home",
-    "/ok\r\nSet-Cookie: a=b",
-    "/ok\nLocation: //evil.example",
-    "/" + "x" * 20_480,
-]
-HARMLESS = [
-    "/",
-    "/ok?u=//evil.example",
-    "/ok?next=https://evil.example/",
-    "/ok#//evil.example",
-    "/a/b;c=d",
-    "/a//b",
-    "/@evil.example",
-    "/evil.example:80",
-    "/:80",
-    "/%2f%2fevil.example",
-    "/%5cevil.example",
-    "/" + "x" * 2_000,
-]
-
 
 def browser_goes(location: str) -> tuple[str, str]:
     """The scheme and host where a browser at https://site.example/login is taken, by the
@@ -582,26 +485,6 @@ def browser_goes(location: str) -> tuple[str, str]:
     cleaned = re.sub(r"[\t\r\n]", "", trimmed).replace("\\", "/")
     scheme, host, *_ = urlsplit(urljoin("https://site.example/login", cleaned))
     return scheme, host
-
-
-@pytest.mark.parametrize("how", ["query", "form"])
-@pytest.mark.parametrize("target", EVIL, ids=lambda target: ascii(target)[:30])
-def test_next_never_leaves_the_site(client: FlaskClient, target: str, how: str) -> None:
-    """An unsafe `next` is as good as none (CVE-2023-49438, OWASP ASVS 5.0, 3.7.2)."""
-    if how == "query":
-        response = client.get("/go", query_string={"next": target})
-    else:
-        response = client.post("/go", data={"next": target})
-    assert response.status_code == 302
-    assert response.headers["Location"] == "/home"
-
-
-@pytest.mark.parametrize("target", HARMLESS, ids=lambda target: ascii(target)[:30])
-def test_next_may_be_any_path_of_the_site(client: FlaskClient, target: str) -> None:
-    """A path of this site is followed, whatever its query speaks of."""
-    response = client.post("/go", data={"next": target})
-    assert response.headers["Location"] == target
-    assert browser_goes(target) == ("https", "site.example")
 
 
 url_parts = st.text(st.sampled_from("/\\:@?#.;%[]&=\t\n\r\0 \x7f\x85\u2028\uff0fab"), max_size=12)
@@ -620,32 +503,18 @@ def test_where_a_browser_goes_is_the_site(client: FlaskClient, target: str) -> N
     assert "Set-Cookie" not in response.headers
 
 
-def test_the_form_goes_before_the_query(client: FlaskClient) -> None:
-    """An unsafe `next` in the form is not replaced by another one of the query."""
-    go = client.post("/go?next=/query", data={"next": "/form"})
-    assert go.headers["Location"] == "/form"
-    assert client.post("/go?next=/query").headers["Location"] == "/query"
-    go = client.post("/go?next=/query", data={"next": "//evil.example"})
-    assert go.headers["Location"] == "/home"
-    go = client.get("/go?next=//evil.example&next=/second")
-    assert go.headers["Location"] == "/home"
-
-
-@pytest.mark.parametrize(
-    ("body", "kind"),
-    [
+def test_a_body_that_is_no_form_has_no_next(client: FlaskClient) -> None:
+    """A body that cannot be read as a form leads to the default."""
+    for body, kind in [
         (b"next=%FF%FE", "application/x-www-form-urlencoded"),
         (b"\xff\xfe\x00", "application/x-www-form-urlencoded"),
         (b'{"next": "/json"}', "application/json"),
         (b"--x\r\n", "multipart/form-data; boundary=x"),
         (b"next=/a", "multipart/form-data"),
         (b"", "text/plain"),
-    ],
-)
-def test_a_body_that_is_no_form_has_no_next(client: FlaskClient, body: bytes, kind: str) -> None:
-    """A body that cannot be read as a form leads to the default."""
-    response = client.post("/go", data=body, content_type=kind)
-    assert response.headers["Location"] == "/home"
+    ]:
+        response = client.post("/go", data=body, content_type=kind)
+        assert response.headers["Location"] == "/home"
 
 
 @pytest.mark.parametrize(
@@ -678,26 +547,8 @@ def test_the_way_back_is_a_safe_next(app: Flask, attacker: Attacker, url: str) -
 
 # Headers
 
-HOSTS = [
-    "evil.example",
-    "evil.example:99999",
-    "a b",
-    "[::1",
-    "a@b",
-    '"><script>',
-    "a/b",
-    "a\\b",
-    "",
-]
-HOSTS += [
-    "localhost\t",
-    "\xff",
-    "a" * 10_000,
-    "127.0.0.1:",
-    "localhost:x",
-    "{host}",
-    "%0a",
-]
+HOSTS = ["evil.example", "evil.example:99999", "a b", "[::1", "a@b", '"><script>', "", "\xff"]
+HOSTS += ["a" * 10_000, "localhost:x", "{host}"]
 
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: ascii(host)[:20])
@@ -714,81 +565,49 @@ def test_a_bad_host_is_not_reflected(attacker: Attacker, client: FlaskClient, ho
     assert response.headers.get("Location", "/a") == "/a"
 
 
-@pytest.mark.parametrize(
-    "origin",
-    [
-        "http://[::1",
-        "http://[",
-        "//[]",
-        "null",
-        "",
-        " ",
-        "http://",
-        "http://localhost:x",
-        "http://localhost.evil.example",
-        "http://localhost@evil.example",
-        "http://evil.example/http://localhost",
-        "http://evil.example#localhost",
-        "localhost",
-        "\xff",
-        "http://\u2100.example".encode().decode("latin-1"),
-        "x" * 100_000,
-    ],
-    ids=lambda origin: ascii(origin)[:30],
-)
+ORIGINS = ["http://[::1", "null", "http://", "http://localhost@evil.example", "localhost", "\xff"]
+ORIGINS += ["http://\u2100.example".encode().decode("latin-1"), "x" * 100_000]
+
+
 @pytest.mark.parametrize("host", ["localhost", "bad host", ""], ids=ascii)
-def test_a_bad_origin_is_refused(make_app: MakeApp, origin: str, host: str, keys: Keys) -> None:
-    """A post with an Origin that is not this site is a 403, also where it cannot be parsed or the
-    Host is no better."""
+def test_a_bad_origin_is_refused(make_app: MakeApp, host: str, keys: Keys) -> None:
+    """A post with an Origin that is not this site is a 403, also if the Origin or the Host cannot
+    be parsed."""
     app = make_app()
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.before_request(kvs.cross_origin_guard)
-    response = Attacker(app).open("POST", "/login/ada", Origin=origin, Host=host)
-    assert response.status_code == 403
+    for origin in ORIGINS:
+        response = Attacker(app).open("POST", "/login/ada", Origin=origin, Host=host)
+        assert response.status_code == 403
     assert keys() == set()
 
 
-@pytest.mark.parametrize(
-    "accept",
-    [
-        "",
-        "garbage",
-        ";;;,,,==",
-        "*/*;q",
-        "text/html;q=nan",
-        "text/html;q=-1",
-        "text/html;q=1e999",
-        "text/html;q=inf",
-        "text/html;q=0",
-        'text/html;level="',
-        "text/html;q=\xff",
-        "\xff\xfe",
-        "text/",
-        "/",
-        "text/html" * 10_000,
-        ",".join(["text/html;q=0.1"] * 10_000),
-        "application/json, text/html;q=0",
-    ],
-    ids=lambda accept: ascii(accept)[:30],
-)
-def test_a_garbage_accept_is_a_401_or_a_redirect(attacker: Attacker, accept: str) -> None:
-    """Whatever a client accepts, the guard refuses it and says what the answer depends on."""
-    response = attacker.get("/me", Accept=accept)
-    assert response.status_code in (302, 401)
-    assert {"Accept", "Cookie"} <= set(response.vary)
-    assert response.headers["Cache-Control"] == "no-store"
-    if response.status_code == 302:
-        assert "text/html" in accept
+ACCEPTS = [
+    *("", "garbage", ";;;,,,==", "*/*;q", "text/", "/", "\xff\xfe"),
+    *("text/html;q=nan", "text/html;q=-1", "text/html;q=1e999", "text/html;q=0"),
+    *('text/html;level="', "text/html;q=\xff", "application/json, text/html;q=0"),
+    *("text/html" * 10_000, ",".join(["text/html;q=0.1"] * 10_000)),
+]
 
 
-@pytest.mark.parametrize(
-    "accept", [None, "", "application/json", "text/html;q=0", "garbage", "*/*"], ids=str
-)
-def test_only_who_asks_for_a_page_is_redirected(attacker: Attacker, accept: str | None) -> None:
-    """Without text/html in Accept the answer is the 401 in JSON."""
-    response = attacker.get("/me", **({} if accept is None else {"Accept": accept}))
-    assert response.status_code == 401
-    assert response.get_json() == {"error": "Unauthorized"}
+def test_a_garbage_accept_is_a_401_or_a_redirect(attacker: Attacker) -> None:
+    """Whatever a client accepts, the guard refuses the client and says what the response depends
+    on."""
+    for accept in ACCEPTS:
+        response = attacker.get("/me", Accept=accept)
+        assert response.status_code in (302, 401)
+        assert {"Accept", "Cookie"} <= set(response.vary)
+        assert response.headers["Cache-Control"] == "no-store"
+        if response.status_code == 302:
+            assert "text/html" in accept
+
+
+def test_only_a_browser_that_asks_for_a_page_is_redirected(attacker: Attacker) -> None:
+    """Without text/html in Accept the response is the 401 in JSON."""
+    for accept in (None, "", "application/json", "text/html;q=0", "garbage", "*/*"):
+        response = attacker.get("/me", **({} if accept is None else {"Accept": accept}))
+        assert response.status_code == 401
+        assert response.get_json() == {"error": "Unauthorized"}
 
 
 def test_forwarded_headers_are_ignored(attacker: Attacker) -> None:
@@ -821,11 +640,9 @@ AGENTS = {
     "none": (None, None),
     "empty": ("", None),
     "1-mb": ("x" * 1_000_000, "x" * 512),
-    "quotes": ('"' * 2_000, '"' * 512),
     "control": ("\x01" * 2_000, "\x01" * 512),
     "latin-1": ("\xff" * 600, "\xff" * 512),
-    "html": ("<script>alert(1)</script>", "<script>alert(1)</script>"),
-    "format": ("%s %n {0}", "%s %n {0}"),
+    "format": ("%s <b>{0}", "%s <b>{0}"),
 }
 
 
@@ -898,30 +715,16 @@ def test_a_record_that_is_corrupt_is_logged_once(
 # Paths that are protected
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/secret",
-        "/secret/",
-        "/secret/deep",
-        "//secret",
-        "///secret/deep",
-        "/secret//deep",
-        "/%73ecret",
-        "/secret%2Fdeep",
-        "/secret;x",
-        "/secret?x",
-        "/SECRET",
-        "/./secret",
-        "/x/../secret",
-        "/secret/%2e%2e/open",
-    ],
-)
+SPELLINGS = [
+    *("/secret", "/secret/", "/secret/deep", "//secret", "///secret/deep", "/secret//deep"),
+    *("/%73ecret", "/secret%2Fdeep", "/secret;x", "/secret?x", "/SECRET", "/./secret"),
+    *("/x/../secret", "/secret/%2e%2e/open"),
+]
+
+
 @pytest.mark.parametrize("pattern", ["/secret/*", "/secret"])
-def test_no_spelling_of_a_path_gets_around_its_protection(
-    make_app: MakeApp, path: str, pattern: str
-) -> None:
-    """However a protected view's URL is written, a visitor does not see it."""
+def test_no_spelling_of_a_path_gets_around_its_protection(make_app: MakeApp, pattern: str) -> None:
+    """However the URL of a protected view is written, an anonymous browser does not see it."""
     app = make_app(protected_paths=(pattern,))
 
     @app.get("/secret", strict_slashes=False)
@@ -930,15 +733,16 @@ def test_no_spelling_of_a_path_gets_around_its_protection(
 
     if pattern.endswith("*"):
         app.add_url_rule("/secret/<path:path>", "deep", lambda path: "the secret")
-    response = Attacker(app).client.get(path, follow_redirects=True)
-    assert "the secret" not in response.get_data(as_text=True)
-    assert response.status_code in (401, 404)
+    for path in SPELLINGS:
+        response = Attacker(app).client.get(path, follow_redirects=True)
+        assert "the secret" not in response.get_data(as_text=True), path
+        assert response.status_code in (401, 404), path
 
 
-@pytest.mark.parametrize("pattern", ["/", "/me", "/data/", "/un", "/touched", "/untouched/x"])
-def test_a_path_without_a_star_protects_only_itself(make_app: MakeApp, pattern: str) -> None:
-    """No other page is closed to visitors, be it below the path or begin with the same letters."""
-    app = make_app(protected_paths=(pattern,))
+def test_a_path_without_a_star_protects_only_itself(make_app: MakeApp) -> None:
+    """No other page is closed to anonymous browsers, neither a page below the path nor a page that
+    begins with the same letters."""
+    app = make_app(protected_paths=("/", "/me", "/data/", "/un", "/touched", "/untouched/x"))
     app.add_url_rule("/data/deep", "deep", lambda: "open")
     for url in ("/untouched", "/data/deep"):
         assert Attacker(app).get(url).status_code == 200
