@@ -175,9 +175,13 @@ ATTRIBUTES: dict[str, tuple[dict[str, t.Any], bool, str, str]] = {
         "Domain=example.com; Secure; HttpOnly; Path=/app; SameSite=None; Partitioned",
     ),
 }
-combinations = pytest.mark.parametrize(
-    ("settings", "testing", "name", "attributes"), ATTRIBUTES.values(), ids=ATTRIBUTES.keys()
+ARGUMENTS = ("settings", "testing", "name", "attributes")
+MAIN = ("testing", "production", "all")
+each_combination = pytest.mark.parametrize(ARGUMENTS, ATTRIBUTES.values(), ids=ATTRIBUTES)
+main_combinations = pytest.mark.parametrize(
+    ARGUMENTS, [ATTRIBUTES[kind] for kind in MAIN], ids=MAIN
 )
+"""For the other ways to the cookie, whose attributes come from the same function."""
 
 
 def without_expires(header: str) -> str:
@@ -195,7 +199,7 @@ def page_of(make_app: MakeApp, settings: dict[str, t.Any], testing: bool) -> Pag
     return Page(app, "https://www.example.com")
 
 
-@combinations
+@each_combination
 def test_a_login_sets_exactly_these_attributes(
     make_app: MakeApp, settings: dict[str, t.Any], testing: bool, name: str, attributes: str
 ) -> None:
@@ -213,7 +217,7 @@ def test_a_login_sets_exactly_these_attributes(
     assert normal(without_expires(said)) == normal(f"Max-Age={MONTH}; {attributes}")
 
 
-@combinations
+@main_combinations
 def test_an_unremembered_login_ends_with_the_browser(
     make_app: MakeApp, settings: dict[str, t.Any], testing: bool, name: str, attributes: str
 ) -> None:
@@ -225,7 +229,7 @@ def test_an_unremembered_login_ends_with_the_browser(
     assert normal(said) == normal(attributes)
 
 
-@combinations
+@main_combinations
 def test_a_logout_takes_the_cookie_away_with_the_same_attributes(
     make_app: MakeApp, settings: dict[str, t.Any], testing: bool, name: str, attributes: str
 ) -> None:
@@ -240,7 +244,7 @@ def test_a_logout_takes_the_cookie_away_with_the_same_attributes(
     assert normal(said) == normal(f"{expired}; {attributes}")
 
 
-@combinations
+@main_combinations
 def test_a_visitor_s_first_write_sets_the_same_cookie(
     make_app: MakeApp, settings: dict[str, t.Any], testing: bool, name: str, attributes: str
 ) -> None:
@@ -329,37 +333,38 @@ def test_only_a_new_session_a_rotation_and_a_logout_send_it(page: Page, clock: C
         ([login, kvs.revoke_all_sessions], "out"),
         ([login, lambda: kvs.revoke_session(g.session.id)], "out"),
         ([kvs.logout_user, kvs.logout_user], "out"),
-        ([kvs.logout_user, visit], "visitor"),
-        ([login, kvs.logout_user, visit], "visitor"),
-        ([login, kvs.revoke_all_sessions, visit], "visitor"),
+        ([kvs.logout_user, visit], "anonymous"),
+        ([login, kvs.logout_user, visit], "anonymous"),
+        ([login, kvs.revoke_all_sessions, visit], "anonymous"),
         ([visit, login], "in"),
-        ([visit, login, kvs.logout_user, visit], "visitor"),
+        ([visit, login, kvs.logout_user, visit], "anonymous"),
         ([login, login_unremembered], "in"),
     ],
 )
-@pytest.mark.parametrize("before", [[], [visit], [login]], ids=["nobody", "visitor", "user"])
-def test_a_response_has_one_cookie_and_it_is_the_last_word(
-    page: Page, before: list[Act], acts: list[Act], ends_as: str
+def test_a_response_has_at_most_one_cookie_and_it_is_of_the_last_act(
+    page: Page, acts: list[Act], ends_as: str
 ) -> None:
-    """However often a view changes its mind, one Set-Cookie says what it ended with; none where the
-    browser had no cookie and shall have none."""
-    for act in before:
-        page.take(page.run(act))
+    """However many acts a view does, one Set-Cookie states the outcome of the last one; there is no
+    Set-Cookie if the browser had no cookie and gets none."""
 
     def do_all() -> None:
         for act in acts:
             act()
 
-    response = page.run(do_all)
-    if ends_as == "out" and not before:
-        assert not set_cookies(response)
-        return
-    token = page.take(response)
-    assert bool(token) == (ends_as != "out")
-    assert page.get("/me").status_code == (200 if ends_as == "in" else 401)
-    if ends_as != "in":
-        data = {"visit": 1} if ends_as == "visitor" else {}
-        assert page.get("/data").get_json() == data
+    for before in (None, visit, login):
+        page.cookie = ""
+        if before:
+            page.take(page.run(before))
+        response = page.run(do_all)
+        if ends_as == "out" and not before:
+            assert not set_cookies(response)
+            continue
+        token = page.take(response)
+        assert bool(token) == (ends_as != "out")
+        assert page.get("/me").status_code == (200 if ends_as == "in" else 401)
+        if ends_as != "in":
+            data = {"visit": 1} if ends_as == "anonymous" else {}
+            assert page.get("/data").get_json() == data
 
 
 @pytest.mark.parametrize(
@@ -413,39 +418,37 @@ def test_a_cookie_of_the_app_s_own_stays(page: Page) -> None:
 # Vary
 
 
-@pytest.mark.parametrize("signed_in", [True, False], ids=["user", "nobody"])
-@pytest.mark.parametrize(
-    "read",
-    [
-        lambda: g.session.get("a"),
-        lambda: "a" in g.session,
-        lambda: len(g.session),
-        lambda: bool(g.session),
-        lambda: list(g.session),
-        lambda: dict(g.session),
-        lambda: g.session == {},
-        lambda: g.session.pop("a", None),
-        lambda: kvs.current_session.user_id,
-        lambda: kvs.current_session.is_authenticated,
-        lambda: kvs.current_session.is_fresh,
-        lambda: kvs.current_session.id,
-        lambda: kvs.current_session.new,
-        lambda: kvs.current_session.ended,
-        lambda: kvs.current_session.expires_at,
-        lambda: kvs.list_sessions("ada"),
-        kvs.rotate_token,
-    ],
-)
-def test_every_look_at_the_session_is_told_to_caches(
-    page: Page, read: Act, signed_in: bool
-) -> None:
+READS: list[Act] = [
+    lambda: g.session.get("a"),
+    lambda: "a" in g.session,
+    lambda: len(g.session),
+    lambda: bool(g.session),
+    lambda: list(g.session),
+    lambda: dict(g.session),
+    lambda: g.session == {},
+    lambda: g.session.pop("a", None),
+    lambda: kvs.current_session.user_id,
+    lambda: kvs.current_session.is_authenticated,
+    lambda: kvs.current_session.is_fresh,
+    lambda: kvs.current_session.id,
+    lambda: kvs.current_session.new,
+    lambda: kvs.current_session.ended,
+    lambda: kvs.current_session.expires_at,
+    lambda: kvs.list_sessions("ada"),
+    kvs.rotate_token,
+]
+
+
+@pytest.mark.parametrize("is_user", [True, False], ids=["user", "anonymous"])
+def test_a_response_that_read_the_session_varies_by_cookie(page: Page, is_user: bool) -> None:
     """A response that may depend on the session says `Vary: Cookie` (CVE-2023-30861,
     CVE-2026-27205)."""
-    if signed_in:
+    if is_user:
         page.take(page.run(login))
-    response = page.run(read)
-    assert response.status_code == 200
-    assert response.headers.getlist("Vary") == ["Cookie"]
+    for number, read in enumerate(READS):
+        response = page.run(read)
+        assert response.status_code == 200, number
+        assert response.headers.getlist("Vary") == ["Cookie"], number
 
 
 @pytest.mark.parametrize(
@@ -498,9 +501,15 @@ def test_errors_and_redirects_say_it_too(make_app: MakeApp, url: str) -> None:
     ["", "kvsession=junk", f"kvsession={'A' * 62}", "other=1", "login"],
     ids=["none", "junk", "unknown", "another", "signed-in"],
 )
-@pytest.mark.parametrize(
-    "act",
-    [
+def test_a_page_that_does_not_touch_the_session_has_no_trace_of_it(
+    page: Page, count_commands: CountCommands, cookie: str
+) -> None:
+    """An untouched session costs no Redis call and adds no header, whatever cookie was sent."""
+    if cookie == "login":
+        page.take(page.run(login))
+    else:
+        page.cookie = cookie
+    acts: list[Act] = [
         lambda: None,
         lambda: repr(g.session),
         lambda: repr(kvs.current_session),
@@ -508,20 +517,12 @@ def test_errors_and_redirects_say_it_too(make_app: MakeApp, url: str) -> None:
         lambda: request.cookies.get("kvsession"),
         lambda: kvs.next_url("/"),
         lambda: kvs.cross_origin_guard(),
-    ],
-)
-def test_a_page_that_does_not_touch_the_session_has_no_trace_of_it(
-    page: Page, count_commands: CountCommands, cookie: str, act: Act
-) -> None:
-    """An untouched session costs no Redis call and leaves no header, whatever cookie came."""
-    if cookie == "login":
-        page.take(page.run(login))
-    else:
-        page.cookie = cookie
+    ]
     with count_commands() as commands:
-        response = page.run(act)
-    assert response.status_code == 200
-    assert has_no_trace(response)
+        for number, act in enumerate(acts):
+            response = page.run(act)
+            assert response.status_code == 200, number
+            assert has_no_trace(response), number
     assert len(commands) == 0
 
 
@@ -562,6 +563,8 @@ def stale(page: Page, app: Flask, redis_client: redis.Redis, keys: Keys, clock: 
 
 STALE = ["unknown", "wrong secret", "logged out", "revoked", "expired", "corrupt", "future"]
 STALE += ["another type", "junk", ""]
+KINDS = ["unknown", "wrong secret", "revoked", "expired", "corrupt", "another type", "junk"]
+"""One of each kind: no record, a tombstone, a record that is too old or unreadable, no token."""
 
 
 @pytest.mark.parametrize("why", STALE)
@@ -585,7 +588,7 @@ def test_reading_never_clears_the_cookie(page: Page, stale: t.Any, why: str) -> 
     assert not set_cookies(response)
 
 
-@pytest.mark.parametrize("why", STALE)
+@pytest.mark.parametrize("why", KINDS)
 def test_a_write_over_a_session_that_cannot_be_opened_begins_a_new_one(
     page: Page, stale: t.Any, why: str, keys: Keys
 ) -> None:
@@ -601,7 +604,7 @@ def test_a_write_over_a_session_that_cannot_be_opened_begins_a_new_one(
     assert page.get("/data").get_json() == {"visit": 1}
 
 
-@pytest.mark.parametrize("why", STALE)
+@pytest.mark.parametrize("why", KINDS)
 def test_a_logout_clears_a_cookie_that_opens_nothing(
     page: Page, stale: t.Any, why: str, keys: Keys
 ) -> None:

@@ -51,7 +51,7 @@ def test_an_old_config_key_is_refused(key: str) -> None:
         kvs.KVSession(app)
 
 
-@pytest.mark.parametrize("name", [*renamed.EXPORTS, *renamed.CONFIG, "regenerate", "destroy"])
-def test_the_guide_names_every_old_name(name: str) -> None:
+def test_the_guide_names_every_old_name() -> None:
     """The migration table in `docs/flask-session.md` is complete."""
-    assert name in GUIDE.read_text()
+    guide, names = GUIDE.read_text(), [*renamed.EXPORTS, *renamed.CONFIG]
+    assert [name for name in [*names, "regenerate", "destroy"] if name not in guide] == []
