@@ -134,7 +134,7 @@ def flask_cookie(app: Flask) -> str:
 def test_a_junk_cookie_costs_no_redis_call(
     attacker: Attacker, count_commands: CountCommands, cookie: str
 ) -> None:
-    """What has not a token's shape is a visitor without a session, and nobody asks the store."""
+    """A cookie without a token's shape makes an anonymous browser, and the store is not called."""
     with count_commands() as commands:
         assert attacker.get("/data", Cookie=cookie).get_json() == {}
         assert attacker.get("/me", Cookie=cookie).status_code == 401
@@ -142,10 +142,10 @@ def test_a_junk_cookie_costs_no_redis_call(
 
 
 @pytest.mark.parametrize("kind", ["short", "10,000-of-ours", "not-utf-8", "two-that-differ"])
-def test_a_junk_cookie_does_not_hinder_a_login(
+def test_a_login_and_logout_over_a_junk_cookie_succeed(
     attacker: Attacker, redis_client: redis.Redis, keys: Keys, kind: str
 ) -> None:
-    """Over any junk a login gives a token of its own, and a logout answers as always."""
+    """Over any junk a login gives a new token, and a logout responds as usual."""
     cookie = JUNK[kind]
     response = attacker.open("POST", "/login/ada", Cookie=cookie)
     assert response.status_code == 200
@@ -157,10 +157,10 @@ def test_a_junk_cookie_does_not_hinder_a_login(
     assert len(keys()) == 2
 
 
-def test_a_legacy_flask_cookie_is_junk(
+def test_a_cookie_signed_by_flask_signs_nobody_in(
     app: Flask, attacker: Attacker, count_commands: CountCommands
 ) -> None:
-    """A session signed by Flask, under our cookie's name too, signs nobody in."""
+    """A session signed by Flask, under the name of our cookie too, signs nobody in."""
     signed = flask_cookie(app)
     with count_commands() as commands:
         for cookie in (f"kvsession={signed}", f"session={signed}; kvsession={signed}"):
@@ -170,8 +170,8 @@ def test_a_legacy_flask_cookie_is_junk(
 
 @given(st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=200))
 @quick
-def test_no_cookie_header_at_all_makes_an_error(attacker: Attacker, header: str) -> None:
-    """Whatever the header holds, a visitor gets the page and the guard says 401."""
+def test_no_cookie_header_makes_a_server_error(attacker: Attacker, header: str) -> None:
+    """Whatever the header holds, a page is shown and the guard says 401."""
     for cookie in (header, f"kvsession={header}", f'kvsession="{header}"', f"{header}; kvsession"):
         assert attacker.get("/data", Cookie=cookie).status_code == 200
         assert attacker.get("/me", Cookie=cookie).status_code == 401
@@ -180,7 +180,7 @@ def test_no_cookie_header_at_all_makes_an_error(attacker: Attacker, header: str)
 def test_a_well_formed_unknown_cookie_costs_one_read(
     attacker: Attacker, count_commands: CountCommands, keys: Keys
 ) -> None:
-    """A token that opens nothing is asked for once a request, whatever the request does."""
+    """A token that opens no session costs one read in each request, whatever the request does."""
     for url in ("/data", "/me"):
         with count_commands() as commands:
             attacker.get(url, Cookie=f"kvsession={unknown_token()}")
@@ -199,10 +199,11 @@ def test_a_well_formed_unknown_cookie_costs_one_read(
         "kvsession={0}; a=b; kvsession={1}; kvsession={0}",
     ],
 )
-def test_of_two_tokens_neither_is_believed(
+def test_of_two_different_tokens_neither_is_accepted(
     app: Flask, attacker: Attacker, count_commands: CountCommands, cookie: str
 ) -> None:
-    """Nobody can tell which of two sessions was planted, so the browser is in neither."""
+    """A request with two different session cookies belongs to neither session, since either may
+    have been planted."""
     clients = [app.test_client() for _ in range(2)]
     for client in clients:
         client.post("/login/ada")
@@ -217,24 +218,24 @@ def test_of_two_tokens_neither_is_believed(
     "cookie",
     ["kvsession={0}; kvsession={0}", "kvsession=junk; kvsession={0}", "kvsession={0}; kvsession="],
 )
-def test_junk_beside_the_token_does_not_sign_anybody_out(
+def test_a_junk_cookie_beside_the_token_signs_nobody_out(
     client: FlaskClient, attacker: Attacker, cookie: str
 ) -> None:
-    """A cookie of our name that can be no token, set by whomever, takes nobody's session away."""
+    """A cookie of our name that is no token does not take a user's session away."""
     client.post("/login/ada")
     assert attacker.get("/me", Cookie=cookie.format(token_of(client))).status_code == 200
 
 
-def test_a_quoted_token_is_the_same_token(client: FlaskClient, attacker: Attacker) -> None:
-    """Quotes belong to the cookie's syntax and not to its value."""
+def test_a_quoted_token_opens_its_session(client: FlaskClient, attacker: Attacker) -> None:
+    """Quotes belong to the syntax of the cookie and not to its value."""
     client.post("/login/ada")
     assert attacker.get("/me", Cookie=f'kvsession="{token_of(client)}"').status_code == 200
 
 
-def test_a_guessed_secret_ends_nobody_s_session(
+def test_a_token_with_a_guessed_secret_changes_no_session(
     client: FlaskClient, attacker: Attacker, keys: Keys
 ) -> None:
-    """Who knows the public id alone can neither enter, change, rotate nor end the session
+    """An attacker who knows only the public id cannot enter, change, rotate or end the session
     (CVE-2025-71402)."""
     client.post("/login/ada")
     before, token = keys(), str(token_of(client))
@@ -256,10 +257,10 @@ def token_for(key: str, prefix: str) -> str:
     return str(Token.for_session(found[1] + found[2]))
 
 
-def test_a_cookie_cannot_name_any_other_key(
+def test_a_cookie_cannot_name_a_key_that_is_no_session(
     app: Flask, attacker: Attacker, keys: Keys, prefix: str, count_commands: CountCommands
 ) -> None:
-    """Neither the index of a user, nor a key of another app, can be reached by a token."""
+    """No token can reach the index of a user or a key of another app."""
     client = app.test_client()
     client.post("/login/ada")
     index = f"{prefix}:{{{user_hash('ada')[:3]}}}:u:{user_hash('ada')}"
@@ -330,17 +331,17 @@ def plant(app: Flask, redis_client: redis.Redis, prefix: str) -> Callable[..., t
     return put
 
 
-def test_a_record_is_what_these_tests_plant(attacker: Attacker, plant: t.Any) -> None:
-    """The record that the next tests spoil would let its token in."""
+def test_the_record_that_these_tests_plant_signs_in(attacker: Attacker, plant: t.Any) -> None:
+    """The record that the next tests spoil would sign its token in."""
     cookie, _ = plant(good_record)
     assert attacker.get("/me", Cookie=cookie).get_json()["user"] == "ada"
 
 
 @pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED.keys())
-def test_what_is_no_record_is_no_session(
+def test_a_record_that_cannot_be_read_is_no_session(
     attacker: Attacker, plant: t.Any, redis_client: redis.Redis, planted: t.Any
 ) -> None:
-    """Bytes that this version did not write sign nobody in, and are left alone."""
+    """Bytes that this version did not write sign nobody in and are left alone."""
     cookie, key = plant(planted)
     before = redis_client.get(key)
     assert attacker.get("/me", Cookie=cookie).status_code == 401
@@ -349,10 +350,10 @@ def test_what_is_no_record_is_no_session(
     assert redis_client.get(key) == before
 
 
-def test_a_planted_pickle_never_runs(
+def test_a_pickle_in_the_store_is_never_loaded(
     attacker: Attacker, plant: t.Any, app: Flask, tmp_path: Path
 ) -> None:
-    """Nothing in the store can be made to run code (CVE-2021-33026)."""
+    """Nothing in the store can make the app run code (CVE-2021-33026)."""
     marker = tmp_path / "it-ran"
     evil = pickle.dumps(Evil(str(marker)))
     cookie, _ = plant(lambda token, now: evil)
@@ -364,10 +365,10 @@ def test_a_planted_pickle_never_runs(
 
 
 @pytest.mark.parametrize("command", ["LPUSH", "ZADD"])
-def test_a_key_of_another_type_is_no_session(
+def test_a_redis_key_of_another_type_is_no_session(
     attacker: Attacker, plant: t.Any, redis_client: redis.Redis, command: str
 ) -> None:
-    """A list or a sorted set under a session's key is not read and not touched."""
+    """A list or a sorted set under a session's key is not read and not changed."""
     cookie, key = plant(good_record)
     redis_client.delete(key)
     arguments = ("1", "x") if command == "ZADD" else ("x",)
@@ -383,8 +384,8 @@ def test_a_key_of_another_type_is_no_session(
 # No key is made
 
 
-def test_random_tokens_make_no_key(attacker: Attacker, keys: Keys) -> None:
-    """Hundreds of invented tokens, used to look, to enter and to sign out, leave nothing
+def test_requests_with_random_tokens_make_no_key(attacker: Attacker, keys: Keys) -> None:
+    """Reads, guarded requests and logouts with random tokens leave nothing in the store
     (CVE-2015-5963, CVE-2015-5964)."""
     for _ in range(100):
         cookie = f"kvsession={unknown_token()}"
@@ -401,10 +402,11 @@ REFUSED: list[t.Any] = [None, "", True, object(), "a\ud800"]
 
 
 @pytest.mark.parametrize("user_id", ACCEPTED, ids=lambda user_id: ascii(user_id)[:20])
-def test_any_text_number_or_uuid_is_a_user(
+def test_any_text_number_or_uuid_can_be_a_user_id(
     app: Flask, keys: Keys, prefix: str, user_id: t.Any
 ) -> None:
-    """A user of any id is signed in, listed, changed and revoked, with harmless keys."""
+    """A user with any id can be signed in, listed, updated and revoked, and the keys hold only safe
+    characters."""
     with app.test_request_context():
         session = kvs.login_user(user_id, {"a": 1})
         assert session.user_id == user_id
@@ -422,8 +424,10 @@ def test_any_text_number_or_uuid_is_a_user(
 
 
 @pytest.mark.parametrize("user_id", REFUSED, ids=lambda user_id: type(user_id).__name__)
-def test_what_is_no_user_is_refused_by_every_verb(app: Flask, keys: Keys, user_id: t.Any) -> None:
-    """A bad id is a `ValueError`, never the current user's sessions, and nothing is done."""
+def test_every_verb_refuses_a_value_that_is_no_user_id(
+    app: Flask, keys: Keys, user_id: t.Any
+) -> None:
+    """A bad user id raises `ValueError`, never means the current user, and changes nothing."""
     with app.test_request_context():
         kvs.login_user("admin")
         before = keys()
@@ -444,9 +448,8 @@ def test_what_is_no_user_is_refused_by_every_verb(app: Flask, keys: Keys, user_i
         assert len(kvs.list_sessions()) == 1
 
 
-def test_what_is_no_session_id_revokes_nothing(app: Flask) -> None:
-    """`revoke_session` with an id of another shape, or of no session, is False and revokes no
-    session."""
+def test_revoking_a_value_that_is_no_session_id_is_false(app: Flask) -> None:
+    """`revoke_session` revokes nothing for an id of another shape or an id of no session."""
     ids: list[t.Any] = ["", "*", "x" * 19, "../../..", None, 5, ["a"], "A" * 62, "A" * 100_000]
     with app.test_request_context():
         kvs.login_user("ada")
@@ -455,8 +458,9 @@ def test_what_is_no_session_id_revokes_nothing(app: Flask) -> None:
         assert len(kvs.list_sessions()) == 1
 
 
-def test_another_s_session_cannot_be_revoked(app: Flask, client: FlaskClient) -> None:
-    """With another user's session id the answer is that for an unknown one, and it stays."""
+def test_revoking_the_session_of_another_user_is_false(app: Flask, client: FlaskClient) -> None:
+    """For the session id of another user `revoke_session` answers as for an unknown id, and the
+    session stays."""
     session_id = client.post("/login/ada").get_json()["id"]
     with app.test_request_context():
         kvs.login_user("eve")
@@ -465,9 +469,9 @@ def test_another_s_session_cannot_be_revoked(app: Flask, client: FlaskClient) ->
 
 
 @pytest.mark.parametrize("remove", ["role", b"role"])
-def test_one_name_is_not_taken_for_its_letters(app: Flask, remove: t.Any) -> None:
-    """A single name where several are expected is refused, not read letter by letter: a role
-    that was to be removed would silently stay."""
+def test_a_single_str_as_keys_to_remove_is_refused(app: Flask, remove: t.Any) -> None:
+    """A str where several keys are expected raises, since its letters would be removed in place of
+    the key."""
     with app.test_request_context():
         kvs.login_user("ada", {"role": "admin"})
     with app.app_context(), pytest.raises(TypeError):
@@ -494,17 +498,18 @@ url_parts = st.text(st.sampled_from("/\\:@?#.;%[]&=\t\n\r\0 \x7f\x85\u2028\uff0f
     st.text(max_size=20) | url_parts | st.builds("{}evil.example{}".format, url_parts, url_parts)
 )
 @quick
-def test_where_a_browser_goes_is_the_site(client: FlaskClient, target: str) -> None:
-    """However a `next` is made up, the browser stays with scheme and host, and gets no other
-    header."""
+def test_a_browser_that_follows_any_next_stays_on_the_site(
+    client: FlaskClient, target: str
+) -> None:
+    """Whatever `next` holds, the browser stays with scheme and host, and gets no other header."""
     response = client.post("/go", data={"next": target})
     assert response.status_code == 302
     assert browser_goes(response.headers["Location"]) == ("https", "site.example")
     assert "Set-Cookie" not in response.headers
 
 
-def test_a_body_that_is_no_form_has_no_next(client: FlaskClient) -> None:
-    """A body that cannot be read as a form leads to the default."""
+def test_a_body_that_is_no_form_leads_to_the_default(client: FlaskClient) -> None:
+    """`next_url` gives the default for a body that cannot be read as a form."""
     for body, kind in [
         (b"next=%FF%FE", "application/x-www-form-urlencoded"),
         (b"\xff\xfe\x00", "application/x-www-form-urlencoded"),
@@ -531,7 +536,7 @@ def test_a_body_that_is_no_form_has_no_next(client: FlaskClient) -> None:
     ],
     ids=lambda url: ascii(url)[:30],
 )
-def test_the_way_back_is_a_safe_next(app: Flask, attacker: Attacker, url: str) -> None:
+def test_a_guard_redirects_with_a_safe_next(app: Flask, attacker: Attacker, url: str) -> None:
     """A guard sends a browser to sign in with a `next` that `next_url` accepts, or with none."""
     response = attacker.get(url, Accept="text/html")
     assert response.status_code == 302
@@ -552,8 +557,10 @@ HOSTS += ["a" * 10_000, "localhost:x", "{host}"]
 
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: ascii(host)[:20])
-def test_a_bad_host_is_not_reflected(attacker: Attacker, client: FlaskClient, host: str) -> None:
-    """The Host header decides neither where a browser is sent nor what is remembered."""
+def test_a_bad_host_header_is_not_reflected(
+    attacker: Attacker, client: FlaskClient, host: str
+) -> None:
+    """The Host header decides neither where a browser is sent nor the cookie's domain."""
     response = attacker.get("/me", Host=host, Accept="text/html")
     assert response.status_code in (302, 400)
     if response.status_code == 302:
@@ -570,7 +577,7 @@ ORIGINS += ["http://\u2100.example".encode().decode("latin-1"), "x" * 100_000]
 
 
 @pytest.mark.parametrize("host", ["localhost", "bad host", ""], ids=ascii)
-def test_a_bad_origin_is_refused(make_app: MakeApp, host: str, keys: Keys) -> None:
+def test_a_post_with_a_bad_origin_is_refused(make_app: MakeApp, host: str, keys: Keys) -> None:
     """A post with an Origin that is not this site is a 403, also if the Origin or the Host cannot
     be parsed."""
     app = make_app()
@@ -610,8 +617,8 @@ def test_only_a_browser_that_asks_for_a_page_is_redirected(attacker: Attacker) -
         assert response.get_json() == {"error": "Unauthorized"}
 
 
-def test_forwarded_headers_are_ignored(attacker: Attacker) -> None:
-    """Without ProxyFix nobody can choose the address that is recorded."""
+def test_forwarded_headers_without_proxy_fix_are_ignored(attacker: Attacker) -> None:
+    """Without ProxyFix no client can choose the address that is recorded."""
     forged = {
         "X_Forwarded_For": "6.6.6.6",
         "X_Real_IP": "6.6.6.6",
@@ -629,7 +636,7 @@ def test_forwarded_headers_are_ignored(attacker: Attacker) -> None:
 
 
 def test_with_proxy_fix_the_forwarded_address_is_recorded(app: Flask, attacker: Attacker) -> None:
-    """An app that trusts its proxy gets the address that the proxy saw."""
+    """An app that trusts its proxy records the address that the proxy saw."""
     app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]
     login = attacker.open("POST", "/login/ada", X_Forwarded_For="6.6.6.6, 7.7.7.7")
     cookie = login.headers["Set-Cookie"].partition(";")[0]
@@ -647,10 +654,10 @@ AGENTS = {
 
 
 @pytest.mark.parametrize(("agent", "recorded"), AGENTS.values(), ids=AGENTS.keys())
-def test_any_user_agent_may_sign_in(
+def test_a_user_agent_is_recorded_up_to_512_characters(
     attacker: Attacker, clock: Clock, agent: str | None, recorded: str | None
 ) -> None:
-    """A User-Agent is recorded as it is, cut at 512 characters, and a renewal takes it over."""
+    """A login and a renewal record the User-Agent unchanged, cut at 512 characters."""
     login = attacker.client.post("/login/ada", headers=agent_headers(agent))
     cookie = login.headers["Set-Cookie"].partition(";")[0]
     for _ in range(2):
@@ -665,8 +672,8 @@ def agent_headers(agent: str | None) -> dict[str, str]:
     return {"User-Agent": agent or ""}
 
 
-def test_a_request_may_lack_every_header(app: Flask) -> None:
-    """Even without address, Host and User-Agent, as from a script, a login works."""
+def test_a_login_without_any_header_succeeds(app: Flask) -> None:
+    """A login works without address, Host and User-Agent, as in a script."""
     environ = {
         "REQUEST_METHOD": "POST",
         "SERVER_NAME": "localhost",
@@ -685,10 +692,10 @@ def test_a_request_may_lack_every_header(app: Flask) -> None:
 # The log
 
 
-def test_bad_input_is_not_worth_an_error(
+def test_bad_input_from_browsers_is_not_logged(
     attacker: Attacker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Junk from outside fills no log: neither cookies nor guards write a line for it."""
+    """Neither cookies nor guards write a log line for junk from outside."""
     with caplog.at_level(logging.DEBUG):
         for cookie in ("kvsession=junk", f"kvsession={unknown_token()}"):
             attacker.get("/data", Cookie=cookie)
@@ -697,11 +704,11 @@ def test_bad_input_is_not_worth_an_error(
     assert caplog.records == []
 
 
-def test_a_record_that_is_corrupt_is_logged_once(
+def test_a_corrupt_record_is_logged_once(
     attacker: Attacker, plant: t.Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However often its cookie comes, an unreadable record is one line, which names the session
-    and quotes nothing of the record."""
+    """However often its cookie is sent, an unreadable record makes one line, which names the
+    session and quotes nothing of the record."""
     secret = secrets.token_hex(8)
     cookie, key = plant(lambda token, now: f'{{"v": "{secret}"'.encode())
     for _ in range(3):
@@ -723,8 +730,9 @@ SPELLINGS = [
 
 
 @pytest.mark.parametrize("pattern", ["/secret/*", "/secret"])
-def test_no_spelling_of_a_path_gets_around_its_protection(make_app: MakeApp, pattern: str) -> None:
-    """However the URL of a protected view is written, an anonymous browser does not see it."""
+def test_no_spelling_of_a_protected_path_opens_it(make_app: MakeApp, pattern: str) -> None:
+    """However the URL of a protected view is written, an anonymous browser does not see the
+    view."""
     app = make_app(protected_paths=(pattern,))
 
     @app.get("/secret", strict_slashes=False)
@@ -739,7 +747,7 @@ def test_no_spelling_of_a_path_gets_around_its_protection(make_app: MakeApp, pat
         assert response.status_code in (401, 404), path
 
 
-def test_a_path_without_a_star_protects_only_itself(make_app: MakeApp) -> None:
+def test_a_protected_path_without_a_star_protects_only_itself(make_app: MakeApp) -> None:
     """No other page is closed to anonymous browsers, neither a page below the path nor a page that
     begins with the same letters."""
     app = make_app(protected_paths=("/", "/me", "/data/", "/un", "/touched", "/untouched/x"))

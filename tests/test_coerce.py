@@ -139,10 +139,11 @@ def app(make_app: MakeApp) -> Flask:
 
 
 @pytest.mark.parametrize(("given", "stored"), PAIRS, ids=[str(i) for i in range(len(PAIRS))])
-def test_it_is_read_as_the_base_type(
+def test_a_value_of_a_subclass_is_read_as_its_base_type(
     client: FlaskClient, do: Do, given: t.Any, stored: t.Any
 ) -> None:
-    """The same request reads what the next one will, down to the type of each part."""
+    """The request that assigns a value reads the same value as the next request, with the same type
+    of each part."""
     seen: list[t.Any] = []
 
     def act() -> None:
@@ -165,8 +166,10 @@ def test_an_item_appended_to_a_stored_list_is_stored_as_its_base_type(
     assert shape(seen[0]) == shape([stored for _, stored in PAIRS])
 
 
-def test_a_plain_value_is_the_very_object(client: FlaskClient, do: Do) -> None:
-    """A list that the app goes on changing stays the one in the session."""
+def test_a_list_that_needs_no_conversion_stays_the_assigned_object(
+    client: FlaskClient, do: Do
+) -> None:
+    """The session saves later changes of a list that a view has assigned."""
     cart = [1]
 
     def act() -> None:
@@ -180,24 +183,26 @@ def test_a_plain_value_is_the_very_object(client: FlaskClient, do: Do) -> None:
 
 
 @hypothesis.given(values)
-def test_what_can_be_stored_is_left_as_it_is(value: t.Any) -> None:
-    """Whatever the codec takes is taken as it is, and written as the codec writes it."""
+def test_a_storable_value_is_not_converted(value: t.Any) -> None:
+    """A value that the codec accepts is neither copied nor encoded differently."""
     same, encoded = coerce.encode("x", value)
     assert same is value
     assert encoded == codec.encode("x", value)
 
 
-def test_setdefault_gives_what_is_in_the_session(client: FlaskClient, do: Do) -> None:
-    """The value that `setdefault` returns is the one whose changes are noticed."""
+def test_setdefault_returns_the_value_in_the_session(client: FlaskClient, do: Do) -> None:
+    """Changes of the value that `setdefault` returns are saved."""
     do(client, lambda: session.setdefault("x", Items()).append(1))
     seen: list[t.Any] = []
     do(client, lambda: seen.append(session["x"]))
     assert seen == [[1]]
 
 
-def test_a_lazy_message(client: FlaskClient, do: Do) -> None:
-    """A lazily translated message is flashed in the language of the request that flashed it, and
-    is text, so that what is put into it is escaped."""
+def test_a_lazy_message_is_stored_as_text_of_the_request_that_flashed_it(
+    client: FlaskClient, do: Do
+) -> None:
+    """A lazily translated message is flashed in the language of its request, as text that a
+    template escapes."""
     language = ["de"]
     message = LazyString(lambda: {"de": "<Hallo>", "en": "<Hello>"}[language[0]])
     do(client, lambda: flash(message))
@@ -254,8 +259,10 @@ REFUSED: dict[str, Callable[[], t.Any]] = {
 
 
 @pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
-def test_what_has_no_base_type_is_refused(client: FlaskClient, do: Do, value: t.Any) -> None:
-    """What no session could give back raises, names the key, and changes nothing."""
+def test_a_value_without_a_storable_base_type_is_refused(
+    client: FlaskClient, do: Do, value: t.Any
+) -> None:
+    """An unstorable value raises an error that names the key, and changes nothing."""
 
     def act() -> None:
         with pytest.raises(UnstorableValue, match=r"'x'|nested"):
@@ -265,8 +272,8 @@ def test_what_has_no_base_type_is_refused(client: FlaskClient, do: Do, value: t.
     assert do(client, act).status_code == 200
 
 
-def test_ours_alone_stays_exact(make_app: MakeApp) -> None:
-    """`g.session` without `flask.session` takes exact types only."""
+def test_g_session_without_flask_session_takes_exact_types_only(make_app: MakeApp) -> None:
+    """Without `flask.session` a value of a subclass is refused."""
     app = make_app()
     with app.test_request_context(), pytest.raises(UnstorableValue):
         current_session["x"] = Text("a")

@@ -200,10 +200,11 @@ def page_of(make_app: MakeApp, settings: dict[str, t.Any], testing: bool) -> Pag
 
 
 @each_combination
-def test_a_login_sets_exactly_these_attributes(
+def test_a_login_sets_a_cookie_with_exactly_these_attributes(
     make_app: MakeApp, settings: dict[str, t.Any], testing: bool, name: str, attributes: str
 ) -> None:
-    """A remembered login's cookie lasts as long as the absolute timeout, with all attributes."""
+    """The cookie of a remembered login lasts as long as the absolute timeout and has all
+    attributes."""
     page = page_of(make_app, settings, testing)
     (header,) = set_cookies(page.run(login))
     cookie, _, said = header.partition("; ")
@@ -218,10 +219,11 @@ def test_a_login_sets_exactly_these_attributes(
 
 
 @main_combinations
-def test_an_unremembered_login_ends_with_the_browser(
+def test_the_cookie_of_an_unremembered_login_ends_with_the_browser(
     make_app: MakeApp, settings: dict[str, t.Any], testing: bool, name: str, attributes: str
 ) -> None:
-    """With remember=False the cookie has neither Max-Age nor Expires, and all else."""
+    """With `remember=False` the cookie has neither Max-Age nor Expires, and all other
+    attributes."""
     page = page_of(make_app, settings, testing)
     (header,) = set_cookies(page.run(login_unremembered))
     cookie, _, said = header.partition("; ")
@@ -230,11 +232,11 @@ def test_an_unremembered_login_ends_with_the_browser(
 
 
 @main_combinations
-def test_a_logout_takes_the_cookie_away_with_the_same_attributes(
+def test_a_logout_deletes_the_cookie_with_the_same_attributes(
     make_app: MakeApp, settings: dict[str, t.Any], testing: bool, name: str, attributes: str
 ) -> None:
-    """A logout sends an empty cookie that has expired, with the attributes that it was set with,
-    since browsers heed no other."""
+    """A logout sends an empty, expired cookie with the attributes of the login's cookie, since
+    browsers ignore any other."""
     page = page_of(make_app, settings, testing)
     page.take(page.run(login))
     (header,) = set_cookies(page.run(kvs.logout_user))
@@ -245,10 +247,11 @@ def test_a_logout_takes_the_cookie_away_with_the_same_attributes(
 
 
 @main_combinations
-def test_a_visitor_s_first_write_sets_the_same_cookie(
+def test_the_first_write_of_an_anonymous_browser_sets_the_same_cookie(
     make_app: MakeApp, settings: dict[str, t.Any], testing: bool, name: str, attributes: str
 ) -> None:
-    """A visitor's cookie is like a user's, and opens the visitor's session."""
+    """The cookie of an anonymous session has the attributes of a user's cookie and opens that
+    session."""
     page = page_of(make_app, settings, testing)
     response = page.run(visit)
     (header,) = set_cookies(response)
@@ -260,8 +263,11 @@ def test_a_visitor_s_first_write_sets_the_same_cookie(
 
 
 @pytest.mark.parametrize("mode", ["debug", "testing"])
-def test_debug_and_testing_may_be_set_late(make_app: MakeApp, mode: str) -> None:
-    """In debug and in testing mode the cookie works on plain http, however late they are set."""
+def test_debug_and_testing_set_after_init_app_make_the_cookie_insecure(
+    make_app: MakeApp, mode: str
+) -> None:
+    """In debug and in testing mode the cookie works on plain http, also if the mode is set after
+    `init_app`."""
     app = make_app()
     app.testing = False
     setattr(app, mode, True)
@@ -270,7 +276,7 @@ def test_debug_and_testing_may_be_set_late(make_app: MakeApp, mode: str) -> None
     assert "Secure" not in header
 
 
-def test_in_production_the_unprefixed_cookie_opens_nothing(make_app: MakeApp) -> None:
+def test_a_cookie_without_its_prefix_opens_nothing_in_production(make_app: MakeApp) -> None:
     """A cookie without __Host-, which another host of the domain could have set, is not read."""
     app = make_app()
     app.testing = False
@@ -283,8 +289,11 @@ def test_in_production_the_unprefixed_cookie_opens_nothing(make_app: MakeApp) ->
         assert page.get("/me").status_code == 401, name
 
 
-def test_plain_http_is_warned_of_once(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """A Secure cookie on plain http is one warning, at login, that names setting and ProxyFix."""
+def test_a_secure_cookie_on_plain_http_is_warned_of_once(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Secure cookie on plain http makes one warning, at login, that names the setting and
+    ProxyFix."""
     page = Page(make_app(cookie_secure=True))
     page.run(visit)
     assert not caplog.records
@@ -295,10 +304,10 @@ def test_plain_http_is_warned_of_once(make_app: MakeApp, caplog: pytest.LogCaptu
     assert "ProxyFix" in warning.getMessage()
 
 
-def test_no_warning_where_the_cookie_comes_back(
+def test_a_cookie_that_the_browser_returns_makes_no_warning(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither https, nor plain http with a plain cookie, is warned of."""
+    """Neither https nor a cookie without Secure on plain http is warned of."""
     Page(make_app(cookie_secure=True), "https://localhost").run(login)
     Page(make_app(), "http://localhost").run(login)
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
@@ -307,8 +316,8 @@ def test_no_warning_where_the_cookie_comes_back(
 # When it is sent
 
 
-def test_only_a_new_session_a_rotation_and_a_logout_send_it(page: Page, clock: Clock) -> None:
-    """Reading, changing data and renewing send no cookie; what changes the secret sends one."""
+def test_only_a_new_session_a_rotation_and_a_logout_send_a_cookie(page: Page, clock: Clock) -> None:
+    """A read, a write and a renewal send no cookie; an act that changes the secret sends one."""
     tokens = [page.take(page.run(visit))]
     assert not set_cookies(page.run(visit))
     assert not set_cookies(page.get("/data"))
@@ -370,7 +379,7 @@ def test_a_response_has_at_most_one_cookie_and_it_is_of_the_last_act(
 @pytest.mark.parametrize(
     "act", [login, kvs.logout_user, visit, kvs.rotate_token], ids=lambda act: act.__name__
 )
-def test_set_cookie_comes_with_no_store(make_app: MakeApp, act: Act) -> None:
+def test_a_response_that_sets_the_cookie_is_no_store(make_app: MakeApp, act: Act) -> None:
     """A response with the cookie is kept out of every cache, whatever the view allowed."""
     page = Page(make_app())
     if act is not visit:
@@ -389,8 +398,8 @@ def test_set_cookie_comes_with_no_store(make_app: MakeApp, act: Act) -> None:
     assert response.headers.getlist("Vary") == ["Cookie"]
 
 
-def test_without_set_cookie_the_app_s_caching_stays(page: Page) -> None:
-    """A view's own Cache-Control is left alone where no cookie is sent."""
+def test_a_response_without_set_cookie_keeps_the_view_s_cache_control(page: Page) -> None:
+    """A view's own Cache-Control is unchanged if no cookie is sent."""
     page.take(page.run(login))
 
     def read_and_allow() -> Response:
@@ -402,8 +411,8 @@ def test_without_set_cookie_the_app_s_caching_stays(page: Page) -> None:
     assert page.run(read_and_allow).headers["Cache-Control"] == "max-age=60"
 
 
-def test_a_cookie_of_the_app_s_own_stays(page: Page) -> None:
-    """The session's cookie goes beside those that the view sets, Flask's session among them."""
+def test_a_cookie_that_the_view_sets_is_kept(page: Page) -> None:
+    """The session's cookie is added to the cookies that the view sets."""
 
     def set_another() -> Response:
         login()
@@ -460,8 +469,10 @@ def test_a_response_that_read_the_session_varies_by_cookie(page: Page, is_user: 
         ("Accept-Encoding, Cookie, Origin", "Accept-Encoding, Cookie, Origin"),
     ],
 )
-def test_vary_adds_to_what_the_view_says(page: Page, theirs: str, together: str) -> None:
-    """Other parts of Vary stay, and Cookie is not said twice."""
+def test_vary_cookie_is_added_to_the_view_s_own_vary(
+    page: Page, theirs: str, together: str
+) -> None:
+    """Other parts of Vary stay, and Cookie is not repeated."""
 
     def read() -> Response:
         len(g.session)
@@ -473,8 +484,10 @@ def test_vary_adds_to_what_the_view_says(page: Page, theirs: str, together: str)
 
 
 @pytest.mark.parametrize("url", ["/me", "/missing", "/broken", "/redirected"])
-def test_errors_and_redirects_say_it_too(make_app: MakeApp, url: str) -> None:
-    """A 401, 404, 500 or redirect that looked at the session says so (CVE-2026-35192)."""
+def test_an_error_or_redirect_that_read_the_session_varies_by_cookie(
+    make_app: MakeApp, url: str
+) -> None:
+    """A 401, 404, 500 or redirect that read the session says `Vary: Cookie` (CVE-2026-35192)."""
     app = make_app()
     app.config["PROPAGATE_EXCEPTIONS"] = False
 
@@ -568,9 +581,11 @@ KINDS = ["unknown", "wrong secret", "revoked", "expired", "corrupt", "another ty
 
 
 @pytest.mark.parametrize("why", STALE)
-def test_reading_never_clears_the_cookie(page: Page, stale: t.Any, why: str) -> None:
-    """A session that cannot be opened is a visitor's, and the cookie stays: a parallel response
-    may just have set a better one (CVE-2025-71402)."""
+def test_reading_a_session_that_cannot_be_opened_keeps_the_cookie(
+    page: Page, stale: t.Any, why: str
+) -> None:
+    """A browser whose session cannot be opened is anonymous and keeps its cookie, since a parallel
+    response may just have set a better one (CVE-2025-71402)."""
     stale(why)
     for act in (
         lambda: None,
@@ -589,10 +604,10 @@ def test_reading_never_clears_the_cookie(page: Page, stale: t.Any, why: str) -> 
 
 
 @pytest.mark.parametrize("why", KINDS)
-def test_a_write_over_a_session_that_cannot_be_opened_begins_a_new_one(
+def test_a_write_over_a_session_that_cannot_be_opened_makes_a_new_one(
     page: Page, stale: t.Any, why: str, keys: Keys
 ) -> None:
-    """A visitor's write gets an id and a secret of its own; a presented one is never taken over
+    """An anonymous write gets a new id and a new secret; a presented one is never used
     (fixation)."""
     stale(why)
     presented = page.cookie.partition("=")[2]
@@ -608,8 +623,7 @@ def test_a_write_over_a_session_that_cannot_be_opened_begins_a_new_one(
 def test_a_logout_clears_a_cookie_that_opens_nothing(
     page: Page, stale: t.Any, why: str, keys: Keys
 ) -> None:
-    """Who asks to be signed out loses the cookie, whatever it is worth, and no key is made or
-    removed."""
+    """A logout deletes the browser's cookie, whatever the cookie opens, and changes no key."""
     stale(why)
     before = keys()
     response = page.run(kvs.logout_user)
@@ -618,23 +632,23 @@ def test_a_logout_clears_a_cookie_that_opens_nothing(
     assert keys() == before
 
 
-def test_a_logout_without_a_cookie_sends_none(page: Page) -> None:
-    """There is nothing to clear for a browser that brought no cookie."""
+def test_a_logout_without_a_cookie_sends_no_cookie(page: Page) -> None:
+    """For a browser that sent no cookie there is nothing to delete."""
     assert not set_cookies(page.run(kvs.logout_user))
 
 
 @pytest.mark.parametrize("act", [kvs.logout_user, kvs.revoke_all_sessions, login])
-def test_the_former_cookie_opens_nothing(page: Page, act: Act) -> None:
-    """A cookie that was kept over a logout, a revocation or a new login is worthless
-    (OWASP ASVS 5.0, 7.4.1 and 7.2.4)."""
+def test_the_old_cookie_opens_nothing_after_logout_revoke_or_login(page: Page, act: Act) -> None:
+    """A cookie that was kept over a logout, a revocation or a new login is worthless (OWASP ASVS
+    5.0, 7.4.1 and 7.2.4)."""
     page.take(page.run(login))
     page.run(act)
     assert page.get("/me").status_code == 401
 
 
 @pytest.mark.parametrize("act", [kvs.rotate_token, kvs.confirm_login])
-def test_a_rotation_makes_the_former_cookie_worthless(page: Page, act: Act) -> None:
-    """After an explicit rotation only the new secret opens the session, of the same id."""
+def test_the_old_cookie_opens_nothing_after_an_explicit_rotation(page: Page, act: Act) -> None:
+    """After an explicit rotation only the new secret opens the session, whose id is the same."""
     old = page.take(page.run(login))
     new = page.take(page.run(act))
     assert new[:19] == old[:19]
@@ -656,10 +670,8 @@ def keep_alive(page: Page, clock: Clock, days: int) -> None:
 
 
 @pytest.mark.parametrize("act", [kvs.rotate_token, kvs.confirm_login])
-def test_max_age_is_what_is_left_of_the_absolute_timeout(
-    page: Page, clock: Clock, act: Act
-) -> None:
-    """A rotation after ten of thirty days gives the cookie the other twenty, and no more."""
+def test_max_age_is_the_remaining_absolute_timeout(page: Page, clock: Clock, act: Act) -> None:
+    """A rotation after ten of thirty days gives the cookie the remaining twenty days."""
     assert max_age_of(page.run(login)) == MONTH
     page.take(page.run(login))
     keep_alive(page, clock, 10)
@@ -674,21 +686,21 @@ def test_max_age_is_what_is_left_of_the_absolute_timeout(
     assert page.get("/me").status_code == 401
 
 
-def test_a_login_begins_the_absolute_timeout_anew(page: Page, clock: Clock) -> None:
-    """Signing in again, over the old session or a visitor's, gives the whole time."""
+def test_a_login_over_a_session_restarts_the_absolute_timeout(page: Page, clock: Clock) -> None:
+    """The cookie of a login over an older session lasts for the whole absolute timeout."""
     page.take(page.run(login))
     keep_alive(page, clock, 10)
     assert max_age_of(page.run(login)) == MONTH
 
 
-def test_max_age_follows_the_setting(make_app: MakeApp) -> None:
-    """The cookie lasts as long as the absolute timeout that is set, in whole seconds upwards."""
+def test_max_age_is_the_absolute_timeout_in_whole_seconds(make_app: MakeApp) -> None:
+    """The cookie lasts as long as the absolute timeout that is set, rounded up to whole seconds."""
     for given, expected in ((3600, 3600), (timedelta(days=400), 34_560_000), (90.5, 91)):
         assert max_age_of(Page(make_app(absolute_timeout=given)).run(login)) == expected
 
 
-def test_a_rotation_leaves_the_cookie_s_kind(page: Page) -> None:
-    """A cookie that ends with the browser does so after a rotation too."""
+def test_a_rotation_of_an_unremembered_session_keeps_a_session_cookie(page: Page) -> None:
+    """A cookie that ends with the browser still ends with the browser after a rotation."""
     page.take(page.run(login_unremembered))
     for act in (kvs.rotate_token, kvs.confirm_login):
         response = page.run(act)
@@ -699,11 +711,10 @@ def test_a_rotation_leaves_the_cookie_s_kind(page: Page) -> None:
 
 
 @pytest.mark.parametrize("remember", ["on", "", "false", None, 1, 0], ids=repr)
-def test_what_a_form_says_of_remembering_signs_in_or_is_refused(
+def test_a_raw_form_value_for_remember_signs_in_or_is_refused(
     page: Page, remember: t.Any, keys: Keys
 ) -> None:
-    """A checkbox's raw value is an error that makes no session, or else it is a login that lasts
-    beyond the response."""
+    """A checkbox's raw value either raises and makes no session, or signs in."""
 
     def login_as_the_form_says() -> tuple[str, int]:
         try:
@@ -723,16 +734,17 @@ def test_what_a_form_says_of_remembering_signs_in_or_is_refused(
 # As a browser sees it
 
 
-def test_a_browser_s_jar_holds_the_token_and_loses_it(client: FlaskClient) -> None:
-    """What is set by a login is sent by the browser, and taken away by a logout."""
+def test_a_browser_keeps_the_token_from_login_to_logout(client: FlaskClient) -> None:
+    """A browser sends the cookie that a login set, and a logout deletes it."""
     client.post("/login/ada")
     assert re.fullmatch(TOKEN, str(token_of(client)))
     client.post("/logout")
     assert token_of(client) is None
 
 
-def test_a_path_keeps_the_cookie_to_its_part_of_the_site(make_app: MakeApp) -> None:
-    """With a path the browser sends, and a logout clears, the cookie below it only."""
+def test_a_cookie_path_limits_the_session_to_a_part_of_the_site(make_app: MakeApp) -> None:
+    """With a path the browser sends the cookie only below that path, and a logout there deletes
+    it."""
     app = make_app(cookie_path="/app")
 
     @app.post("/app/<word>")

@@ -36,7 +36,8 @@ def package_files() -> set[str]:
 
 
 def test_the_wheel_has_the_whole_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    """Every file of the package is in the wheel, scripts and type marker too, and no other."""
+    """The wheel has every file of the package, scripts and type marker included, and no other
+    file."""
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert names == package_files()
     assert "flask_kvsession/store/lua/commit.lua" in names
@@ -45,8 +46,8 @@ def test_the_wheel_has_the_whole_package_and_nothing_else(wheel: zipfile.ZipFile
     assert "flask_kvsession/devices/static/devices.css" in names
 
 
-def test_the_source_distribution_can_be_tested(built: Path) -> None:
-    """The source distribution carries the tests, the example and what make needs."""
+def test_the_source_distribution_has_all_that_tests_need(built: Path) -> None:
+    """The source distribution has the tests, the example and the files that make needs."""
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"Makefile", "setup.cfg", "requirements/dev.txt", "tests/conftest.py"} <= names
@@ -60,8 +61,8 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return Parser().parsestr(wheel.read(name).decode())
 
 
-def test_it_is_described_as_in_the_readme(metadata: Message) -> None:
-    """The metadata name the distribution, the oldest Python, the extras, and carry the README."""
+def test_the_metadata_name_the_distribution_and_carry_the_readme(metadata: Message) -> None:
+    """The metadata give the name, the oldest Python and the extras, and hold the README."""
     assert metadata["Name"] == "Flask-KVSession-Redis"
     assert metadata["Requires-Python"] == ">=3.11"
     assert set(metadata.get_all("Provides-Extra", [])) == {"async", "devices", "embedded", "geo"}
@@ -69,8 +70,8 @@ def test_it_is_described_as_in_the_readme(metadata: Message) -> None:
     assert str(metadata.get_payload()).strip() == readme.strip()
 
 
-def test_the_core_needs_five_libraries(metadata: Message) -> None:
-    """Installed without extras the package needs five libraries, with lower bounds only."""
+def test_the_package_without_extras_needs_five_libraries(metadata: Message) -> None:
+    """The package without extras needs five libraries, with lower bounds only."""
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert {line.split(">=")[0] for line in needed} == {
         "blinker",
@@ -82,8 +83,11 @@ def test_the_core_needs_five_libraries(metadata: Message) -> None:
     assert not any(sign in line for line in needed for sign in ("<", "==", "~"))
 
 
-def test_importing_it_does_nothing_else(wheel: zipfile.ZipFile) -> None:
-    """Importing the package, straight from the wheel, warns of nothing and opens no connection."""
+def test_importing_the_package_opens_no_connection_and_warns_of_nothing(
+    wheel: zipfile.ZipFile,
+) -> None:
+    """The import of the package from the wheel opens no connection, starts no process and makes no
+    warning."""
     program = (
         "import socket, subprocess\n"
         "def fail(*a, **k): raise AssertionError('import did something')\n"
@@ -101,15 +105,15 @@ def test_importing_it_does_nothing_else(wheel: zipfile.ZipFile) -> None:
     assert ".whl/flask_kvsession" in done.stdout
 
 
-def test_everything_public_is_exported_in_order() -> None:
-    """`__all__` is sorted, so that a newcomer finds a name at a glance."""
+def test_the_list_of_public_names_is_sorted() -> None:
+    """`__all__` is sorted, so that a reader finds a name quickly."""
     import flask_kvsession as kvs
 
     assert sorted(kvs.__all__) == kvs.__all__
 
 
-def test_no_file_names_a_registry() -> None:
-    """No tracked file is a lock file or carries the address of a package registry."""
+def test_no_tracked_file_names_a_package_registry() -> None:
+    """No tracked file is a lock file or holds the address of a package registry."""
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
     )

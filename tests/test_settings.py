@@ -386,8 +386,9 @@ def test_the_text_false_from_the_environment_is_refused(monkeypatch: pytest.Monk
         kvs.KVSession(app)
 
 
-def test_settings_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers, JSON's booleans, lists and text of the environment are taken as Flask reads them."""
+def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings from the environment have the types that Flask reads: numbers, booleans and lists of
+    JSON, and text."""
     for key, text in {
         "REDIS_URL": "redis://h:1",
         "IDLE_TIMEOUT": "3600",
@@ -449,8 +450,8 @@ def test_debug_testing_and_foreign_settings_may_change_after_init_app(make_app: 
     assert app.test_client().get("/untouched").status_code == 200
 
 
-def test_settings_need_no_app() -> None:
-    """Without Flask the same checks hold, under the same names."""
+def test_settings_without_an_app_are_checked_alike() -> None:
+    """`Settings` without Flask makes the same checks under the same names."""
     assert Settings(idle_timeout=60) == configure(idle_timeout=60)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"^KVSESSION_IDLE_TIMEOUT "):
         Settings(idle_timeout="60")  # type: ignore[arg-type]
@@ -586,7 +587,7 @@ LATER = [
 ]
 
 
-def test_a_setting_of_a_later_version_is_unknown() -> None:
+def test_the_key_of_a_later_version_is_refused() -> None:
     """The key of a feature that is not built yet is refused, and no other key is proposed."""
     for name in LATER:
         message = str(refusal_of(**{name: True}))
@@ -609,16 +610,16 @@ def test_a_setting_of_a_later_version_is_unknown() -> None:
         ("MIGRATE", "MIGRATE_COOKIE_SESSION"),
     ],
 )
-def test_a_misspelt_key_is_told_what_it_should_be(misspelt: str, meant: str) -> None:
-    """A key that is nearly one names the one that was meant, and not the value given."""
+def test_the_refusal_of_a_misspelt_key_names_the_right_key(misspelt: str, meant: str) -> None:
+    """The message for a misspelt key names the right key and does not quote the value."""
     message = str(refusal_of(**{misspelt: "redis://:s3cr3t@h"}))
     assert message.startswith(f"KVSESSION_{misspelt} is not a setting")
     assert message.endswith(f"did you mean KVSESSION_{meant}?")
     assert "s3cr3t" not in message
 
 
-def test_a_key_that_may_mean_several_is_told_none() -> None:
-    """What begins like many keys is sent to the list of them."""
+def test_the_refusal_of_an_ambiguous_key_proposes_no_key() -> None:
+    """The message for the beginning of many keys refers to the list of keys."""
     message = str(refusal_of(COOKIE="x"))
     assert message == (
         "KVSESSION_COOKIE is not a setting; remove it, or see the list of settings in the README."
@@ -626,8 +627,8 @@ def test_a_key_that_may_mean_several_is_told_none() -> None:
 
 
 @pytest.mark.parametrize("key", ["KVSESSION_", "KVSESSION_idle_timeout", "KVSESSION_REDIS_URL "])
-def test_a_key_of_our_prefix_that_is_none_of_ours_is_refused(key: str) -> None:
-    """No key that begins like ours is passed over in silence."""
+def test_an_unknown_key_with_the_package_s_prefix_is_refused(key: str) -> None:
+    """No key that begins with `KVSESSION_` is ignored."""
     app = Flask("app")
     app.config[key] = 1
     with pytest.raises(ConfigurationError) as refusal:
@@ -635,8 +636,8 @@ def test_a_key_of_our_prefix_that_is_none_of_ours_is_refused(key: str) -> None:
     assert str(refusal.value).startswith(f"{key} is not a setting")
 
 
-def test_keys_of_others_are_none_of_our_business() -> None:
-    """A configuration may hold anything else, keys that resemble ours included."""
+def test_keys_with_another_prefix_are_ignored() -> None:
+    """A configuration may hold any other key, also one that resembles the package's keys."""
     app = Flask("app")
     app.config.update(KVSESSIONS_X=1, kvsession_x=1, SESSION_KVSESSION_X=1)
     kvs.KVSession(app)
@@ -671,10 +672,11 @@ def test_keys_of_others_are_none_of_our_business() -> None:
     ],
     ids=str,
 )
-def test_an_unset_timeout_is_capped_by_those_that_are_set(
+def test_an_unset_timeout_is_capped_by_the_timeouts_that_are_set(
     chosen: dict[str, timedelta], settled: dict[str, timedelta]
 ) -> None:
-    """Whoever shortens one timeout need not shorten those that must not be longer."""
+    """A developer who shortens one timeout need not shorten the timeouts that must not be
+    longer."""
     settings = configure(**chosen)
     assert {name: getattr(settings, name) for name in settled} == settled
     assert all(getattr(settings, name) == chosen[name] for name in chosen if chosen[name])
@@ -691,9 +693,9 @@ TIMEOUTS = [
 
 @given(st.dictionaries(st.sampled_from(TIMEOUTS), st.timedeltas(MS, 100 * DAY)))
 @hypothesis_settings(max_examples=300, deadline=None, database=None)
-def test_timeouts_that_are_settled_can_work_together(chosen: dict[str, timedelta]) -> None:
-    """Of any timeouts, either the message names one that collides, or all of them agree and those
-    that were chosen are as they were chosen."""
+def test_any_timeouts_either_fit_together_or_are_refused(chosen: dict[str, timedelta]) -> None:
+    """Either the message names a timeout that does not fit, or all timeouts fit and the chosen ones
+    are unchanged."""
     settings, refusal = None, ""
     try:
         settings = configure(**chosen)
@@ -725,17 +727,18 @@ def test_timeouts_that_are_settled_can_work_together(chosen: dict[str, timedelta
     ],
     ids=str,
 )
-def test_an_impossible_combination_is_refused(
+def test_a_combination_of_settings_that_cannot_work_is_refused(
     chosen: dict[str, t.Any], key: str, said: str
 ) -> None:
-    """Settings that cannot hold together name the first key, what was given, and what to do."""
+    """The message names the first key, the given value and the remedy."""
     message = str(refusal_of(**chosen))
     assert message.startswith(f"KVSESSION_{key} ")
     assert said in message
 
 
-def test_the_idle_timeout_is_that_of_the_kind_of_session() -> None:
-    """A user's session, one that is not remembered and a visitor's each have their own."""
+def test_each_kind_of_session_has_its_own_idle_timeout() -> None:
+    """A remembered session, a session that is not remembered and an anonymous session have an idle
+    timeout each."""
     settings = configure(idle_timeout=300, unremembered_timeout=200, anonymous_timeout=100)
 
     def record(user_id: str | None, remembered: bool) -> Record:
@@ -752,15 +755,15 @@ def test_the_idle_timeout_is_that_of_the_kind_of_session() -> None:
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, True, "2", float("nan")])
-def test_a_limit_that_a_function_returns_is_checked_too(limit: t.Any) -> None:
-    """A function's bad limit is an error that names its setting, not a number of sessions."""
+def test_a_bad_limit_that_a_function_returns_is_refused(limit: t.Any) -> None:
+    """The error for a function's bad limit names the setting."""
     settings = configure(max_sessions_per_user=lambda user_id: limit)
     with pytest.raises(ConfigurationError, match="KVSESSION_MAX_SESSIONS_PER_USER"):
         settings.session_limit("ada")
 
 
-def test_a_limit_may_depend_on_the_user() -> None:
-    """A function is asked with the user's id, and None means no limit."""
+def test_a_limit_by_function_depends_on_the_user() -> None:
+    """The function gets the user's id, and None means no limit."""
     settings = configure(max_sessions_per_user=lambda user_id: {"ada": 3}.get(user_id))
     assert settings.session_limit("ada") == 3
     assert settings.session_limit("bob") is None
@@ -838,7 +841,7 @@ def test_a_url_whose_password_ends_the_host_is_refused(url: str) -> None:
     ],
 )
 def test_a_url_that_redis_py_would_misread_is_refused(url: str) -> None:
-    """A part of the URL that would silently be ignored is an error at start-up."""
+    """A URL with a part that redis-py would ignore is an error at start-up."""
     assert str(refusal_of(redis_url=url)).startswith("KVSESSION_REDIS_URL ")
 
 
@@ -846,8 +849,8 @@ def test_a_url_that_redis_py_would_misread_is_refused(url: str) -> None:
     "url",
     ["", "localhost", "localhost:6379", "embedded://", 5, b"redis://h", ["redis://h"], {"a": 1}],
 )
-def test_what_is_no_url_is_told_the_schemes(url: t.Any) -> None:
-    """The message for anything else says what the value must begin with."""
+def test_the_refusal_of_a_value_that_is_no_url_names_the_schemes(url: t.Any) -> None:
+    """The message says what a URL must begin with."""
     message = str(refusal_of(redis_url=url))
     assert message.startswith(
         "KVSESSION_REDIS_URL is empty" if url == "" else "KVSESSION_REDIS_URL "
@@ -855,23 +858,23 @@ def test_what_is_no_url_is_told_the_schemes(url: t.Any) -> None:
     assert "embedded://" in message
 
 
-def test_a_misspelt_scheme_is_told_what_it_should_be() -> None:
-    """A scheme that is nearly one names the one that was meant."""
+def test_the_refusal_of_a_misspelt_scheme_names_the_right_scheme() -> None:
+    """The message for a scheme that is nearly right names the right scheme."""
     message = str(refusal_of(redis_url="redid://h"))
     assert message.startswith("KVSESSION_REDIS_URL must begin with one of redis://, ")
     assert re.search(r"did you mean redis(://)?\?$", message)
 
 
 @pytest.mark.parametrize("kind", ["sentinel", "cluster"])
-def test_sentinel_and_cluster_by_url_say_the_remedy(kind: str) -> None:
-    """A URL that this version cannot use says that a ready client can be passed."""
+def test_the_refusal_of_a_sentinel_or_cluster_url_names_the_remedy(kind: str) -> None:
+    """The message says that a ready client can be passed."""
     message = str(refusal_of(redis_url=f"redis+{kind}://h:1,h:2/main/0"))
     assert kind.capitalize() in message
     assert "KVSession(app, redis=client)" in message
 
 
-def test_no_repr_shows_the_password() -> None:
-    """A debugger, or a log of the settings, shows the URL's password nowhere."""
+def test_no_repr_shows_the_password_of_the_url() -> None:
+    """No repr that a debugger or a log may show holds the URL's password."""
     app = Flask("app")
     app.config["KVSESSION_REDIS_URL"] = "redis://ada:s3cr3t@127.0.0.1:1/0"
     kvs.KVSession(app)
@@ -884,7 +887,7 @@ def test_no_repr_shows_the_password() -> None:
         assert "s3cr3t" not in f"{state!r} {state.settings!r} {other.extensions} {state.store!r}"
 
 
-def test_a_password_never_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_of_a_failing_store_hides_the_password(caplog: pytest.LogCaptureFixture) -> None:
     """A store that cannot be reached is logged without its password."""
     app = Flask("app")
     app.config["KVSESSION_REDIS_URL"] = "redis://ada:s3cr3t@127.0.0.1:1/0"
@@ -899,8 +902,8 @@ def test_a_password_never_reaches_the_log(caplog: pytest.LogCaptureFixture) -> N
 # Setting up
 
 
-def test_an_app_is_set_up_once() -> None:
-    """A second `init_app` on one app is an error, and the first one's settings stay."""
+def test_setting_up_an_app_twice_is_an_error() -> None:
+    """A second `init_app` on one app raises, and the settings of the first one stay."""
     app = Flask("app")
     kvs.KVSession(app)
     state = state_of(app)
@@ -911,8 +914,8 @@ def test_an_app_is_set_up_once() -> None:
     assert len(app.before_request_funcs[None]) == len(app.after_request_funcs[None]) == 1
 
 
-def test_a_set_up_that_failed_leaves_no_trace() -> None:
-    """After a setting was corrected the same app can be set up."""
+def test_an_app_can_be_set_up_after_a_failed_set_up() -> None:
+    """A failed set-up leaves nothing in the app."""
     app = Flask("app")
     app.config["KVSESSION_IDLE_TIMEOUT"] = 0
     with pytest.raises(ConfigurationError):
@@ -923,8 +926,8 @@ def test_a_set_up_that_failed_leaves_no_trace() -> None:
     kvs.KVSession(app)
 
 
-def test_two_apps_of_one_process_share_nothing(socket_path: str, prefix: str) -> None:
-    """One extension object serves two apps, each with its own settings, cookie and sessions."""
+def test_two_apps_of_one_extension_share_nothing(socket_path: str, prefix: str) -> None:
+    """Two apps of one extension object have their own settings, cookies and sessions."""
     kv = kvs.KVSession()
     apps = []
     for name, idle in (("one", 60), ("two", 120)):
@@ -958,7 +961,8 @@ def test_two_apps_of_one_process_share_nothing(socket_path: str, prefix: str) ->
 def test_a_ready_client_is_used_instead_of_a_url(
     socket_path: str, prefix: str, decode_responses: bool, protocol: int
 ) -> None:
-    """Any redis-py client will do, whatever it decodes and speaks, and the URL is not needed."""
+    """Any redis-py client works, whatever it decodes and whichever protocol it speaks, and no URL
+    is needed."""
     app = Flask("app")
     app.config.update(TESTING=True, KVSESSION_KEY_PREFIX=prefix)
     with redis.Redis(
@@ -976,16 +980,16 @@ def test_a_ready_client_is_used_instead_of_a_url(
         assert state_of(app).client is ready
 
 
-def test_a_client_goes_with_its_app(socket_path: str) -> None:
-    """A client without an app would belong to none, so the message says where to pass it."""
+def test_a_client_without_an_app_is_refused(socket_path: str) -> None:
+    """The message says to pass the client to `init_app`."""
     with redis.Redis(unix_socket_path=socket_path) as ready:
         with pytest.raises(ConfigurationError, match=r"kv\.init_app\(app, redis=client\)"):
             kvs.KVSession(redis=ready)
         kvs.KVSession().init_app(Flask("app"), redis=ready)
 
 
-def test_an_app_without_sessions_says_so() -> None:
-    """Using the session where the extension was forgotten names the remedy."""
+def test_using_the_session_of_an_app_without_the_extension_raises() -> None:
+    """The error in an app without the extension names the remedy."""
     app = Flask("app")
     with app.test_request_context(), pytest.raises(ConfigurationError, match=r"KVSession\(app\)"):
         len(kvs.current_session)
@@ -996,8 +1000,9 @@ def test_an_app_without_sessions_says_so() -> None:
 # Without a URL
 
 
-def test_without_a_url_production_says_what_to_set() -> None:
-    """Set-up and pages without a session work; the first that needs the store says what to do."""
+def test_production_without_a_url_raises_at_the_first_store_call() -> None:
+    """Without a URL, set-up and pages without a session work; the first call of the store raises an
+    error that names the setting."""
     app = Flask("app")
     kvs.KVSession(app)
     add_views(app)
@@ -1061,8 +1066,8 @@ def vanishes(path: Path) -> bool:
     return False
 
 
-def test_with_debug_the_server_s_data_are_in_the_instance_folder(tmp_path: Path) -> None:
-    """In debug mode sessions outlive a restart of the app, and the server does not stay."""
+def test_debug_without_a_url_keeps_sessions_in_the_instance_folder(tmp_path: Path) -> None:
+    """In debug mode sessions outlive a restart of the app, and the server ends with the app."""
     seen, socket = run_with_own_server("debug", tmp_path)
     assert seen == 1
     assert vanishes(socket)
@@ -1072,8 +1077,8 @@ def test_with_debug_the_server_s_data_are_in_the_instance_folder(tmp_path: Path)
     assert vanishes(socket)
 
 
-def test_with_testing_the_server_is_gone_afterwards(tmp_path: Path) -> None:
-    """In testing mode everything is in a temporary folder, of which nothing is left."""
+def test_testing_without_a_url_leaves_nothing_behind(tmp_path: Path) -> None:
+    """In testing mode all data are in a temporary folder, of which nothing is left."""
     seen, socket = run_with_own_server("testing", tmp_path)
     assert seen == 1
     assert vanishes(socket)
@@ -1081,10 +1086,10 @@ def test_with_testing_the_server_is_gone_afterwards(tmp_path: Path) -> None:
     assert all(map(vanishes, (tmp_path / "tmp").iterdir()))
 
 
-def test_an_app_under_test_that_is_dropped_takes_its_server_along(
+def test_the_server_of_a_collected_app_under_test_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within one process too, the server of an app that nobody holds any more ends."""
+    """Within a process the server of an app ends when the app is freed."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     app = Flask("app")
     kvs.KVSession(app)
@@ -1096,8 +1101,8 @@ def test_an_app_under_test_that_is_dropped_takes_its_server_along(
     assert vanishes(folder)
 
 
-def test_two_apps_under_test_do_not_share_a_server(make_app: MakeApp) -> None:
-    """Each app in testing mode without a URL has a server, and so sessions, of its own."""
+def test_two_apps_under_test_have_a_server_each(make_app: MakeApp) -> None:
+    """Each app in testing mode without a URL has its own server, and so its own sessions."""
     apps = [Flask("one"), Flask("two")]
     for app in apps:
         app.testing = True

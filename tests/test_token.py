@@ -50,7 +50,7 @@ def new_token() -> Token:
 
 
 def test_a_token_is_62_url_safe_characters() -> None:
-    """A token is a session id of 19 characters, and a secret of 21 and 22."""
+    """A token is a session id of 19 characters and a secret of 21 and 22 characters."""
     token = new_token()
     text = str(token)
     assert len(text) == 62
@@ -61,7 +61,7 @@ def test_a_token_is_62_url_safe_characters() -> None:
 
 
 def test_100_000_tokens_are_unique_and_use_every_bit() -> None:
-    """No part of a token repeats in 100,000, and each character may be any of the 64."""
+    """No part of a token repeats in 100,000 tokens, and each character may be any of the 64."""
     tokens = [new_token() for _ in range(100_000)]
     for part in ("session_id", "family", "rotating"):
         assert len({getattr(token, part) for token in tokens}) == len(tokens)
@@ -73,8 +73,8 @@ def test_100_000_tokens_are_unique_and_use_every_bit() -> None:
         assert min(counts.values()) > 206
 
 
-def test_the_random_module_has_no_part_in_a_token() -> None:
-    """Whoever knows the state of Python's ordinary random numbers knows nothing of a token."""
+def test_a_token_does_not_depend_on_the_random_module() -> None:
+    """The state of Python's ordinary random numbers tells nothing of a token."""
     state = random.getstate()
     texts = set()
     for _ in range(2):
@@ -84,8 +84,8 @@ def test_the_random_module_has_no_part_in_a_token() -> None:
     assert len(texts) == 2
 
 
-def test_a_new_secret_shares_nothing_with_the_last() -> None:
-    """Both halves of the secret are new each time, and only the session id stays."""
+def test_a_new_secret_of_a_session_shares_nothing_with_the_old() -> None:
+    """Both halves of a new secret are new, and the session id stays."""
     first = new_token()
     second = Token.for_session(first.session_id)
     assert second.session_id == first.session_id
@@ -93,8 +93,8 @@ def test_a_new_secret_shares_nothing_with_the_last() -> None:
     assert second.rotating != first.rotating
 
 
-def test_a_token_matches_its_own_hash_only() -> None:
-    """A secret is recognised by its hash, and neither half nor the id alone will do."""
+def test_a_token_matches_only_the_hash_of_its_secret() -> None:
+    """A secret is recognised by its hash; one half or the id alone is not recognised."""
     token, other = new_token(), new_token()
     assert token.matches(token.secret_hash)
     for wrong in (
@@ -114,8 +114,8 @@ def test_a_token_matches_its_own_hash_only() -> None:
 
 @given(st.text(max_size=70) | st.text(ALPHABET, min_size=58, max_size=66))
 @quick
-def test_only_a_token_s_exact_shape_is_parsed(text: str) -> None:
-    """Whatever is not 62 characters of the alphabet is refused; the rest reads as it is written."""
+def test_only_a_string_of_a_token_s_exact_shape_is_parsed(text: str) -> None:
+    """Any string but 62 characters of the alphabet is refused; a token is parsed unchanged."""
     token = Token.parse(text)
     assert (token is not None) == (len(text) == 62 and set(text) <= set(ALPHABET))
     assert token is None or str(token) == text
@@ -123,8 +123,8 @@ def test_only_a_token_s_exact_shape_is_parsed(text: str) -> None:
 
 @given(st.text(ALPHABET, min_size=62, max_size=62), st.integers(0, 61), st.characters())
 @quick
-def test_one_wrong_character_spoils_a_token(text: str, at: int, char: str) -> None:
-    """A token with any one character replaced by one outside the alphabet is none."""
+def test_a_token_with_one_wrong_character_is_refused(text: str, at: int, char: str) -> None:
+    """A token with one character outside the alphabet, or one character more, is refused."""
     mangled = text[:at] + char + text[at + 1 :]
     assert (Token.parse(mangled) is None) == (char not in ALPHABET)
     assert Token.parse(text[:at] + char + text[at:]) is None
@@ -149,8 +149,8 @@ def test_a_session_id_is_19_characters_of_the_alphabet() -> None:
     assert not any(map(is_session_id, others))
 
 
-def test_a_user_s_sessions_lie_in_the_user_s_slot() -> None:
-    """The first three characters of a user's session ids are those of the user's hash."""
+def test_all_sessions_of_a_user_are_in_the_user_s_hash_slot() -> None:
+    """A user's session ids begin with the first three characters of the user's hash."""
     user = user_hash("ada")
     ids = {new_session_id(user) for _ in range(100)}
     assert {session_id[:3] for session_id in ids} == {user[:3]}
@@ -205,15 +205,15 @@ ACCEPTED: list[t.Any] = [
 ]
 
 
-def test_a_user_hash_is_what_the_contract_says() -> None:
+def test_a_user_hash_is_22_characters_of_base64url_of_sha_256() -> None:
     """The hash is base64url of SHA-256 of the id's text, cut at 22 characters."""
     for user_id in ACCEPTED:
         digest = sha256(str(user_id).encode()).digest()
         assert user_hash(user_id) == urlsafe_b64encode(digest).decode()[:22]
 
 
-def test_a_user_hash_is_safe_in_a_key() -> None:
-    """Braces, newlines and size of an id are gone in its hash, and no two ids share one."""
+def test_a_user_hash_has_only_characters_that_are_safe_in_a_key() -> None:
+    """A hash holds no brace, no newline and no long text of the id, and no two ids share a hash."""
     texts = {str(user_id): user_hash(user_id) for user_id in ACCEPTED}
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{22}", hashed) for hashed in texts.values())
     assert len(set(texts.values())) == len(texts)
@@ -261,8 +261,8 @@ def hides(text: str, *tokens: str) -> bool:
     return not any(part in text for token in tokens for part in secrets_of(token))
 
 
-def test_a_leak_would_be_found() -> None:
-    """The search these tests rely on finds the token whole, halved or by its tail."""
+def test_hides_finds_a_token_whole_halved_or_in_part() -> None:
+    """`hides`, the search of these tests, finds every part of a secret."""
     token = str(new_token())
     assert hides(token[:19], token)
     assert not any(hides(f"x{leak}y", token) for leak in (token, token[19:40], token[-22:]))
@@ -329,9 +329,9 @@ def reprs() -> dict[str, t.Any]:
     return {"reprs": [*map(repr, shown), *map(str, shown), repr(token), repr(held)]}
 
 
-def test_a_repr_names_the_session_only(app: Flask) -> None:
-    """The repr of a token shows its session id only, and that of a session its id or that it has no
-    record."""
+def test_the_repr_of_a_token_or_session_names_only_the_session_id(app: Flask) -> None:
+    """A token's repr shows its public half, and a session's repr shows its id or that it has
+    none."""
     token = new_token()
     assert repr(token) == f"<Token of session {token.session_id}>"
     assert hides(f"{token!r} {[token]} {[[token]]}", str(token))
@@ -344,13 +344,13 @@ def test_a_repr_names_the_session_only(app: Flask) -> None:
         assert repr(session) == str(session) == f"<Session {session.id}>"
 
 
-def test_no_token_is_in_redis(
+def test_no_part_of_a_token_is_in_redis(
     all_acts: Callable[[], Tokens],
     redis_client: redis.Redis,
     keys: Keys,
     client: FlaskClient,
 ) -> None:
-    """The store holds no part of any secret, in keys, records or indexes."""
+    """The store holds no part of a secret in its keys, records and indexes."""
     client.post("/login/ada")
     tokens = [*all_acts().texts, str(token_of(client))]
     held = []
@@ -362,10 +362,10 @@ def test_no_token_is_in_redis(
     assert hides(f"{keys()} {held}", *tokens)
 
 
-def test_no_token_is_in_logs_signals_or_bodies(
+def test_no_part_of_a_token_is_in_logs_signals_or_bodies(
     all_acts: Callable[[], Tokens], app: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither the log at its most verbose, nor any signal, repr or response body holds a token."""
+    """Neither the debug log nor a signal, a repr or a response body holds a token."""
     received: list[str] = []
 
     def receive(sender: Flask, **extra: t.Any) -> None:
@@ -384,8 +384,8 @@ def test_no_token_is_in_logs_signals_or_bodies(
     assert hides(repr(app.extensions["kvsession"]), *tokens.texts)
 
 
-def test_no_token_is_in_a_traceback(tmp_path: Path) -> None:
-    """What a failing store raises and logs says nothing of the token that was to be loaded."""
+def test_no_part_of_a_token_is_in_a_traceback(tmp_path: Path) -> None:
+    """The error and the log of a failing store do not show the token that was to be loaded."""
     app = Flask("app")
     app.config.update(TESTING=True, KVSESSION_REDIS_URL=f"unix://{tmp_path}/nobody")
     kvs.KVSession(app)
@@ -398,7 +398,7 @@ def test_no_token_is_in_a_traceback(tmp_path: Path) -> None:
         assert hides(f"{text} {kvs.current_session!r} {failure.value!r}", token)
 
 
-def test_a_line_of_the_log_is_one_line(
+def test_a_user_id_with_line_ends_makes_one_line_of_the_log(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A user id with line ends, or of 10 KB, makes one short line (log injection)."""
@@ -412,8 +412,8 @@ def test_a_line_of_the_log_is_one_line(
         assert len(record.getMessage()) < 200
 
 
-def test_what_the_store_returns_hides_the_token(app: Flask) -> None:
-    """A loaded session shows hashes, never the secret that it was loaded with."""
+def test_a_loaded_session_shows_hashes_and_no_secret(app: Flask) -> None:
+    """The store's objects do not show the secret that a session was loaded with."""
     with app.test_request_context():
         session = kvs.login_user("ada")
         (info,) = kvs.list_sessions()
@@ -429,7 +429,7 @@ def test_what_the_store_returns_hides_the_token(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("half", [slice(19, 40), slice(40, 62)], ids=["family", "rotating"])
-def test_both_halves_of_the_secret_are_needed(make_app: MakeApp, half: slice) -> None:
+def test_a_token_with_one_wrong_half_opens_nothing(make_app: MakeApp, half: slice) -> None:
     """A cookie with the right session id and only one right half opens nothing."""
     app = make_app()
     client, thief = app.test_client(), app.test_client()

@@ -19,15 +19,16 @@ def mypy(request: pytest.FixtureRequest) -> list[str]:
     return [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", folder]
 
 
-def test_the_api_is_typed_as_users_use_it(mypy: list[str]) -> None:
-    """`typing_api.py` uses every public name, rightly and wrongly, and mypy agrees on each line."""
+def test_mypy_agrees_with_each_line_of_the_typed_example(mypy: list[str]) -> None:
+    """Mypy accepts the right uses and refuses the wrong uses of every public name in
+    `typing_api.py`."""
     pytest.importorskip("mypy")
     command = [*mypy, str(HERE / "typing_api.py")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_public_name_is_used() -> None:
+def test_the_typed_example_uses_every_public_name() -> None:
     """No public name is missing from `typing_api.py`."""
     import flask_kvsession
 

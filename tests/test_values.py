@@ -44,8 +44,8 @@ from .support.commands import CountCommands, Keys
 from .support.strategies import BERLIN, REPEATED, SKIPPED, SURROGATE, TAGS, quick, shape, values
 
 
-def test_shape_tells_apart_what_is_merely_equal() -> None:
-    """The comparison these tests rely on sees a difference of type or fold at any depth."""
+def test_shape_distinguishes_equal_values_of_different_types() -> None:
+    """`shape`, the comparison of these tests, sees a difference of type or fold at any depth."""
     alike: list[list[t.Any]] = [
         [1, True, 1.0, Decimal(1), Decimal("1.0")],
         [0.0, -0.0],
@@ -64,7 +64,8 @@ def test_shape_tells_apart_what_is_merely_equal() -> None:
 @given(values)
 @quick
 def test_a_value_comes_back_equal_and_of_the_same_type(value: t.Any) -> None:
-    """Decoding what was encoded gives the same value, to the type of its innermost part."""
+    """An encoded value is decoded to an equal value of the same type, down to its innermost
+    part."""
     back = codec.decode("k", codec.encode("k", value))
     assert back == value
     assert shape(back) == shape(value)
@@ -72,23 +73,23 @@ def test_a_value_comes_back_equal_and_of_the_same_type(value: t.Any) -> None:
 
 @given(values)
 @quick
-def test_the_encoding_is_canonical(value: t.Any) -> None:
-    """A value that came back is encoded to the very same bytes, so that reading changes nothing."""
+def test_encoding_a_decoded_value_gives_the_same_bytes(value: t.Any) -> None:
+    """A decoded value is encoded to the same bytes, so a mere read changes nothing."""
     encoded = codec.encode("k", value)
     assert codec.encode("k", codec.decode("k", encoded)) == encoded
 
 
 @given(values)
 @quick
-def test_what_is_encoded_is_json(value: t.Any) -> None:
-    """The store holds plain JSON in UTF-8 that any other reader understands."""
+def test_an_encoded_value_is_plain_json_in_utf_8(value: t.Any) -> None:
+    """Any other reader of JSON can read a stored value."""
     json.loads(codec.encode("k", value).decode(), parse_constant=pytest.fail)
 
 
 @given(st.sampled_from(TAGS), values)
 @quick
-def test_a_dict_that_looks_like_a_tag_stays_a_dict(tag: str, value: t.Any) -> None:
-    """No dict an app can store is mistaken for a tagged value, however often it is nested."""
+def test_a_dict_that_looks_like_a_tag_comes_back_as_a_dict(tag: str, value: t.Any) -> None:
+    """No dict of an app is mistaken for a tagged value, at any depth."""
     nested = {tag: {tag: value}}
     for looks_like_a_tag in ({tag: value}, nested, [nested], {tag: [nested, (nested,)]}):
         back = codec.decode("k", codec.encode("k", looks_like_a_tag))
@@ -105,7 +106,7 @@ MOMENTS = [REPEATED, SKIPPED, datetime(2024, 7, 1, 12, 0, 0, 1), datetime.min, d
 
 
 @pytest.mark.parametrize("zone", ZONES, ids=str)
-def test_a_datetime_keeps_fold_zone_and_microseconds(zone: tzinfo | None) -> None:
+def test_a_datetime_comes_back_with_its_fold_zone_and_microseconds(zone: tzinfo | None) -> None:
     """A time that a clock shows twice, or never, comes back like any other time."""
     for moment, fold in product(MOMENTS, [0, 1]):
         value = moment.replace(tzinfo=zone, fold=fold)
@@ -139,8 +140,8 @@ class Seasonal(Plus):
         return timedelta(hours=1 if moment.fold else 2)
 
 
-def test_a_foreign_time_zone_becomes_its_offset() -> None:
-    """A datetime of another kind of time zone comes back equal, in a fixed offset."""
+def test_a_time_zone_of_another_library_comes_back_as_its_offset() -> None:
+    """A datetime with another kind of time zone comes back equal, with a fixed offset."""
     value = datetime(2024, 7, 1, tzinfo=Plus(timedelta(hours=5)))
     back = codec.decode("k", codec.encode("k", value))
     assert back == value
@@ -202,8 +203,8 @@ print(encode("k", [words, others, words | others, {"z": words, "a": others}]).he
 """
 
 
-def test_every_process_writes_the_same_bytes() -> None:
-    """The encoding does not depend on the hash seed, on which the order of a set does."""
+def test_every_process_encodes_a_set_to_the_same_bytes() -> None:
+    """The encoding does not depend on the hash seed, which decides the order of a set."""
     outputs = set()
     for seed in ("0", "1", "42", "random"):
         environment = os.environ | {
@@ -357,8 +358,8 @@ REFUSED: dict[str, list[t.Any]] = {
 
 
 @pytest.mark.parametrize("values", REFUSED.values(), ids=REFUSED)
-def test_what_would_not_come_back_is_refused(values: list[t.Any]) -> None:
-    """A value outside the supported types, alone or nested, is refused by the name of its key."""
+def test_an_unsupported_value_is_refused_under_its_key(values: list[t.Any]) -> None:
+    """A value outside the supported types, alone or nested, raises an error that names its key."""
     for value in values:
         for holder in (value, [value], ("a", value), {"a": {"b": value}}):
             with pytest.raises(UnstorableValue, match=r"^session\['cart'\]"):
@@ -380,10 +381,10 @@ WRAPS: list[tuple[Callable[[t.Any], t.Any], str]] = [
     ids=["object", "nan", "decimal", "key", "int", "surrogate", "markup"],
 )
 @settings(quick, max_examples=15)
-def test_a_refusal_names_the_place(
+def test_a_refusal_names_the_place_inside_the_value(
     value: t.Any, wraps: list[tuple[Callable[[t.Any], t.Any], str]]
 ) -> None:
-    """The message says where inside the value the refused part is, as one would write it."""
+    """The message gives the path to the refused part in Python's notation."""
     place = ""
     for wrap, step in wraps:
         value, place = wrap(value), step + place
@@ -393,7 +394,7 @@ def test_a_refusal_names_the_place(
 
 
 @pytest.mark.parametrize("values", REFUSED.values(), ids=REFUSED)
-def test_a_refusal_is_short(values: list[t.Any]) -> None:
+def test_the_message_of_a_refusal_is_short(values: list[t.Any]) -> None:
     """A message has fewer than 500 characters, however large the value is."""
     for value in values:
         with pytest.raises(UnstorableValue) as refusal:
@@ -402,14 +403,14 @@ def test_a_refusal_is_short(values: list[t.Any]) -> None:
 
 
 @pytest.mark.parametrize("wrap", [lambda x: [x], lambda x: (x,), lambda x: {" t": x}], ids="ltd")
-def test_a_hundred_levels_come_back(wrap: Callable[[t.Any], t.Any]) -> None:
-    """The deepest value that is accepted is also read back, whatever it is nested in."""
+def test_a_value_of_a_hundred_levels_comes_back(wrap: Callable[[t.Any], t.Any]) -> None:
+    """The deepest value that is accepted is also read back, whatever the containers are."""
     value = deep(99, wrap)
     assert shape(codec.decode("k", codec.encode("k", value))) == shape(value)
 
 
-def test_a_session_key_must_be_text(app: Flask) -> None:
-    """A key that is not exactly a str is refused, and an int key is named."""
+def test_a_session_key_that_is_no_str_is_refused(app: Flask) -> None:
+    """A key that is not exactly a str raises an error, which names an int key."""
     other: list[t.Any] = [None, True, 1.5, b"a", ("a",), OwnStr("a"), Markup("a"), Word.A]
     other += [SURROGATE, 10**5000]
     with app.test_request_context():
@@ -440,8 +441,8 @@ tagged_strings = st.dictionaries(
 
 @given(any_json.map(json.dumps).map(str.encode) | tagged_strings.map(json.dumps).map(str.encode))
 @settings(quick, max_examples=400)
-def test_what_encode_never_wrote_is_one_kind_of_error(encoded: bytes) -> None:
-    """Bytes that nobody encoded here are decoded or raise `KVSessionError`, nothing else."""
+def test_decoding_any_json_gives_a_value_or_a_kvsession_error(encoded: bytes) -> None:
+    """Bytes that `encode` never wrote are decoded or raise `KVSessionError`, and nothing else."""
     with suppress(KVSessionError):
         codec.decode("k", encoded)
 
@@ -456,8 +457,8 @@ UNREADABLE = [
 ]
 
 
-def test_unreadable_bytes_name_their_key() -> None:
-    """A stored value that cannot be read back raises an error that names the session's key."""
+def test_unreadable_bytes_raise_an_error_that_names_the_key() -> None:
+    """A stored value that cannot be decoded raises an error that names the session's key."""
     for encoded in UNREADABLE:
         with pytest.raises(KVSessionError, match=r"session\['cart'\]"):
             codec.decode("cart", encoded)
@@ -504,9 +505,11 @@ def browser(make_app: MakeApp, redis_client: redis.Redis, keys: Keys) -> Browser
 
 @given(data=st.dictionaries(st.text(), values, max_size=3))
 @settings(quick, max_examples=60)
-def test_a_value_survives_the_store(browser: Browser, data: dict[str, t.Any]) -> None:
-    """What one request assigns the next one reads, equal and of the same type; reading it does
-    not write."""
+def test_the_next_request_reads_an_equal_value_of_the_same_type(
+    browser: Browser, data: dict[str, t.Any]
+) -> None:
+    """A request reads the values that the request before it assigned, and the read writes
+    nothing."""
     try:
         browser.run(lambda: (g.session.clear(), g.session.update(data)))
     except SessionTooLarge:
@@ -582,14 +585,14 @@ in_place = pytest.mark.parametrize(
 
 
 @in_place
-def test_a_change_in_place_is_saved(
+def test_a_change_inside_a_stored_value_is_saved(
     browser: Browser,
     count_commands: CountCommands,
     value: t.Any,
     change: Callable[[t.Any], t.Any],
     expected: t.Any,
 ) -> None:
-    """A change inside a stored value is noticed without further ado, and written once."""
+    """A change inside a stored value is detected and written once."""
     browser.run(lambda: g.session.update(v=json_copy(value)))
     with count_commands() as commands:
         browser.run(lambda: change(g.session["v"]))
@@ -636,9 +639,9 @@ def test_a_value_read_before_an_act_belongs_to_the_session_after_it(
     }
 
 
-def test_the_object_that_was_assigned_is_the_one_in_the_session(browser: Browser) -> None:
-    """Within a request the session holds the very object that it was given, and its later state
-    is what is saved."""
+def test_an_assigned_list_stays_the_object_in_the_session(browser: Browser) -> None:
+    """Within a request the session holds the assigned object itself, and saves the object's last
+    state."""
 
     def assign() -> None:
         cart: list[int] = [1]
@@ -650,7 +653,7 @@ def test_the_object_that_was_assigned_is_the_one_in_the_session(browser: Browser
     assert browser.data() == {"cart": [1, 2]}
 
 
-def test_each_key_has_a_copy_of_its_own(browser: Browser) -> None:
+def test_one_list_under_two_keys_is_stored_as_two_lists(browser: Browser) -> None:
     """One list under two keys comes back as two equal lists."""
     shared = [1]
     browser.put(a=shared, b=[shared, shared])
@@ -658,8 +661,8 @@ def test_each_key_has_a_copy_of_its_own(browser: Browser) -> None:
     assert browser.data() == {"a": [1, 2], "b": [[1], [1]]}
 
 
-def test_two_requests_never_share_an_object(browser: Browser) -> None:
-    """A value that was read is the reader's own: changing it after the request changes nothing."""
+def test_changing_a_value_after_its_request_changes_nothing(browser: Browser) -> None:
+    """A value that a request has read belongs to that request alone."""
     browser.put(cart=[1])
     taken = browser.data()
     taken["cart"].append(2)
@@ -676,10 +679,10 @@ def with_record(browser: Browser) -> Browser:
 
 
 @pytest.mark.parametrize("value", [object(), [deep(100)], 10**4999], ids=["type", "depth", "int"])
-def test_a_refused_assignment_leaves_the_session_as_it_was(
+def test_a_refused_assignment_leaves_the_session_unchanged(
     with_record: Browser, value: t.Any
 ) -> None:
-    """Neither the request that fails to assign a value nor the record sees a change."""
+    """A refused assignment changes neither the session of its request nor the record."""
     before = with_record.records()
 
     def assign() -> None:
@@ -695,8 +698,10 @@ def test_a_refused_assignment_leaves_the_session_as_it_was(
 
 
 @pytest.mark.parametrize("value", [object(), 10**4999], ids=["type", "int"])
-def test_a_refused_login_leaves_the_session_as_it_was(with_record: Browser, value: t.Any) -> None:
-    """A login whose data cannot be stored ends nothing and begins nothing."""
+def test_a_login_with_unstorable_data_leaves_the_session_unchanged(
+    with_record: Browser, value: t.Any
+) -> None:
+    """A login whose data cannot be stored ends no session and creates no session."""
     before, cookie = with_record.records(), with_record.http.get_cookie("kvsession")
 
     def login() -> None:
@@ -709,8 +714,8 @@ def test_a_refused_login_leaves_the_session_as_it_was(with_record: Browser, valu
     assert with_record.http.get_cookie("kvsession") == cookie
 
 
-def test_a_refused_update_of_all_sessions_changes_none(with_record: Browser) -> None:
-    """Changes for all sessions of a user that cannot be stored change no session."""
+def test_an_update_of_all_sessions_with_unstorable_data_changes_none(with_record: Browser) -> None:
+    """Changes that cannot be stored change no session of the user."""
     before = with_record.records()
 
     def update() -> None:
@@ -721,8 +726,8 @@ def test_a_refused_update_of_all_sessions_changes_none(with_record: Browser) -> 
     assert with_record.records() == before
 
 
-def test_an_unstorable_part_put_in_by_place_is_never_written(with_record: Browser) -> None:
-    """A part that cannot be stored, slipped into a list, fails the request, not the record."""
+def test_an_unstorable_item_appended_to_a_list_is_never_written(with_record: Browser) -> None:
+    """An unstorable item in a stored list fails the request and leaves the record unchanged."""
     before = with_record.records()
     with pytest.raises(UnstorableValue, match=r"^session\['cart'\]\[1\]"):
         with_record.run(lambda: g.session["cart"].append(object()))
@@ -740,10 +745,10 @@ def test_an_unstorable_part_put_in_by_place_is_never_written(with_record: Browse
     ],
     ids=["logout", "revoke", "revoke-all", "login", "login-with-another"],
 )
-def test_an_unstorable_part_does_not_stop_what_drops_it(
+def test_an_act_that_drops_pending_changes_ignores_unstorable_ones(
     with_record: Browser, act: Callable[[], t.Any]
 ) -> None:
-    """An act that gives up this session's pending changes is done whole, whatever they hold."""
+    """An act that drops this session's pending changes is done completely, whatever they hold."""
 
     def drop() -> None:
         g.session["cart"].append(object())
@@ -755,10 +760,11 @@ def test_an_unstorable_part_does_not_stop_what_drops_it(
 
 
 @pytest.mark.parametrize("act", [kvs.rotate_token, kvs.confirm_login], ids=["rotate", "confirm"])
-def test_an_unstorable_part_stops_what_would_write_it(
+def test_a_rotation_that_would_write_an_unstorable_value_is_not_done(
     with_record: Browser, act: Callable[[], t.Any]
 ) -> None:
-    """A rotation that cannot write the pending changes does not happen, and the cookie is good."""
+    """A rotation that cannot write the pending changes is not done, and the old cookie stays
+    valid."""
     before = with_record.records()
 
     def rotate() -> None:
@@ -772,11 +778,11 @@ def test_an_unstorable_part_stops_what_would_write_it(
     assert with_record.data() == {"cart": [1], "old": "kept"}
 
 
-def test_an_unreadable_value_spoils_only_its_key(
+def test_an_unreadable_value_raises_only_when_its_key_is_read(
     with_record: Browser, redis_client: redis.Redis
 ) -> None:
-    """A value this process cannot read raises where it is asked for; others, and removing it,
-    work."""
+    """A value that this process cannot read raises when its key is read; other keys can be read,
+    and the unreadable key can be deleted."""
     ((key, raw),) = with_record.records().items()
     gone = b'{" d":["2024-01-01T00:00:00",0,"No/Where"]}'
     redis_client.set(key, raw.replace(b'"cart":[1]', b'"cart":' + gone), ex=60)
@@ -799,8 +805,9 @@ def padded(size: int) -> str:
     return "x" * (size - 2)
 
 
-def test_too_large_a_value_is_refused_where_it_is_assigned(with_record: Browser) -> None:
-    """The assignment that would pass the limit raises, naming key, limit and setting."""
+def test_a_value_over_the_size_limit_is_refused_at_its_assignment(with_record: Browser) -> None:
+    """The assignment that would pass the limit raises an error that names key, limit and
+    setting."""
     before = with_record.records()
 
     def assign() -> None:
@@ -819,9 +826,9 @@ def test_too_large_a_value_is_refused_where_it_is_assigned(with_record: Browser)
     assert with_record.records() == before
 
 
-def test_what_an_assignment_lets_through_can_be_committed(browser: Browser) -> None:
-    """A value that would pass the size limit is refused where it is assigned, so no request fails
-    for its size after its view has returned."""
+def test_a_value_that_an_assignment_accepts_can_be_committed(browser: Browser) -> None:
+    """A value that would pass the size limit is refused at its assignment, so no request fails for
+    its size after its view has returned."""
     outcomes = set()
     for missing in range(0, 900, 60):
         refusals: list[SessionTooLarge] = []
@@ -839,8 +846,8 @@ def test_what_an_assignment_lets_through_can_be_committed(browser: Browser) -> N
     assert outcomes == {True, False}
 
 
-def test_keys_count_towards_the_size(browser: Browser) -> None:
-    """A long key, and the many keys that a form may bring, are refused like a large value."""
+def test_keys_count_towards_the_size_limit(browser: Browser) -> None:
+    """A long key, and many keys at once, are refused like a large value."""
 
     def assign() -> None:
         with pytest.raises(SessionTooLarge):
@@ -852,8 +859,8 @@ def test_keys_count_towards_the_size(browser: Browser) -> None:
     browser.run(assign)
 
 
-def test_growth_in_place_over_the_limit_leaves_the_record(with_record: Browser) -> None:
-    """A list that has grown too large fails the request, and the record stays as it was."""
+def test_a_list_that_grows_over_the_limit_leaves_the_record_unchanged(with_record: Browser) -> None:
+    """A list that has grown too large fails its request, and the record stays unchanged."""
     before = with_record.records()
     with pytest.raises(SessionTooLarge):
         with_record.run(lambda: g.session["cart"].append(padded(10_000)))
@@ -862,8 +869,10 @@ def test_growth_in_place_over_the_limit_leaves_the_record(with_record: Browser) 
     assert with_record.data()["cart"] == [1, 2]
 
 
-def test_a_login_over_the_limit_leaves_the_session(with_record: Browser) -> None:
-    """A login with too much data, a visitor's included, is refused whole."""
+def test_a_login_with_data_over_the_limit_leaves_the_session_unchanged(
+    with_record: Browser,
+) -> None:
+    """A login with too much data is refused completely."""
     before = with_record.records()
 
     def login() -> None:
@@ -875,8 +884,9 @@ def test_a_login_over_the_limit_leaves_the_session(with_record: Browser) -> None
     assert with_record.records() == before
 
 
-def test_a_login_that_a_visitor_s_data_make_too_large_is_refused(browser: Browser) -> None:
-    """A visitor's data and the login's are counted together, and the visitor keeps theirs."""
+def test_a_login_that_anonymous_data_make_too_large_is_refused(browser: Browser) -> None:
+    """The anonymous session's data and the login's data count together, and the anonymous session
+    stays."""
     browser.put(visit=padded(6_000))
     before = browser.records()
 
@@ -908,16 +918,18 @@ def full(make_app: MakeApp, redis_client: redis.Redis, keys: Keys) -> Browser:
 LONG_AGENT = {"User-Agent": '"' * 512}
 
 
-def test_a_renewal_that_has_no_room_does_not_fail_the_request(full: Browser, clock: Clock) -> None:
-    """A browser whose new name no longer fits into a full session is let in nevertheless."""
+def test_a_renewal_without_room_in_the_record_does_not_fail_the_request(
+    full: Browser, clock: Clock
+) -> None:
+    """A request whose longer user agent does not fit into a full session succeeds all the same."""
     clock.advance(minutes=6)
     assert full.http.get("/me", headers=LONG_AGENT).status_code == 200
 
 
-def test_a_lowered_limit_does_not_lock_out_a_larger_session(
+def test_a_session_larger_than_a_lowered_limit_can_still_be_used(
     full: Browser, make_app: MakeApp, clock: Clock
 ) -> None:
-    """A session made before the limit was lowered can still be read, shrunk and signed out."""
+    """A session from before the limit was lowered can be read, renewed and logged out."""
     lowered = make_app(max_session_bytes=2_000)
     http = lowered.test_client()
     cookie = full.http.get_cookie("kvsession")
@@ -928,11 +940,11 @@ def test_a_lowered_limit_does_not_lock_out_a_larger_session(
     assert http.post("/logout").status_code == 200
 
 
-def test_one_full_session_does_not_keep_the_others_from_a_change(
+def test_an_update_of_all_sessions_changes_the_others_if_one_is_full(
     full: Browser, clock: Clock
 ) -> None:
-    """A role taken away from all sessions is gone from every one that has room, even where one
-    has none and the call says so."""
+    """An update of all sessions changes every session that has room, and raises for the session
+    that has none."""
     app = full.http.application
     others = [app.test_client() for _ in range(2)]
     for http in others:
@@ -945,8 +957,9 @@ def test_one_full_session_does_not_keep_the_others_from_a_change(
     assert roles == ["a reader from now on"] * 2
 
 
-def test_flask_s_own_session_may_be_a_value_s_neighbour(browser: Browser) -> None:
-    """`flask.session` itself is no value, and refusing it leaves both sessions alone."""
+def test_a_session_or_request_object_is_refused_as_a_value(browser: Browser) -> None:
+    """`flask.session`, `current_session` and `request` are no values, and refusing them changes
+    nothing."""
 
     def assign() -> None:
         with pytest.raises(UnstorableValue):
@@ -960,14 +973,15 @@ def test_flask_s_own_session_may_be_a_value_s_neighbour(browser: Browser) -> Non
     assert browser.records() == {}
 
 
-def test_the_store_takes_no_value_that_the_session_refuses(app: Flask) -> None:
-    """Outside a request too a value that would not come back is refused by its key."""
+def test_the_store_refuses_an_unstorable_value_by_its_key(app: Flask) -> None:
+    """Outside a request too, an unstorable value raises an error that names its key."""
     with pytest.raises(UnstorableValue, match=r"^session\['role'\]"):
         store_of(app).update_all("ada", {"role": Colour.RED})
 
 
-def test_a_decode_error_of_one_client_is_not_another_s(client: FlaskClient) -> None:
-    """A request that failed to assign leaves the next request of the same browser in order."""
+def test_a_refused_assignment_does_not_disturb_the_next_request(client: FlaskClient) -> None:
+    """The next request of the same browser reads the session as it was before the failed
+    request."""
     client.post("/data", json={"a": 1})
     with pytest.raises(UnstorableValue):
         client.post("/data", data='{"a": NaN}', content_type="application/json")

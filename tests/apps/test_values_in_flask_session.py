@@ -100,8 +100,8 @@ EVERY_TYPE: dict[str, t.Any] = {
 }
 
 
-def test_whatever_it_is(shop: Shop) -> None:
-    """So does any value made of them."""
+def test_the_next_request_reads_an_equal_value_of_the_same_type(shop: Shop) -> None:
+    """Any storable value comes back from the store equal and of the same type."""
 
     @given(values)
     @quick
@@ -123,8 +123,8 @@ def test_a_request_that_only_reads_writes_nothing(
         assert commands.names == ["GET"]
 
 
-def test_a_change_in_place(shop: Shop) -> None:
-    """A change inside a nested list is kept without a word about `modified`."""
+def test_a_change_inside_a_nested_list_is_saved(shop: Shop) -> None:
+    """A change inside a nested list is saved without `modified`."""
     shop(lambda: put({"numbers": [[1]]}))
     shop(lambda: session["value"]["numbers"][0].append(2))
     assert shop(get) == {"numbers": [[1, 2]]}
@@ -193,8 +193,10 @@ WAYS: dict[str, Callable[[t.Any], t.Any]] = {
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_by_whatever_method(shop: Shop, way: Callable[[t.Any], t.Any]) -> None:
-    """Every way into the session makes the base type of a value."""
+def test_every_method_that_assigns_a_value_converts_it(
+    shop: Shop, way: Callable[[t.Any], t.Any]
+) -> None:
+    """Every method that assigns a value stores the base type of the value."""
 
     def act() -> t.Any:
         way(Profile(name=Text("ada")))
@@ -203,7 +205,7 @@ def test_by_whatever_method(shop: Shop, way: Callable[[t.Any], t.Any]) -> None:
     assert shape(shop(act)) == shape(shop(get)) == shape({"name": "ada"})
 
 
-def test_a_form(old_shop: Shop) -> None:
+def test_a_form_in_the_session_comes_back_as_a_dict(old_shop: Shop) -> None:
     """`request.form` can be kept for the next page, as in a form of several steps."""
     form = {"name": "ada", "colours": ["red", "blue"]}
     old_shop(lambda: put(request.form), data=form)
@@ -227,8 +229,8 @@ def test_a_key_that_is_no_str_is_refused(shop: Shop) -> None:
     shop(act)
 
 
-def test_a_dict_s_methods(old_shop: Shop) -> None:
-    """What apps call on a dict, they can call on the session."""
+def test_the_session_has_the_methods_of_a_dict(old_shop: Shop) -> None:
+    """Every method of a dict that apps use works on the session."""
 
     def act() -> None:
         session.update({"a": 1}, b=2)
@@ -249,8 +251,9 @@ def test_a_dict_s_methods(old_shop: Shop) -> None:
     assert old_shop(lambda: dict(session)) == {"d": 4}
 
 
-def test_a_copy_is_a_dict(old_shop: Shop) -> None:
-    """`session.copy()` is what the session held, and changes nothing in it."""
+def test_a_copy_of_the_session_is_independent_of_it(old_shop: Shop) -> None:
+    """`session.copy()` has the session's data, and changes of the copy do not change the
+    session."""
 
     def act() -> None:
         session["a"] = 1
