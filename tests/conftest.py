@@ -1,7 +1,7 @@
-"""Fixtures: a real server, apps with a key prefix of their own, and a clock that can be advanced.
+"""Fixtures: a real server, apps that each have a key prefix, and a clock that tests advance.
 
-The server is the embedded one; `KVSESSION_EMBEDDED_SERVER` names another binary for a second lane.
-With `KVSESSION_TEST_REQUIRE` set, a test that lacks a part fails instead of being skipped.
+The server is the embedded server; `KVSESSION_EMBEDDED_SERVER` names another binary. If
+`KVSESSION_TEST_REQUIRE` is set, a test that lacks a part fails and is not skipped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .support.commands import CountCommands, Keys, commands_sent
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> t.Any:
-    """Where every part is required, a skipped test is a failed one."""
+    """If every part is required, reports a skipped test as failed."""
     report = yield
     if (
         report.skipped
@@ -67,7 +67,7 @@ def prefix() -> str:
 
 @pytest.fixture
 def redis_client(socket_path: str) -> Iterator[redis.Redis]:
-    """A plain client, to look at what is really in the store."""
+    """A plain client, with which a test looks at the store."""
     client = redis.Redis(unix_socket_path=socket_path)
     yield client
     client.close()
@@ -121,14 +121,14 @@ def count_commands(redis_client: redis.Redis) -> CountCommands:
 
 @pytest.fixture
 def keys(redis_client: redis.Redis, prefix: str) -> Keys:
-    """The keys that this test has made so far."""
+    """The keys that this test has made."""
     return lambda: {key.decode() for key in redis_client.scan_iter(f"{prefix}:*", count=1000)}
 
 
 @pytest.fixture
 def do(app: Flask) -> Do:
-    """`do(browser, act)` posts to a view that calls `act` and answers with what it returns, if that
-    can be answered with, else with an empty object."""
+    """`do(browser, act)` posts to a view that calls `act`. The view responds with the result of
+    `act` if that can be a response, and with an empty object otherwise."""
     acts: list[Callable[[], t.Any]] = []
 
     @app.post("/do")
@@ -148,7 +148,8 @@ def do(app: Flask) -> Do:
 
 @pytest.fixture
 def sign_in() -> SignIn:
-    """Makes a browser that has signed in; keyword arguments are what the login view takes."""
+    """Makes a browser that has signed in; keyword arguments are the JSON that the login view
+    reads."""
 
     def sign_in(app: Flask, user: str = "ada", **login: t.Any) -> FlaskClient:
         browser = app.test_client()

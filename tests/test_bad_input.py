@@ -1,4 +1,4 @@
-"""Bad input: never a 500, never signed in, no key made (SECURITY, "Bad input")."""
+"""Bad input: it is never a 500, never signs in and makes no key (SECURITY, "Bad input")."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ quick = settings(
 
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
-    """An app that answers an unexpected error with a 500, as in production, on plain http."""
+    """An app on plain http that answers an unexpected error with a 500, as in production."""
     app = make_app(login_view="sign_in")
     app.config["PROPAGATE_EXCEPTIONS"] = False
 
@@ -62,7 +62,7 @@ def app(make_app: MakeApp) -> Flask:
 
 
 class Attacker:
-    """Sends whatever headers a test asks for; keeps no cookies."""
+    """A client that sends any headers and keeps no cookies."""
 
     def __init__(self, app: Flask) -> None:
         self.client = app.test_client(use_cookies=False)
@@ -123,7 +123,7 @@ JUNK: dict[str, str] = {
 
 
 def flask_cookie(app: Flask) -> str:
-    """A session as Flask signs it into a cookie."""
+    """A session that Flask has signed for a cookie."""
     app.secret_key = "secret"
     serializer = SecureCookieSessionInterface().get_signing_serializer(app)
     assert serializer
@@ -251,7 +251,7 @@ def test_a_token_with_a_guessed_secret_changes_no_session(
 
 
 def token_for(key: str, prefix: str) -> str:
-    """A token whose record would lie under this key, where that is possible."""
+    """A token whose record would have this key, if there is such a token."""
     found = re.fullmatch(rf"{prefix}:{{(.{{3}})}}:s:(.*)", key)
     assert found
     return str(Token.for_session(found[1] + found[2]))
@@ -273,7 +273,7 @@ def test_a_cookie_cannot_name_a_key_that_is_no_session(
 
 
 class Evil:
-    """What runs when a pickle of it is read."""
+    """An object whose pickle writes a file when it is loaded."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -297,7 +297,7 @@ PLANTED: dict[str, Callable[[Token, int], bytes]] = {
     "truncated": lambda token, now: good_record(token, now)[:-20],
     "two": lambda token, now: good_record(token, now) * 2,
     "future": lambda token, now: good_record(token, now).replace(b'"v":1', b'"v":99'),
-    "ended-by-nobody": lambda token, now: b'{"ended":5}',
+    "ended-without-reason": lambda token, now: b'{"ended":5}',
     "ended-cut": lambda token, now: b'{"ended":',
     "no-user-type": lambda token, now: good_record(token, now).replace(b'"ada"', b"true"),
     "empty-user": lambda token, now: good_record(token, now).replace(b'"ada"', b'""'),
@@ -314,13 +314,13 @@ PLANTED: dict[str, Callable[[Token, int], bytes]] = {
 
 
 def good_record(token: Token, now: int) -> bytes:
-    """A record that lets this token in."""
+    """A record that this token opens."""
     return RECORD % (token.family_hash.encode(), token.secret_hash.encode(), now, now)
 
 
 @pytest.fixture
 def plant(app: Flask, redis_client: redis.Redis, prefix: str) -> Callable[..., tuple[str, str]]:
-    """Puts something under the key that a token names; returns the cookie and the key."""
+    """Writes bytes under the key that a token names; returns the cookie and the key."""
 
     def put(make: Callable[[Token, int], bytes]) -> tuple[str, str]:
         token = Token.for_session(new_session_id(user_hash("ada")))
@@ -381,7 +381,7 @@ def test_a_redis_key_of_another_type_is_no_session(
     assert redis_client.dump(key) == before
 
 
-# No key is made
+# Requests that make no key
 
 
 def test_requests_with_random_tokens_make_no_key(attacker: Attacker, keys: Keys) -> None:
@@ -478,13 +478,13 @@ def test_a_single_str_as_keys_to_remove_is_refused(app: Flask, remove: t.Any) ->
         kvs.update_all_sessions("ada", {}, remove=remove)
 
 
-# next
+# The parameter `next`
 
 
 def browser_goes(location: str) -> tuple[str, str]:
-    """The scheme and host where a browser at https://site.example/login is taken, by the
-    reading of the URL standard: no control characters around, no tabs or line ends at all,
-    and backslashes are slashes."""
+    """The scheme and host to which a browser at https://site.example/login goes. By the URL
+    standard control characters around a URL, tabs and line ends are removed, and backslashes are
+    slashes."""
     trimmed = location.strip("".join(map(chr, range(33))))
     cleaned = re.sub(r"[\t\r\n]", "", trimmed).replace("\\", "/")
     scheme, host, *_ = urlsplit(urljoin("https://site.example/login", cleaned))
@@ -668,7 +668,7 @@ def test_a_user_agent_is_recorded_up_to_512_characters(
 
 
 def agent_headers(agent: str | None) -> dict[str, str]:
-    """An empty one is how the test client sends none."""
+    """The header of this user agent. The test client sends no User-Agent for an empty one."""
     return {"User-Agent": agent or ""}
 
 

@@ -1,4 +1,5 @@
-"""What apps and extensions put into `flask.session` becomes its base type, at once."""
+"""Values that apps and extensions put into `flask.session` are converted to their base type at
+once."""
 
 from __future__ import annotations
 
@@ -84,7 +85,7 @@ class Word(enum.StrEnum):
 
 
 class Profile(dict[str, t.Any]):
-    """Such as Authlib's `UserInfo`."""
+    """A dict subclass, such as Authlib's `UserInfo`."""
 
     def __getattr__(self, name: str) -> t.Any:
         return self[name]
@@ -213,14 +214,14 @@ def test_a_lazy_message_is_stored_as_text_of_the_request_that_flashed_it(
 
 
 def endless() -> list[t.Any]:
-    """A list that holds itself twice, so that each level has twice as many."""
+    """A list that contains itself twice, so that each level has twice as many items."""
     items: list[t.Any] = []
     items += [items, items]
     return items
 
 
 class Obliging:
-    """Has any attribute that is asked for, as proxies of remote objects do."""
+    """Has every attribute that is asked for, as proxies of remote objects have."""
 
     def __getattr__(self, name: str) -> Callable[[], t.Any]:
         return lambda: self
@@ -230,7 +231,7 @@ class Hostile(dict[str, int]):
     """Raises when its items are asked for."""
 
     def items(self) -> t.Any:
-        raise RuntimeError("of somebody's class")
+        raise RuntimeError("of the app's class")
 
 
 def endless_dict() -> t.Any:

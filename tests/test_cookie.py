@@ -1,4 +1,4 @@
-"""The cookie: what Set-Cookie says, when it is sent and when it is not (law 9)."""
+"""The cookie: the content of Set-Cookie, and when a response has one (law 9)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ MONTH = 30 * 24 * 3600
 
 
 class Page:
-    """A browser without a cookie jar, so that a test sees and says every header itself, and a
-    view that does what the test wants."""
+    """A browser without a cookie jar, so that a test sees and sets every header, and a view that
+    calls a function of the test."""
 
     def __init__(self, app: Flask, base_url: str = "http://localhost") -> None:
         self.app, self.base_url, self.cookie = app, base_url, ""
@@ -42,7 +42,7 @@ class Page:
         return answer if isinstance(answer, Response | tuple) else {}
 
     def run(self, act: Act, **headers: str) -> TestResponse:
-        """The response to a request with this page's cookie in which `act` is done."""
+        """The response to a request with this page's cookie whose view calls `act`."""
         self.act = act
         if self.cookie:
             headers["Cookie"] = self.cookie
@@ -60,7 +60,7 @@ class Page:
 
 
 def set_cookies(response: TestResponse) -> list[str]:
-    """Every Set-Cookie of a response, in full."""
+    """Every Set-Cookie header of a response."""
     return response.headers.getlist("Set-Cookie")
 
 
@@ -72,7 +72,7 @@ def max_age_of(response: TestResponse) -> int:
 
 
 def has_no_trace(response: TestResponse) -> bool:
-    """Whether a response says nothing of a session."""
+    """Whether a response has none of the headers that a session adds."""
     return not {"Set-Cookie", "Vary", "Cache-Control"} & set(response.headers.keys())
 
 
@@ -93,7 +93,7 @@ def page(app: Flask) -> Page:
     return Page(app)
 
 
-# What it says
+# The content of Set-Cookie
 
 ATTRIBUTES: dict[str, tuple[dict[str, t.Any], bool, str, str]] = {
     "testing": ({}, True, "kvsession", "HttpOnly; Path=/; SameSite=Lax"),
@@ -189,13 +189,13 @@ def without_expires(header: str) -> str:
 
 
 def normal(attributes: str) -> list[str]:
-    """Attributes in any order, which means nothing in a cookie."""
+    """The attributes, sorted: their order has no meaning in a cookie."""
     return sorted(attributes.split("; "))
 
 
 def page_of(make_app: MakeApp, settings: dict[str, t.Any], testing: bool) -> Page:
     app = make_app(**settings)
-    app.testing = testing  # set after the set-up, as often happens
+    app.testing = testing  # after `init_app`, as many apps do
     return Page(app, "https://www.example.com")
 
 
@@ -313,7 +313,7 @@ def test_a_cookie_that_the_browser_returns_makes_no_warning(
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
-# When it is sent
+# The responses with Set-Cookie
 
 
 def test_only_a_new_session_a_rotation_and_a_logout_send_a_cookie(page: Page, clock: Clock) -> None:
@@ -539,12 +539,12 @@ def test_a_page_that_does_not_touch_the_session_has_no_trace_of_it(
     assert len(commands) == 0
 
 
-# An unknown session
+# Sessions that cannot be opened
 
 
 @pytest.fixture
 def stale(page: Page, app: Flask, redis_client: redis.Redis, keys: Keys, clock: Clock) -> t.Any:
-    """Gives the page a cookie that opens nothing, for a reason of the test's choice."""
+    """Gives the page a cookie that opens nothing, for the reason that the test names."""
 
     def make(why: str) -> None:
         token = page.take(page.run(login))
@@ -659,11 +659,11 @@ def test_the_old_cookie_opens_nothing_after_an_explicit_rotation(page: Page, act
     assert page.get("/me").status_code == 401
 
 
-# How long it lasts
+# Max-Age
 
 
 def keep_alive(page: Page, clock: Clock, days: int) -> None:
-    """Uses the session once a day."""
+    """Sends a request on each of these days."""
     for _ in range(days):
         clock.advance(days=1)
         assert page.get("/me").status_code == 200
@@ -731,7 +731,7 @@ def test_a_raw_form_value_for_remember_signs_in_or_is_refused(
     assert page.get("/me").status_code == 200
 
 
-# As a browser sees it
+# The cookie in a browser
 
 
 def test_a_browser_keeps_the_token_from_login_to_logout(client: FlaskClient) -> None:

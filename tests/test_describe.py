@@ -1,4 +1,4 @@
-"""Names for devices, times and places."""
+"""The names that the devices pages give to devices, times and places."""
 
 from __future__ import annotations
 

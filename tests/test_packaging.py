@@ -1,4 +1,4 @@
-"""What is shipped."""
+"""The wheel, the source distribution and their metadata."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_no_tracked_file_names_a_package_registry() -> None:
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    if listed.returncode:  # not a checkout: an unpacked source distribution
+    if listed.returncode:  # no checkout but an unpacked source distribution
         listed.stdout = "\n".join(package_files())
     files = [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
     assert files

@@ -1,4 +1,4 @@
-"""Settings: read and checked once, with messages that name the key and never a password."""
+"""Settings are read and checked once; messages name the key and never a password."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ DEFAULTS: dict[str, t.Any] = {
 
 
 class Validator(t.NamedTuple):
-    """What a validator says of a bad value, and values that it takes and refuses. A good value
-    that the settings do not keep as it is stands in a pair with the value that they keep."""
+    """What a validator says of a bad value, with values that it accepts and refuses. A good value
+    that the settings change is a `Kept`."""
 
     says: str
     good: list[t.Any]
@@ -116,7 +116,7 @@ VALIDATORS: dict[str, Validator] = {
             "embedded://data[1]",
             "embedded://data:v1",
         ],
-        [],  # "The URL" below: its messages quote no value
+        [],  # in the section "The URL", whose messages quote no value
     ),
     "key prefix": Validator(
         "must consist of letters, digits",
@@ -289,7 +289,7 @@ def key_of(name: str) -> str:
 
 
 def configure(**settings: t.Any) -> Settings:
-    """What an app of this configuration has settled on; in production mode."""
+    """The settings of an app with this configuration, in production mode."""
     app = Flask("app")
     app.config.update({key_of(name): value for name, value in settings.items()})
     kvs.KVSession(app)
@@ -302,7 +302,7 @@ def refusal_of(**settings: t.Any) -> ConfigurationError:
     return refusal.value
 
 
-# One by one
+# Single settings
 
 
 def test_the_tables_of_these_tests_name_every_setting() -> None:
@@ -797,7 +797,7 @@ BAD_URLS = [
 
 
 def all_texts(error: BaseException) -> str:
-    """All that an error report could show: the error, what it came from, and the traceback."""
+    """Every text that an error report could show: the error, its causes and the traceback."""
     texts, queue, seen = ["".join(traceback.format_exception(error))], [error], set[int]()
     while queue:
         current = queue.pop()
@@ -1040,8 +1040,8 @@ print(app.extensions["kvsession"].store._server._client.connection_pool.connecti
 
 
 def run_with_own_server(mode: str, folder: Path) -> tuple[int, Path]:
-    """Runs a small app without a URL; returns how many sessions of ada's it saw, and the socket
-    of its server."""
+    """Runs a small app without a URL; returns the number of ada's sessions that the app listed, and
+    the socket of its server."""
     (folder / "tmp").mkdir(exist_ok=True)
     environment = os.environ | {
         "PYTHONPATH": str(Path(kvs.__file__).parents[1]),
@@ -1058,7 +1058,7 @@ def run_with_own_server(mode: str, folder: Path) -> tuple[int, Path]:
 
 
 def vanishes(path: Path) -> bool:
-    """Whether the path is gone, by now or soon."""
+    """Whether the path is gone within ten seconds."""
     for _ in range(200):
         if not path.exists():
             return True

@@ -1,4 +1,4 @@
-"""The token: its shape, its randomness, and that it is nowhere but in the cookie (law 1)."""
+"""The token: its shape and randomness, and that only the cookie holds it (law 1)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_100_000_tokens_are_unique_and_use_every_bit() -> None:
     for column in zip(*map(str, tokens[:20_000]), strict=True):
         counts = Counter(column)
         assert counts.keys() == set(ALPHABET)
-        # 312 are expected; 6 standard deviations from that is 1 in 10^9.
+        # 312 are expected. A deviation of 6 standard deviations happens once in 10^9.
         assert max(counts.values()) < 420
         assert min(counts.values()) > 206
 
@@ -170,7 +170,7 @@ class Number(enum.IntEnum):
 
 
 class User:
-    """What an ORM would give."""
+    """A user object, as an ORM makes it."""
 
     id = 1
 
@@ -247,7 +247,7 @@ def test_the_refusal_of_a_user_object_says_to_pass_its_id() -> None:
             user_hash(user_id)
 
 
-# Only in the cookie
+# Only the cookie holds the secret
 
 
 def secrets_of(token: str) -> list[str]:
@@ -257,7 +257,7 @@ def secrets_of(token: str) -> list[str]:
 
 
 def hides(text: str, *tokens: str) -> bool:
-    """Whether no part of a token's secret can be read from a text."""
+    """Whether a text holds no part of a token's secret."""
     return not any(part in text for token in tokens for part in secrets_of(token))
 
 
@@ -284,7 +284,7 @@ class Tokens:
 
 @pytest.fixture
 def all_acts(app: Flask) -> Callable[[], Tokens]:
-    """Does everything that makes, changes or ends a session."""
+    """Does every act that creates, changes or ends a session."""
     app.add_url_rule("/confirm", view_func=confirm, methods=["POST"])
     app.add_url_rule("/rotate", view_func=rotate, methods=["POST"])
     app.add_url_rule("/revoke", view_func=revoke, methods=["POST"])
@@ -319,7 +319,7 @@ def revoke() -> dict[str, t.Any]:
 
 
 def reprs() -> dict[str, t.Any]:
-    """All that a debugger or an error report may show of this request."""
+    """Every repr of this request that a debugger or an error report may show."""
     state, stored = request_session(), g.session.stored
     shown = [g.session, kvs.current_session, state, stored, stored.record, kvs.list_sessions()]
     token = Token.for_session(stored.id)

@@ -1,4 +1,4 @@
-"""The API is typed for its users."""
+"""The types of the public API, as an app's own mypy sees them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture
 def mypy(request: pytest.FixtureRequest) -> list[str]:
-    """Mypy in its strictest, without this project's settings."""
+    """The mypy command in strict mode, without this project's settings."""
     cache = request.config.cache
     folder = str(cache.mkdir("mypy_typing_api")) if cache else "/dev/null"
     return [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", folder]

@@ -1,4 +1,5 @@
-"""Values: what is accepted comes back equal and of the same type, anything else is refused."""
+"""The codec of values: a supported value comes back equal and of the same type, any other is
+refused."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def test_shape_distinguishes_equal_values_of_different_types() -> None:
         assert len({shape({"a": [(value,)]}) for value in group}) == len(group)
 
 
-# What is accepted
+# Accepted values
 
 
 @given(values)
@@ -117,7 +118,7 @@ def test_a_datetime_comes_back_with_its_fold_zone_and_microseconds(zone: tzinfo 
 
 
 class Plus(tzinfo):
-    """A time zone as other libraries make them."""
+    """A time zone with a fixed offset, as other libraries make it."""
 
     def __init__(self, offset: timedelta | None) -> None:
         self.offset = offset
@@ -133,7 +134,7 @@ class Plus(tzinfo):
 
 
 class Seasonal(Plus):
-    """One that repeats an hour, so that `fold` decides the offset."""
+    """A time zone that repeats an hour, so that `fold` decides the offset."""
 
     def utcoffset(self, moment: datetime | None) -> timedelta | None:
         assert moment is not None
@@ -157,7 +158,7 @@ def zone_from_file(key: str | None) -> ZoneInfo:
 
 
 class OwnZoneInfo(ZoneInfo):
-    """A subclass, which an app may have made."""
+    """A subclass that an app may have made."""
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_every_process_encodes_a_set_to_the_same_bytes() -> None:
     assert len(outputs.pop()) > 500
 
 
-# What is refused
+# Refused values
 
 
 class Colour(enum.Enum):
@@ -494,7 +495,7 @@ class Browser:
         return found[0]
 
     def records(self) -> dict[str, t.Any]:
-        """What is in Redis under the sessions' keys, to the byte."""
+        """The records of this test's sessions, by key."""
         return {key: self.redis.get(key) for key in self.keys() if ":s:" in key}
 
 
@@ -531,7 +532,7 @@ SAMPLE: dict[str, t.Any] = {
 
 
 def read_all(value: t.Any) -> None:
-    """Touches every part of a value."""
+    """Reads every part of a value."""
     if isinstance(value, dict | list | tuple | set):
         for item in value.values() if isinstance(value, dict) else value:
             read_all(item)
@@ -601,7 +602,7 @@ def test_a_change_inside_a_stored_value_is_saved(
 
 
 def json_copy(value: t.Any) -> t.Any:
-    """A copy, so that no test changes the table."""
+    """A copy of the value, so that no test changes the table."""
     return codec.decode("k", codec.encode("k", value))
 
 
@@ -669,7 +670,7 @@ def test_changing_a_value_after_its_request_changes_nothing(browser: Browser) ->
     assert browser.data() == {"cart": [1]}
 
 
-# A failed assignment
+# Failed assignments
 
 
 @pytest.fixture
@@ -797,7 +798,7 @@ def test_an_unreadable_value_raises_only_when_its_key_is_read(
     assert with_record.data() == {"old": "kept"}
 
 
-# Over the size limit
+# The size limit
 
 
 def padded(size: int) -> str:
@@ -816,7 +817,7 @@ def test_a_value_over_the_size_limit_is_refused_at_its_assignment(with_record: B
         g.session["half"] = padded(6_000)
         with pytest.raises(SessionTooLarge, match=r"session\['rest'\]"):
             g.session["rest"] = padded(6_000)
-        g.session["half"] = padded(6_001)  # in place of the former, not beside it
+        g.session["half"] = padded(6_001)  # replaces the first value and is not added to it
         del g.session["half"]
         g.session["rest"] = padded(6_000)
         del g.session["rest"]
@@ -902,7 +903,7 @@ def test_a_login_that_anonymous_data_make_too_large_is_refused(browser: Browser)
 
 @pytest.fixture
 def full(make_app: MakeApp, redis_client: redis.Redis, keys: Keys) -> Browser:
-    """A session of ada's that has no byte to spare, beside one that has, of today's limits."""
+    """A browser whose session of ada's has no byte left below the size limit."""
     browser = Browser(make_app(max_session_bytes=10_000), redis_client, keys)
     browser.run(lambda: kvs.login_user("ada", {"role": "admin", "v": padded(8_000)}))
     (raw,) = browser.records().values()
@@ -950,7 +951,7 @@ def test_an_update_of_all_sessions_changes_the_others_if_one_is_full(
     for http in others:
         http.post("/login/ada", json={"data": {"role": "admin"}})
     clock.advance(minutes=6)
-    full.http.get("/me")  # is now the most recently used one
+    full.http.get("/me")  # makes this session the most recently used one
     with app.app_context(), pytest.raises(SessionTooLarge):
         kvs.update_all_sessions("ada", {"role": "a reader from now on"})
     roles = [http.get("/me").get_json()["data"]["role"] for http in others]

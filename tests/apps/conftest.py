@@ -19,7 +19,7 @@ from ..support.flask_sessions import DEVICES
 
 @pytest.fixture
 def settings(socket_path: str, prefix: str) -> Config:
-    """What makes our session the one of `flask.session`."""
+    """The settings that make our session `flask.session`."""
     return {
         "KVSESSION_REDIS_URL": f"unix://{socket_path}",
         "KVSESSION_KEY_PREFIX": prefix,
@@ -29,7 +29,7 @@ def settings(socket_path: str, prefix: str) -> Config:
 
 @pytest.fixture
 def install(settings: Config) -> Iterator[Install]:
-    """Makes our session an app's `flask.session`, and adds the devices pages."""
+    """Makes our session an app's `flask.session` and adds the devices pages."""
     made: list[Flask] = []
 
     def install(app: Flask, user_id_key: str | None = None, **more: t.Any) -> Flask:
@@ -49,7 +49,7 @@ def install(settings: Config) -> Iterator[Install]:
 
 @pytest.fixture(params=["flask", "ours"])
 def either(request: pytest.FixtureRequest, install: Install) -> Install:
-    """`install`, and once more leaving the app as it is."""
+    """`install`; the test runs once more with a function that leaves the app unchanged."""
 
     def leave(app: Flask, user_id_key: str | None = None, **settings: t.Any) -> Flask:
         return app

@@ -1,6 +1,6 @@
-"""Law 5 through `flask.session`: each value is read again from the store, by another request.
+"""Law 5 through `flask.session`: another request reads each value from the store again.
 
-What apps put there is not always plain; it is stored as its base type, and at once so.
+A value of a subclass is stored as its base type, and converted at once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Act = Callable[[], t.Any]
 
 
 class Shop:
-    """An app whose view does what it is told, and a browser with a session in it."""
+    """An app whose view calls a function of the test, and a browser with a session in the app."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -40,7 +40,8 @@ class Shop:
         app.add_url_rule("/", "index", self._view, methods=["POST"])
 
     def __call__(self, act: Act, **request: t.Any) -> t.Any:
-        """What `act` returns, called in a view; the session is loaded from the store for it."""
+        """Calls `act` in a view, after the session was loaded from the store; returns its
+        result."""
         self._act = act
         self.browser.post("/", **request)
         return self._result
@@ -74,7 +75,7 @@ def get() -> t.Any:
     return session["value"]
 
 
-# Plain values
+# Values of exact types
 
 EVERY_TYPE: dict[str, t.Any] = {
     "None": None,
@@ -130,7 +131,7 @@ def test_a_change_inside_a_nested_list_is_saved(shop: Shop) -> None:
     assert shop(get) == {"numbers": [[1, 2]]}
 
 
-# What is not plain
+# Values of subclasses
 
 
 class Text(str):
@@ -142,7 +143,7 @@ class Colour(enum.StrEnum):
 
 
 class Profile(dict[str, t.Any]):
-    """Such as Authlib's `UserInfo`."""
+    """A dict subclass, such as Authlib's `UserInfo`."""
 
     def __getattr__(self, name: str) -> t.Any:
         return self[name]
@@ -155,7 +156,7 @@ def counts() -> defaultdict[str, int]:
 
 
 def in_any_order(value: t.Any) -> t.Any:
-    """The shape of a value but for the order of its keys, which Flask's own session sorts."""
+    """The shape of a value without the order of its keys, which Flask's own session sorts."""
     if type(value) is dict:
         return dict, {(type(key), key): in_any_order(item) for key, item in value.items()}
     if type(value) in (list, tuple):
@@ -214,7 +215,7 @@ def test_a_form_in_the_session_comes_back_as_a_dict(old_shop: Shop) -> None:
     assert kept == {"name": "ada", "colours": "red"}
 
 
-# What is refused
+# Refused keys, and the methods of a dict
 
 
 def test_a_key_that_is_no_str_is_refused(shop: Shop) -> None:

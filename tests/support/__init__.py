@@ -1,4 +1,4 @@
-"""What several test files use. No test file imports another test file.
+"""Helpers that several test files use. No test file imports another test file.
 
 Fixtures are in the files named `conftest.py`.
 """

@@ -1,4 +1,4 @@
-"""What is sent to the server, and what is in it."""
+"""The commands that clients send to the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the devices page shows."""
+"""The content of the devices page."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ START_SECONDS = 30
 
 
 class ExampleServer:
-    """The example as README.md starts it, always on the same port."""
+    """The example app, started as README.md says, always on the same port."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

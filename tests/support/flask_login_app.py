@@ -49,7 +49,7 @@ class User(UserMixin):  # type: ignore[misc]
 
 
 def create_app(first: Callable[[Flask], object] | None = None, **config: t.Any) -> Flask:
-    """`first` is called before Flask-Login is set up."""
+    """The app; `first` is called before Flask-Login is set up."""
     app = Flask("login_app")
     app.config.update(TESTING=True, SECRET_KEY="only for tests", **config)
     if first:
@@ -120,7 +120,7 @@ def signed_in(app: Flask, agent: str = "laptop", name: str = "ada", **form: t.An
 
 
 def who(browser: FlaskClient, path: str = "/") -> str | None:
-    """Whom a page greets; None where it sends the browser elsewhere, or greets nobody."""
+    """The user whom a page greets; None if the page redirects the browser or greets no user."""
     greeting = re.search(r"<p>(\w+) at ", browser.get(path).text)
     return greeting[1] if greeting and greeting[1] != "nobody" else None
 

@@ -1,4 +1,4 @@
-"""A real proxy in front of the server's unix socket that a test can make misbehave."""
+"""A proxy in front of the server's unix socket, with which a test makes connections fail."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 
 class Proxy:
-    """Forwards whatever clients send. `on_request` and `on_reply` see each chunk first and say what
-    to do with it: pass it on (True) or hang up instead (False)."""
+    """Forwards all bytes. `on_request` and `on_reply` get each chunk first and return whether to
+    forward it (True) or to close the connection (False)."""
 
     def __init__(self, server_path: str) -> None:
         self._server_path = server_path
@@ -27,7 +27,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lose_reply_to(self, name: bytes, *, before_hanging_up: Callable[[], object]) -> None:
-        """The next command of this name is carried out, but its reply never arrives."""
+        """The server carries out the next command of this name, but its reply never arrives."""
         is_wanted = threading.Event()
         done = threading.Event()
 

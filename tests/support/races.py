@@ -1,4 +1,4 @@
-"""Stages for races: requests are parked between the load of their session and their act."""
+"""A stage for races: a request is parked after the load of its session and before its act."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE = 10.0
 
 
 class Stage:
-    """An app whose view `/act` loads the session, waits for the others, and then acts."""
+    """An app whose view `/act` loads the session, waits for the other requests, and then acts."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -27,7 +27,7 @@ class Stage:
         @app.post("/act/<name>")
         def act(name: str) -> t.Any:
             act, wait = self._acts[name]
-            len(g.session)  # load it
+            len(g.session)  # loads the session
             wait()
             act()
             return {}
@@ -40,7 +40,8 @@ class Stage:
         return client
 
     def park(self, token: str | None, act: Act) -> Callable[[], TestResponse]:
-        """A request that has loaded its session and waits; call the result to let it act."""
+        """Parks a request that has loaded its session; a call of the result lets the request
+        act."""
         loaded, go = threading.Event(), threading.Event()
         name = f"parked-{len(self._acts)}"
 
@@ -59,7 +60,7 @@ class Stage:
         return release
 
     def all_at_once(self, tokens: list[str | None], act: Act) -> list[TestResponse]:
-        """Requests that all have loaded their session before any of them acts."""
+        """Sends requests that all load their session before any of them acts."""
         barrier = threading.Barrier(len(tokens), timeout=PATIENCE)
         name = f"crowd-{len(self._acts)}"
         self._acts[name] = act, barrier.wait

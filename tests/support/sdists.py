@@ -1,4 +1,4 @@
-"""Source distributions, for what they hold beside the package: examples and tests of its own."""
+"""Source distributions of other projects, for their examples and tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 
 def unpack_installed(name: str, cache: pytest.Cache, into: Path) -> Path:
-    """The unpacked source of the installed version of a package; see `unpack`. Skips where it
+    """The unpacked source of the installed version of a package. Skips the test if the source
     cannot be fetched."""
     try:
         return unpack(name, version(name), cache.mkdir("sdists"), into)
@@ -39,4 +39,4 @@ def _fetch(name: str, release: str, archive: Path) -> None:
         command += ["--no-binary", name, "--dest", folder, f"{name}=={release}"]
         subprocess.run(command, capture_output=True, text=True, check=True)
         (fetched,) = Path(folder).iterdir()
-        fetched.replace(archive)  # whole at once: several processes may be at it
+        fetched.replace(archive)  # atomic, since several processes may fetch the archive

@@ -25,7 +25,7 @@ SURROGATE = "a\ud800b"
 
 
 def shape(value: t.Any) -> t.Any:
-    """All that makes a value what it is, so that 1, True, 1.0 and Decimal(1) all differ."""
+    """Everything that distinguishes a value, so that 1, True, 1.0 and Decimal(1) all differ."""
     kind = type(value)
     if kind in (list, tuple):
         return kind, tuple(shape(item) for item in value)
