@@ -75,7 +75,7 @@ class TestCaching:
 
     @pytest.mark.parametrize(
         "who",
-        ["nobody", "junk", "visitor", "user"],
+        ["nobody", "junk", "anonymous", "user"],
         ids=["no session", "junk cookie", "anonymous session", "user session"],
     )
     @pytest.mark.parametrize("touch", TOUCHES.values(), ids=TOUCHES)
@@ -274,7 +274,7 @@ class TestFixation:
 
     @pytest.mark.parametrize(
         "planted",
-        ["unknown", "visitor", "attacker", "ended", "victim"],
+        ["unknown", "anonymous", "attacker", "ended", "victim"],
         ids=["unknown", "anonymous", "of the attacker", "ended", "of the victim"],
     )
     def test_planted_token_opens_nothing_after_the_victims_login(
@@ -285,7 +285,7 @@ class TestFixation:
         attacker = (
             sign_in(app, "mallory") if planted in ("attacker", "ended") else app.test_client()
         )
-        if planted == "visitor":
+        if planted == "anonymous":
             attacker.post("/data", json={"x": 1})
         elif planted == "unknown":
             attacker.set_cookie("kvsession", secrets.token_urlsafe(60)[:62])

@@ -154,7 +154,7 @@ class TestLogin:
     def test_login_over_an_anonymous_session_keeps_its_data(self, client: FlaskClient) -> None:
         """A login carries over the anonymous session's data, and the login's own data take
         precedence."""
-        client.post("/data", json={"cart": [1], "role": "visitor"})
+        client.post("/data", json={"cart": [1], "role": "guest"})
         client.post("/login/ada", json={"data": {"role": "user"}})
         assert client.get("/me").get_json()["data"] == {"cart": [1], "role": "user"}
 

@@ -190,8 +190,8 @@ class TestPages:
         in JSON."""
         bob = sign_in(app, BOB).get("/api/me")
         assert bob.json == {"id": BOBS_ID, "email": BOB, "role": "member"}
-        visitor = app.test_client().get("/api/me")
-        assert (visitor.status_code, visitor.json) == (401, {"error": "Unauthorized"})
+        anonymous = app.test_client().get("/api/me")
+        assert (anonymous.status_code, anonymous.json) == (401, {"error": "Unauthorized"})
 
     def test_every_response_has_a_strict_content_security_policy(self, app: Flask) -> None:
         """Every response has a content security policy that forbids scripts and framing."""
@@ -339,8 +339,8 @@ class TestAdmin:
         refused = sign_in(app, BOB).get("/admin/", headers=AS_PAGE)
         assert refused.status_code == 403
         assert "Keyring" in refused.text
-        visitor = app.test_client().get("/admin/", headers=AS_PAGE)
-        assert visitor.location == "/sign-in?next=/admin/"
+        anonymous = app.test_client().get("/admin/", headers=AS_PAGE)
+        assert anonymous.location == "/sign-in?next=/admin/"
 
     def test_page_asks_for_the_password_if_the_login_is_not_fresh(
         self, make_app: AppFactory

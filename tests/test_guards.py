@@ -389,11 +389,11 @@ class TestGuardedViews:
         if not whole:
             View.post = guard(View.post)  # type: ignore[method-assign]
         app.add_url_rule("/x/<int:n>", view_func=View.as_view("x"))
-        browser, visitor = admin(), app.test_client()
+        browser, anonymous = admin(), app.test_client()
         assert browser.get("/x/7").get_json() == {"got": 7}
         assert browser.post("/x/7").get_json() == {"posted": 7}
-        assert visitor.post("/x/7").status_code == 401
-        assert visitor.get("/x/7").status_code == (401 if whole else 200)
+        assert anonymous.post("/x/7").status_code == 401
+        assert anonymous.get("/x/7").status_code == (401 if whole else 200)
 
     @pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS)
     @pytest.mark.parametrize("automatic", [True, False])

@@ -100,11 +100,11 @@ def test_each_user_has_a_separate_limit(app: Flask, sign_in: SignIn) -> None:
 
 def test_anonymous_sessions_do_not_count_for_the_limit(app: Flask, sign_in: SignIn) -> None:
     """Anonymous sessions do not count for the limit and do not end."""
-    visitors = [app.test_client() for _ in range(4)]
-    for visitor in visitors:
-        visitor.post("/data", json={"x": 1})
+    anonymous_browsers = [app.test_client() for _ in range(4)]
+    for anonymous in anonymous_browsers:
+        anonymous.post("/data", json={"x": 1})
     assert all(may_enter(sign_in(app), sign_in(app)))
-    assert all(visitor.get("/data").get_json() == {"x": 1} for visitor in visitors)
+    assert all(anonymous.get("/data").get_json() == {"x": 1} for anonymous in anonymous_browsers)
 
 
 @pytest.mark.parametrize("how", ["logout", "revoke", "evicted"])

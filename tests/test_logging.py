@@ -77,15 +77,15 @@ class TestEvents:
         self, app: Flask, sign_in: SignIn, logged: Logged
     ) -> None:
         """Reads, writes, refusals and junk cookies are not logged."""
-        browser, visitor = sign_in(app), app.test_client()
+        browser, anonymous = sign_in(app), app.test_client()
         logged()
         browser.get("/me")
         browser.post("/data", json={"x": 1})
-        visitor.get("/me")
-        visitor.set_cookie("kvsession", "junk\n")
-        visitor.get("/me")
-        visitor.set_cookie("kvsession", "A" * 62)
-        visitor.post("/data", json={"x": 1})
+        anonymous.get("/me")
+        anonymous.set_cookie("kvsession", "junk\n")
+        anonymous.get("/me")
+        anonymous.set_cookie("kvsession", "A" * 62)
+        anonymous.post("/data", json={"x": 1})
         assert logged() == []
 
     @pytest.mark.parametrize(

@@ -169,14 +169,14 @@ def test_parallel_change_of_an_anonymous_session_reaches_the_login(
 ) -> None:
     """A login carries over a change that a parallel request made to the anonymous session."""
     client.post("/data", json={"cart": [1], "old": 1})
-    visitor = token_of(client)
+    anonymous = token_of(client)
     release = stage.park(
-        visitor, lambda: (g.session.update(pending=1), kvs.login_user("ada", {"role": "x"}))
+        anonymous, lambda: (g.session.update(pending=1), kvs.login_user("ada", {"role": "x"}))
     )
-    stage.park(visitor, lambda: (g.session.update(cart=[1, 2]), g.session.pop("old")))()
+    stage.park(anonymous, lambda: (g.session.update(cart=[1, 2]), g.session.pop("old")))()
     new = release().headers["Set-Cookie"].split("=", 1)[1].split(";")[0]
     assert stage.data(new) == {"cart": [1, 2], "pending": 1, "role": "x"}
-    assert stage.data(visitor) == {}
+    assert stage.data(anonymous) == {}
 
 
 # Law 4: revoked stays revoked

@@ -583,7 +583,7 @@ class TestSeveralActsInOneRequest:
 
     @pytest.mark.parametrize(
         "before",
-        ["nobody", "visitor", "user"],
+        ["nobody", "anonymous", "user"],
         ids=["no session", "anonymous session", "user session"],
     )
     @pytest.mark.parametrize(("acts", "user", "data"), ACTS.values(), ids=ACTS)

@@ -54,7 +54,7 @@ def test_request_that_does_not_touch_the_session_costs_nothing(
     assert commands.names == []
 
 
-VISITOR: dict[str, tuple[Act, list[str]]] = {
+ANONYMOUS: dict[str, tuple[Act, list[str]]] = {
     "read": (lambda: g.session.get("x"), []),
     "first write": (lambda: g.session.update(x=1), ["EVALSHA"]),
     "login": (lambda: kvs.login_user("ada"), ["EVALSHA"]),
@@ -79,7 +79,7 @@ USER: dict[str, tuple[Act, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("act", "expected"), VISITOR.values(), ids=VISITOR)
+@pytest.mark.parametrize(("act", "expected"), ANONYMOUS.values(), ids=ANONYMOUS)
 def test_each_act_of_an_anonymous_browser_costs_these_commands(
     app: Flask, client: FlaskClient, count_commands: Count, act: Act, expected: list[str]
 ) -> None:

@@ -87,7 +87,7 @@ def outcome(act: Act, mapping: MutableMapping[str, t.Any]) -> tuple[object, dict
 
 @pytest.mark.parametrize("act", OPERATIONS.values(), ids=OPERATIONS)
 @pytest.mark.parametrize(
-    "who", ["nobody", "visitor", "user"], ids=["no session", "anonymous session", "user session"]
+    "who", ["nobody", "anonymous", "user"], ids=["no session", "anonymous session", "user session"]
 )
 def test_session_behaves_as_a_dict_over_two_requests(
     app: Flask, client: FlaskClient, do: Do, act: Act, who: str
@@ -97,7 +97,7 @@ def test_session_behaves_as_a_dict_over_two_requests(
     content: dict[str, t.Any] = {"a": 1, "dict": {"deep": {}}, "list": [1, [2]]}
     if who == "user":
         client.post("/login/ada", json={"data": content})
-    elif who == "visitor":
+    elif who == "anonymous":
         client.post("/data", json=content)
     else:
         content = {}
@@ -182,7 +182,9 @@ class TestFacts:
         assert later.pop("new") is False
         assert seen[0] == later
 
-    @pytest.mark.parametrize("who", ["visitor", "user"], ids=["anonymous session", "user session"])
+    @pytest.mark.parametrize(
+        "who", ["anonymous", "user"], ids=["anonymous session", "user session"]
+    )
     def test_times_are_aware_datetimes_in_utc(
         self, app: Flask, client: FlaskClient, do: Do, who: str
     ) -> None:

@@ -77,7 +77,7 @@ class Stage:
     app: Flask
     here: FlaskClient
     there: FlaskClient
-    visitor: FlaskClient
+    anonymous: FlaskClient
     clock: Clock
     do: Do
 
@@ -110,7 +110,7 @@ def in_app_context(s: Stage, act: Callable[[], object]) -> None:
 
 
 THINGS: dict[str, tuple[Callable[[Stage], object], list[str]]] = {
-    "login": (lambda s: s.visitor.post("/login/ada"), ["user_logged_in"]),
+    "login": (lambda s: s.anonymous.post("/login/ada"), ["user_logged_in"]),
     "login over a session": (
         lambda s: s.here.post("/login/bob"),
         ["user_logged_out", "user_logged_in"],
@@ -142,11 +142,11 @@ NOTHINGS: dict[str, Callable[[Stage], object]] = {
     "read": lambda s: s.here.get("/me"),
     "write": lambda s: s.here.post("/data", json={"x": 1}),
     "untouched": lambda s: s.here.get("/untouched"),
-    "refused page": lambda s: s.visitor.get("/me"),
-    "first anonymous write": lambda s: s.visitor.post("/data", json={"x": 1}),
-    "logout without a session": lambda s: s.visitor.post("/logout"),
-    "rotation without a session": lambda s: s.do(s.visitor, kvs.rotate_token),
-    "confirmation without a session": lambda s: s.do(s.visitor, kvs.confirm_login),
+    "refused page": lambda s: s.anonymous.get("/me"),
+    "first anonymous write": lambda s: s.anonymous.post("/data", json={"x": 1}),
+    "logout without a session": lambda s: s.anonymous.post("/logout"),
+    "rotation without a session": lambda s: s.do(s.anonymous, kvs.rotate_token),
+    "confirmation without a session": lambda s: s.do(s.anonymous, kvs.confirm_login),
     "revoke an unknown id": lambda s: s.do(s.here, lambda: kvs.revoke_session("A" * 19)),
     "revoke for another user": lambda s: s.do(
         s.here, lambda: kvs.revoke_session(id_of(s.here), "b")
@@ -213,7 +213,7 @@ def test_signal_holds_no_secret_of_a_token(
     """No signal holds a secret, old or new."""
     tokens = [token_of(stage.here), token_of(stage.there)]
     act(stage)
-    tokens += [token_of(browser) for browser in (stage.here, stage.there, stage.visitor)]
+    tokens += [token_of(browser) for browser in (stage.here, stage.there, stage.anonymous)]
     told = repr(heard.infos) + repr(heard.extras)
     assert all(token[19:40] not in told and token[40:] not in told for token in tokens if token)
 
@@ -316,7 +316,7 @@ class TestReceiverThatRaises:
         except RuntimeError as error:
             assert str(error) == "from a receiver"  # noqa: PT017 - outside a request the act itself raises
         assert state() != before
-        alive = [b for b in (stage.here, stage.there, stage.visitor) if token_of(b)]
+        alive = [b for b in (stage.here, stage.there, stage.anonymous) if token_of(b)]
         records = [raw for raw in state().values() if not raw.startswith(b'{"ended"')]
         signed_in = [b for b in alive if b.get("/me").status_code != 401]
         assert len(signed_in) == len(records)
@@ -331,10 +331,10 @@ class TestReceiverThatRaises:
             raise RuntimeError
 
         with signals.user_logged_in.connected_to(receive, stage.app):
-            response = stage.visitor.post("/login/ada")
+            response = stage.anonymous.post("/login/ada")
         assert response.status_code == 500
         assert len(cookies_of(response)) == 1
-        assert stage.visitor.get("/me").status_code == 200
+        assert stage.anonymous.get("/me").status_code == 200
 
 
 def test_each_signal_has_its_own_name_and_documentation() -> None:

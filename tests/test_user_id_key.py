@@ -141,10 +141,10 @@ class TestLogin:
         """A login carries over the data of the anonymous session and ends that session."""
         client = app.test_client()
         client.post("/put", json={"cart": [1]})
-        visitors = token_of(client, "session")
+        anonymous_token = token_of(client, "session")
         client.post("/in/ada", json={"next": "/"})
         assert data_of(client) == {KEY: "ada", "cart": [1], "next": "/"}
-        assert user_of(browser(app, visitors)) is None
+        assert user_of(browser(app, anonymous_token)) is None
         assert len(keys()) == 2  # the user's session and the index
 
     def test_assigning_the_same_user_again_replaces_the_session(

@@ -35,7 +35,7 @@ browsing = st.lists(st.lists(one_step, min_size=1, max_size=3), min_size=2, max_
 
 @dataclass
 class Expected:
-    """What should be in the session, and who owns what; None owns what is a visitor's."""
+    """What should be in the session, and who owns what; None owns what is a anonymous's."""
 
     user: str | None = None
     data: dict[str, list[int]] = field(default_factory=dict)

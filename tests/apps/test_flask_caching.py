@@ -97,9 +97,9 @@ def test_a_page_cached_for_anonymous_browsers_is_not_cached_for_users(
 ) -> None:
     """A page that is cached unless a user is signed in is shared by anonymous browsers only."""
     app = either(plain_app, "user_id")
-    user, visitor = browser_of(app), browser_of(app)
+    user, anonymous = browser_of(app), browser_of(app)
     user.post("/login/ada")
-    assert visitor.get("/news").text == visitor.get("/news").text
+    assert anonymous.get("/news").text == anonymous.get("/news").text
     assert user.get("/news").text != user.get("/news").text
 
 

@@ -95,8 +95,8 @@ def test_the_toolbars_read_of_the_session_writes_nothing(
 ) -> None:
     """The toolbar's read creates no record for an anonymous browser and writes no user's record."""
     app = install(create_app(), "user_id")
-    visitor, user = browser_of(app), browser_of(app)
-    assert not cookies_set(visitor.get("/still"))
+    anonymous, user = browser_of(app), browser_of(app)
+    assert not cookies_set(anonymous.get("/still"))
     assert keys() == set()
     user.post("/login/ada")
     with count_commands() as commands:

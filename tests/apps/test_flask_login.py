@@ -528,10 +528,10 @@ class TestNoTraces:
     ) -> None:
         """Flask-Login reads a user's session after every request, so that each response costs one
         GET and varies by cookie."""
-        browser, visitor = signed_in(app), browser_of(app)
+        browser, anonymous = signed_in(app), browser_of(app)
         with count_commands() as commands:
             response = browser.get("/health")
-            visitor.get("/health")
+            anonymous.get("/health")
         assert commands.names == ["GET"]
         assert "Cookie" in response.vary
 

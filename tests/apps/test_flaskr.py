@@ -366,9 +366,9 @@ def test_an_anonymous_page_costs_no_redis_call_and_a_users_page_one(
     app: Flask, count_commands: CountCommands
 ) -> None:
     """A page costs an anonymous browser no Redis call and a user one GET."""
-    visitor, laptop = browser_of(app), signed_in(app)
+    anonymous, laptop = browser_of(app), signed_in(app)
     with count_commands() as commands:
-        visitor.get("/")
+        anonymous.get("/")
     assert commands.sent == []
     with count_commands() as commands:
         laptop.get("/")
@@ -400,15 +400,15 @@ def test_without_a_store_responses_are_503_and_send_no_cookie(
     stays."""
     proxy = Proxy(socket_path)
     app = with_users(install(plain_app, "user_id", redis_url=f"unix://{proxy.path}"))
-    laptop, visitor = signed_in(app), browser_of(app)
+    laptop, anonymous = signed_in(app), browser_of(app)
     before = token(laptop)
     proxy.on_request = lambda chunk: False
     page = laptop.get("/")
-    login = visitor.post("/auth/login", data=account("ada"))
+    login = anonymous.post("/auth/login", data=account("ada"))
     proxy.on_request = lambda chunk: True
     assert [page.status_code, login.status_code] == [503, 503]
     assert page.headers["Retry-After"]
     assert not cookies_set(page) and not cookies_set(login)
     assert token(laptop) == before
-    assert [who(laptop), who(visitor)] == ["ada", None]
+    assert [who(laptop), who(anonymous)] == ["ada", None]
     proxy.close()

@@ -88,8 +88,8 @@ def ada(stage: FlaskStage) -> str:
 
 
 @pytest.fixture
-def visitor(stage: FlaskStage) -> str:
-    """The token of a visitor with a cart."""
+def anonymous(stage: FlaskStage) -> str:
+    """The token of an anonymous session with a cart."""
     browser = stage.browser(None)
     with browser.session_transaction() as data:
         data.update(cart=[1], old=1)
@@ -157,33 +157,33 @@ def test_modified_true_writes_no_unchanged_value_back(stage: FlaskStage, ada: st
 
 
 def test_a_login_carries_over_a_concurrent_anonymous_change(
-    stage: FlaskStage, visitor: str
+    stage: FlaskStage, anonymous: str
 ) -> None:
     """A login carries over a change that another request made to the anonymous session after the
     load."""
-    release = stage.park(visitor, lambda: session.update(pending=1, user_id="ada"))
-    stage.do(visitor, lambda: (session.update(cart=[1, 2]), session.pop("old")))
+    release = stage.park(anonymous, lambda: session.update(pending=1, user_id="ada"))
+    stage.do(anonymous, lambda: (session.update(cart=[1, 2]), session.pop("old")))
     new = token_in(release())
     assert stage.data(new) == {"cart": [1, 2], "pending": 1, "user_id": "ada"}
-    assert stage.data(visitor) == {}
+    assert stage.data(anonymous) == {}
 
 
 def test_a_login_that_clears_carries_over_no_concurrent_change(
-    stage: FlaskStage, visitor: str
+    stage: FlaskStage, anonymous: str
 ) -> None:
     """A login that clears the session first carries over no data, not even a concurrent change."""
-    release = stage.park(visitor, clear_and_sign_in)
-    stage.do(visitor, lambda: session.update(late=1))
+    release = stage.park(anonymous, clear_and_sign_in)
+    stage.do(anonymous, lambda: session.update(late=1))
     assert stage.data(token_in(release())) == {"user_id": "ada"}
 
 
 def test_an_anonymous_request_that_ends_after_the_login_changes_nothing(
-    stage: FlaskStage, visitor: str
+    stage: FlaskStage, anonymous: str
 ) -> None:
     """An anonymous request that ends after the login changes nothing and sends no cookie, because
     the login has set a better one."""
-    release = stage.park(visitor, lambda: session.update(late=1))
-    new = token_in(stage.do(visitor, sign_in_as("ada")))
+    release = stage.park(anonymous, lambda: session.update(late=1))
+    new = token_in(stage.do(anonymous, sign_in_as("ada")))
     assert not cookies_set(release())
     assert stage.data(new) == {"cart": [1], "old": 1, "user_id": "ada"}
 
@@ -293,16 +293,16 @@ def test_two_concurrent_logins_of_one_browser_create_two_sessions(
 
 
 def test_many_logins_over_one_anonymous_session_all_succeed(
-    stage: FlaskStage, visitor: str
+    stage: FlaskStage, anonymous: str
 ) -> None:
     """If many logins replace one anonymous session at once, all succeed and the anonymous session
     is gone."""
-    responses = stage.all_at_once([visitor] * CROWD, sign_in_as("ada"))
+    responses = stage.all_at_once([anonymous] * CROWD, sign_in_as("ada"))
     tokens = {token_in(response) for response in responses}
     assert len(tokens) == CROWD and None not in tokens
     assert all(stage.browser(tk).get("/me").status_code == 200 for tk in tokens)
     assert stage.users("ada") == [CROWD]
-    assert stage.data(visitor) == {}
+    assert stage.data(anonymous) == {}
 
 
 def test_many_logouts_of_one_session_succeed_and_send_one_signal(
