@@ -1,8 +1,10 @@
-"""The server's time, as a worker tells it between two calls."""
+"""The server's time, and the time that one call of the store may take."""
 
 from __future__ import annotations
 
 import time
+
+from ..errors import StoreUnavailable
 
 _TOLERANCE_MS = 100
 
@@ -33,6 +35,18 @@ class ServerClock:
     def now(self) -> int:
         assert self._difference is not None, "ServerClock.now() was called before learn()"
         return _monotonic_ms() + self._difference
+
+
+class Deadline:
+    """The end of the time that one call of the store may take, `timeout` seconds from now."""
+
+    def __init__(self, timeout: float) -> None:
+        self._end = time.monotonic() + timeout
+
+    def check(self) -> None:
+        """Raises `StoreUnavailable` if the time is over."""
+        if time.monotonic() >= self._end:
+            raise StoreUnavailable("Other requests kept changing the same session.")
 
 
 def _monotonic_ms() -> int:

@@ -7,9 +7,7 @@ This is the only module of the store that knows redis-py. Every failure leaves i
 from __future__ import annotations
 
 import functools
-import time
 import typing as t
-from collections.abc import Iterator
 from hashlib import sha1
 from importlib import resources
 
@@ -19,7 +17,7 @@ from redis.exceptions import NoScriptError, RedisClusterException, ResponseError
 from ..errors import StoreUnavailable
 from ..settings import Settings
 from ..token import SHARD_CHARS
-from .clock import ServerClock
+from .clock import Deadline, ServerClock
 
 RedisClient = redis.Redis | redis.RedisCluster
 
@@ -84,16 +82,9 @@ class Server:
         self.clock.learn(reply[0])
         return t.cast("list[t.Any]", reply[1:])
 
-    def attempts(self) -> Iterator[None]:
-        """As many attempts as `KVSESSION_STORE_TIMEOUT` allows, and at least one.
-
-        Raises `StoreUnavailable` when the time is over.
-        """
-        deadline = time.monotonic() + self._timeout
-        while True:
-            yield
-            if time.monotonic() >= deadline:
-                raise StoreUnavailable("Other requests kept changing the same session.")
+    def deadline(self) -> Deadline:
+        """The deadline of a call that begins now, by `KVSESSION_STORE_TIMEOUT`."""
+        return Deadline(self._timeout)
 
 
 class Script(t.NamedTuple):

@@ -188,15 +188,14 @@ class SessionStore:
         `change` takes the record and gives the new one, or None to leave it. If another request was
         faster, `change` is called again with the record that the other request wrote.
         """
-        for _ in self._server.attempts():
-            new = change(stored.record)
-            if new is None:
-                return Outcome(stored, written=False)
+        deadline = self._server.deadline()
+        while (new := change(stored.record)) is not None:
             result, held = self.commit(stored, new)
             if result or held is None:
                 return Outcome(held, written=result is Commit.WRITTEN)
             stored = held
-        raise AssertionError("attempts() ended without StoreUnavailable")
+            deadline.check()
+        return Outcome(stored, written=False)
 
     def login(
         self,
@@ -282,19 +281,20 @@ class SessionStore:
     ) -> list[SessionInfo]:
         """Ends this user's least recently used sessions beyond the limit; returns those."""
         limit = self._settings.session_limit(user_id) if ids else None
-        for _ in self._server.attempts():
-            if limit is None or len(ids) - (replaced in ids) <= limit:
-                break
+        deadline = self._server.deadline()
+        while limit is not None and len(ids) - (replaced in ids) > limit:
             ended, current_ids = self.limit(user_hash(user_id), ids, limit, newest, replaced)
             if not current_ids:
                 return ended
             ids = current_ids
+            deadline.check()
         return []
 
     def _replace(self, old: Stored, new: Stored, merge: Merge) -> Login:
         """Removes `old` if it is unchanged. If it has changed or is gone, `new` first gets the data
         that `merge` chooses then."""
-        for _ in self._server.attempts():
+        deadline = self._server.deadline()
+        while True:
             gone, held = self.remove(old, if_unchanged=True)
             if gone and held:
                 return Login(new, held)
@@ -309,7 +309,7 @@ class SessionStore:
             new = outcome.stored
             if is_gone:
                 return Login(new, None)
-        raise AssertionError("attempts() ended without StoreUnavailable")
+            deadline.check()
 
     # Records
 
