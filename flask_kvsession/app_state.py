@@ -7,7 +7,6 @@ import tempfile
 import threading
 import typing as t
 import weakref
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -21,7 +20,7 @@ from .settings import Settings
 from .store import RedisClient, SessionStore
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from blinker import NamedSignal
     from flask import Flask
@@ -46,11 +45,11 @@ class AppState:
     """The client that the app passed in."""
     request_session_class: Callable[[AppState, Request], t.Any] = field(repr=False)
     """Makes the `RequestSession` of a request."""
-    flask_cookie: Callable[[], SessionCookie] | None = field(default=None, repr=False)
+    flask_cookie: Callable[[Flask], SessionCookie] | None = field(default=None, repr=False)
     """The cookie by Flask's own settings, if `flask.session` is this session."""
     load_hooks: list[Callable[[Session, bool], None]] = field(default_factory=list, repr=False)
     """Called with each loaded `flask.session`, and whether its browser sent no token."""
-    first_use_checks: list[Callable[[], None]] = field(default_factory=list, repr=False)
+    first_use_checks: list[Callable[[AppState], None]] = field(default_factory=list, repr=False)
     """Called before the settings are first used. Each raises `ConfigurationError` if the app was
     changed after `init_app` in a way that cannot work."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -77,7 +76,7 @@ class AppState:
                 " it before."
             )
         for check in self.first_use_checks:
-            check()
+            check(self)
         return settings
 
     @property
@@ -89,7 +88,7 @@ class AppState:
 
     @property
     def cookie(self) -> SessionCookie:
-        return self.flask_cookie() if self.flask_cookie else self._cookie
+        return self.flask_cookie(self.app) if self.flask_cookie else self._cookie
 
     def now(self) -> int:
         """The server's time, ms."""
@@ -140,32 +139,6 @@ class AppState:
             " or pass a client: KVSession(app, redis=client). (In debug and testing mode an"
             " embedded server is used without it.)"
         )
-
-
-class PendingSignals:
-    """Signals of acts that were done, to be sent when the rest of the request's work is done."""
-
-    def __init__(self, app: AppState) -> None:
-        self._app = app
-        self._pending: list[tuple[NamedSignal, SessionInfo]] = []
-
-    def queue(self, signal: NamedSignal, info: SessionInfo) -> None:
-        self._pending.append((signal, info))
-
-    def send(self) -> bool:
-        """Sends the pending signals; returns whether there were any."""
-        were_any = bool(self._pending)
-        while self._pending:
-            self._app.send_signal(*self._pending.pop(0))
-        return were_any
-
-    @contextmanager
-    def sent_at_end(self) -> Iterator[None]:
-        """Sends the signals of the acts in the block when the block ends, also if it fails."""
-        try:
-            yield
-        finally:
-            self.send()
 
 
 def app_state(app: Flask = current_app) -> AppState:

@@ -53,7 +53,7 @@ class TrackedData:
         "_base",
         "_encode",
         "_is_stored",
-        "_new_sizes",
+        "_sizes",
         "_values",
         "is_cleared",
     )
@@ -63,7 +63,7 @@ class TrackedData:
         self._is_stored = False
         self._base: dict[str, bytes] = {}
         self._values: dict[str, t.Any] = {}
-        self._new_sizes: dict[str, int] = {}
+        self._sizes: dict[str, int] | None = None
         self._assigned: set[str] = set()
         self.is_cleared = False
 
@@ -88,9 +88,13 @@ class TrackedData:
         return frozenset(self._assigned)
 
     def sizes(self) -> dict[str, int]:
-        """The size of each item, in bytes, as it was loaded or put in."""
-        base = {key: size_of(key, self._base[key]) for key in self._values if key in self._base}
-        return base | self._new_sizes
+        """The size of each item, in bytes, as it was loaded or put in.
+
+        The sizes are computed when they are first needed: a read does not need them.
+        """
+        if self._sizes is None:
+            self._sizes = {key: size_of(key, self._base[key]) for key in self._values}
+        return self._sizes
 
     def assign(self, key: str, value: t.Any, size: int) -> None:
         """Sets a value on behalf of the app. The item takes `size` bytes."""
@@ -99,18 +103,19 @@ class TrackedData:
 
     def put(self, key: str, value: t.Any, size: int) -> None:
         """Sets a value that the app has not assigned in this request."""
+        self.sizes()[key] = size
         self._values[key] = value
-        self._new_sizes[key] = size
 
     def remove(self, key: str) -> None:
         """Removes an item; raises `KeyError` if there is none."""
         del self._values[key]
-        self._new_sizes.pop(key, None)
+        if self._sizes is not None:
+            del self._sizes[key]
         self._assigned.discard(key)
 
     def clear(self) -> None:
         """Removes all items; the commit also removes what other requests have added meanwhile."""
-        self._values, self._new_sizes, self._assigned = {}, {}, set()
+        self._values, self._sizes, self._assigned = {}, {}, set()
         self.is_cleared = True
 
     def changes(self) -> Changes:
@@ -142,7 +147,7 @@ class TrackedData:
         self._is_stored = base is not None
         self._base = dict(base or {})
         self._values = dict.fromkeys(self._base, _NOT_DECODED)
-        self._new_sizes, self._assigned = {}, set()
+        self._sizes, self._assigned = None, set()
         self.is_cleared = False
         for key in read.keys() & self._base.keys():
             with suppress(UnstorableValue):

@@ -49,6 +49,7 @@ class KVSession:
                 "This app has its sessions already; call KVSession(app), or kv.init_app(app), once."
             )
         settings = Settings.from_config(app.config)
+        _require_globals_class(app)
         if redis is None and settings.redis_url is not None:
             check_url(settings.redis_url)
         state = AppState(weakref.ref(app), settings, redis, RequestSession)
@@ -61,6 +62,7 @@ class KVSession:
         app.extensions[EXTENSION] = state
         if settings.g_name is not None:
             _put_session_into_g(app, settings.g_name)
+            state.first_use_checks.append(_require_session_in_g)
         app.before_request_funcs.setdefault(None, []).insert(0, _before_request(state))
 
     if not t.TYPE_CHECKING:  # with it, a type checker would accept any name
@@ -68,6 +70,25 @@ class KVSession:
         def __getattr__(self, name):
             """Raises `AttributeError`; for a name of Flask-KVSession it names the new one."""
             renamed.raise_renamed_attribute(self, name)
+
+
+def _require_globals_class(app: Flask) -> None:
+    if not isinstance(app.app_ctx_globals_class, type):
+        raise ConfigurationError(
+            "app.app_ctx_globals_class must be a class, because KVSession(app) makes a subclass of"
+            f" it, not {app.app_ctx_globals_class!r}; make it a subclass of"
+            " flask.ctx._AppCtxGlobals."
+        )
+
+
+def _require_session_in_g(state: AppState) -> None:
+    name = t.cast(str, state.configured.g_name)
+    if getattr(state.app.app_ctx_globals_class, name, None) is not current_session:
+        raise ConfigurationError(
+            "app.app_ctx_globals_class was changed after KVSession(app), so g has no"
+            f" {name}; change it before KVSession(app), or set KVSESSION_G_NAME = None and use"
+            " current_session."
+        )
 
 
 def _put_session_into_g(app: Flask, name: str) -> None:

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from flask import current_app, request
+from flask import globals as flask_globals
+from flask import has_request_context, request
 
 from . import codec, signals
-from .app_state import AppState, PendingSignals, app_state
+from .app_state import AppState, app_state
 from .data import Changes
 from .errors import KVSessionError, LoginRequired, StoreUnavailable
 from .record import Client, PreviousUser, Record, Stored, Tombstone, new_record
@@ -41,8 +42,11 @@ Data = Mapping[str, bytes]
 T = t.TypeVar("T")
 
 _ATTRIBUTE = "_kvsession"
-_OVER = object()
-"""Hangs on a request that has ended without touching its session."""
+_IS_OVER = "_kvsession_is_over"
+"""The attribute of a request that has ended without touching its session."""
+
+# In Flask 3.1 a request has a context of its own. From Flask 3.2 on, the app context holds it.
+_request_context: t.Any = vars(flask_globals).get("request_ctx", flask_globals.app_ctx)
 
 
 class RequestSession:
@@ -71,14 +75,23 @@ class RequestSession:
         self._request = weakref.proxy(request)
         self._secret: str | None = None
         """Hash of this browser's secret. The stored hash differs after a concurrent rotation."""
-        self._signals = PendingSignals(app)
+        self._signals = signals.PendingSignals(app.send_signal)
         self.session = self.session_class(weakly(self._load), app.now, app.settings)
         self._is_finished = False
 
     def __del__(self) -> None:
         """Reports changes that can no longer be saved."""
-        if not self._is_finished and not sys.is_finalizing():
-            self._warn_of_lost_changes()
+        if self._is_finished or sys.is_finalizing():
+            return
+        with suppress(KVSessionError):  # an unstorable value in a list that was changed in place
+            if self.has_unsaved_changes():
+                self._app.warn_once(
+                    "Changes to the session were lost: their request ended without Flask's"
+                    " after_request functions, which save them. This happens in"
+                    " test_request_context(), in a socket event, and if an exception leaves the"
+                    " app. Change the session in a view, or call app.process_response(response)"
+                    " before the context ends."
+                )
 
     # Verbs
 
@@ -139,7 +152,7 @@ class RequestSession:
         try:
             self._commit()
             failure = self.session.failure
-            if failure and failure is sys.exception():
+            if failure and _is_being_handled(failure):
                 answer_failure(self._app.app, response, failure)
         except StoreUnavailable as failure:
             answer_failure(self._app.app, response, failure)
@@ -160,15 +173,23 @@ class RequestSession:
             return
         self._is_finished = True
         try:
-            self._save_if_touched()
+            self._save_if_loaded()
             if self._signals.send():
-                self._save_if_touched()
+                self._save_if_loaded()
         finally:
             self.session.close()
             self._signals.send()
 
-    def _save_if_touched(self) -> None:
-        if not self.session.is_touched or self.session.failure:
+    def close(self) -> None:
+        """Ends a request that has nothing to commit: from now on a change of its session raises."""
+        self._is_finished = True
+        self.session.close()
+
+    def has_unsaved_changes(self) -> bool:
+        return self.session.is_loaded and bool(self.session.changes())
+
+    def _save_if_loaded(self) -> None:
+        if not self.session.is_loaded or self.session.failure:
             return
         if changes := self.session.changes():
             self.session.modified = True  # tests read it after the request
@@ -214,7 +235,7 @@ class RequestSession:
         self._use(login.stored, token)
         self._warn_if_cookie_will_be_lost()
         self._queue_logout(login.replaced)
-        self._queue_for_current(signals.user_logged_in, login.stored)
+        self._queue_for_current(signals.user_logged_in)
 
     def create_anonymous_session(
         self,
@@ -277,11 +298,11 @@ class RequestSession:
             stored = store.update(loaded, change).stored
         if stored and token.matches(stored.record.secret):
             self._use(stored, token)
-            self._queue_for_current(signals.token_rotated, stored)
+            self._queue_for_current(signals.token_rotated)
         else:
             self.session.rebase(stored)
         if stored and confirm:
-            self._queue_for_current(signals.login_confirmed, stored)
+            self._queue_for_current(signals.login_confirmed)
         return stored
 
     def update(self, stored: Stored, changes: Changes) -> None:
@@ -309,7 +330,7 @@ class RequestSession:
         # A session that has ended meanwhile stays ended, and its changes are dropped.
         if outcome.written and outcome.stored:
             self.session.rebase(outcome.stored)
-            self._queue_activity(stored.record, outcome.stored, interval)
+            self._queue_activity(stored.record, outcome.stored.record, interval)
 
     def drop(self) -> None:
         """Follows the end of the current session: drops pending changes and deletes the cookie,
@@ -340,18 +361,18 @@ class RequestSession:
 
     # Signals
 
-    def _queue_for_current(self, signal: NamedSignal, stored: Stored) -> None:
-        self._signals.queue(signal, self._app.store.info(stored, is_current=True))
+    def _queue_for_current(self, signal: NamedSignal) -> None:
+        self._signals.queue(signal, self.session.info())
 
     def _queue_logout(self, ended: Stored | None) -> None:
         if ended and not ended.record.is_anonymous:
             self._signals.queue(signals.user_logged_out, self._app.store.info(ended))
 
-    def _queue_activity(self, before: Record, after: Stored, interval: int) -> None:
-        if after.record.seen - before.seen >= interval:
-            self._queue_for_current(signals.session_renewed, after)
-        if (before.ip, before.agent) != (after.record.ip, after.record.agent):
-            self._queue_for_current(signals.client_changed, after)
+    def _queue_activity(self, before: Record, after: Record, interval: int) -> None:
+        if after.seen - before.seen >= interval:
+            self._queue_for_current(signals.session_renewed)
+        if (before.ip, before.agent) != (after.ip, after.agent):
+            self._queue_for_current(signals.client_changed)
 
     # How it works
 
@@ -407,43 +428,43 @@ class RequestSession:
         if self._app.cookie.secure and not self._request.is_secure:
             self._app.warn_of_plain_http()
 
-    def _warn_of_lost_changes(self) -> None:
-        with suppress(KVSessionError):  # an unstorable value in a list that was changed in place
-            if self.session.is_touched and self.session.changes():
-                self._app.warn_once(
-                    "Changes to the session were lost: their request context ended without Flask's"
-                    " after_request functions, which save them. This happens in"
-                    " test_request_context() and in a socket event. Change the session in a view,"
-                    " or call app.process_response(response) before the context ends."
-                )
-
 
 def request_session() -> RequestSession:
-    """The current request's session; raises `RuntimeError` outside a request."""
-    return request_session_of(current_app, request._get_current_object())  # type: ignore[attr-defined]
+    """The current request's session; raises `RuntimeError` outside a request.
+
+    It belongs to the app that handles the request, also inside another app's context.
+    """
+    this = request._get_current_object()  # type: ignore[attr-defined]
+    return request_session_of(_request_context.app, this)
 
 
 def request_session_of(app: Flask, request: Request) -> RequestSession:
     """This request's session, made when it is first asked for."""
     found = getattr(request, _ATTRIBUTE, None)
-    if isinstance(found, RequestSession):
-        return found
-    state = app_state(app)
-    new = t.cast(RequestSession, state.request_session_class(state, request))
-    if found is _OVER:
-        new.session.close()
-    setattr(request, _ATTRIBUTE, new)
-    return new
+    if found is None:
+        state = app_state(app)
+        new = state.request_session_class(state, request)
+        if hasattr(request, _IS_OVER):
+            new.close()
+        # One step: threads of one request may come here at once, and get the same object.
+        found = vars(request).setdefault(_ATTRIBUTE, new)
+    return t.cast(RequestSession, found)
+
+
+def is_current(session: Session) -> bool:
+    """Whether this is the session of the current request, if there is one."""
+    found = getattr(request, _ATTRIBUTE, None) if has_request_context() else None
+    return found is not None and found.session is session
 
 
 def finish_request(response: Response) -> Response:
     """Commits the current request's session, if the request has touched it; an `after_request`
     function."""
     this = request._get_current_object()  # type: ignore[attr-defined]
-    touched = getattr(this, _ATTRIBUTE, None)
-    if isinstance(touched, RequestSession):
+    touched: RequestSession | None = getattr(this, _ATTRIBUTE, None)
+    if touched is not None:
         return touched.finish(response)
-    setattr(this, _ATTRIBUTE, _OVER)  # a later change of the session raises
+    setattr(this, _IS_OVER, True)  # a later change of the session raises
     return response
 
 
@@ -465,6 +486,11 @@ def weakly(load: Callable[[], T]) -> Callable[[], T]:
         return method()
 
     return call
+
+
+def _is_being_handled(failure: StoreUnavailable) -> bool:
+    """Whether Flask is just making a 500 of this failure."""
+    return failure is sys.exception()
 
 
 def _log_failure(failure: StoreUnavailable) -> None:

@@ -47,7 +47,7 @@ class Session(MutableMapping[str, t.Any]):
 
     A value comes back in the next request equal and of the same type, or its assignment raises
     `UnstorableValue`. Changes inside a list or dict are found. The facts below are not part of the
-    mapping. They are None for an anonymous browser that has no record.
+    mapping. For an anonymous browser that has no record, they are None or False.
     """
 
     __slots__ = (
@@ -242,8 +242,8 @@ class Session(MutableMapping[str, t.Any]):
     # For the `RequestSession` that owns it
 
     @property
-    def is_touched(self) -> bool:
-        """Whether the session was read, so that there may be something to write."""
+    def is_loaded(self) -> bool:
+        """Whether the session was loaded, so that there may be something to write."""
         return self._is_loaded
 
     @property
@@ -325,7 +325,7 @@ class Session(MutableMapping[str, t.Any]):
             with loading:  # a view may hand its request to threads
                 if not self._is_loaded:
                     self._open()
-                self._loading = None
+                    self._loading = None
         return self._stored
 
     def _open(self) -> None:

@@ -152,7 +152,8 @@ class Settings:
         `PERMANENT_SESSION_LIFETIME`.
         """
         ours, theirs = self._configured_values(), other._configured_values()
-        return sorted(config_key(name) for name in ours if ours[name] != theirs[name])
+        changed = [n for n in ours if ours[n] is not theirs[n] and ours[n] != theirs[n]]
+        return sorted(config_key(name) for name in changed)
 
     @property
     def reserved_keys(self) -> frozenset[str]:

@@ -9,7 +9,11 @@ accept `**extra`, because later versions may add arguments:
 
 from __future__ import annotations
 
-from blinker import Namespace
+import typing as t
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from blinker import NamedSignal, Namespace
 
 __all__ = [
     "client_changed",
@@ -41,3 +45,30 @@ client_changed = _signals.signal(
     "client-changed",
     "A request came from another IP address or user agent than the last recorded one.",
 )
+
+
+class PendingSignals:
+    """Signals of acts that were done, to be sent when the rest of the request's work is done."""
+
+    def __init__(self, send: Callable[[NamedSignal, t.Any], None]) -> None:
+        self._send = send
+        self._pending: list[tuple[NamedSignal, t.Any]] = []
+
+    def queue(self, signal: NamedSignal, info: t.Any) -> None:
+        """Keeps a signal; `info` is the `SessionInfo` that its receivers get."""
+        self._pending.append((signal, info))
+
+    def send(self) -> bool:
+        """Sends the pending signals; returns whether there were any."""
+        were_any = bool(self._pending)
+        while self._pending:
+            self._send(*self._pending.pop(0))
+        return were_any
+
+    @contextmanager
+    def sent_at_end(self) -> Iterator[None]:
+        """Sends the signals of the acts in the block when the block ends, also if it fails."""
+        try:
+            yield
+        finally:
+            self.send()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import typing as t
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from flask import Flask, request, session
+from flask import Flask, copy_current_request_context, request, session
 from flask.testing import FlaskClient
 from markupsafe import Markup
 
 import flask_kvsession as kvs
 from flask_kvsession.errors import ConfigurationError
 
-from .support.apps import Do, MakeApp, store_of
+from .support.apps import Do, MakeApp, state_of, store_of
 from .support.browsers import token_of
 from .support.commands import CountCommands, Keys
 
@@ -322,3 +323,48 @@ def test_settings_of_flask_session_need_as_flask_session(key: str, value: t.Any)
     app.config[key] = value
     with pytest.raises(ConfigurationError, match=f"^{key} needs KVSESSION_AS_FLASK_SESSION True"):
         kvs.KVSession(app)
+
+
+def test_another_thread_does_not_see_the_session_before_its_load_hooks_are_done(
+    app: Flask,
+) -> None:
+    """While a load hook still checks an imported user, another thread of the request waits."""
+    entered, checked = threading.Event(), threading.Event()
+    seen: list[object] = []
+
+    def check(hooked: kvs.Session, sent_no_token: bool) -> None:
+        assert hooked["user_id"] == "mallory"
+        entered.set()
+        checked.wait(0.2)  # time for the other thread to look
+        hooked.pop("user_id")
+
+    state_of(app).load_hooks.append(check)
+
+    @app.get("/threads")
+    def threads() -> t.Any:
+        @copy_current_request_context
+        def look() -> None:
+            entered.wait(5)
+            seen.append(session.get("user_id"))
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        assert session.get("user_id") is None
+        thread.join()
+        return {}
+
+    browser(app, signed_cookie(user_id="mallory")).get("/threads")
+    assert seen == [None]
+
+
+def test_imported_data_that_are_only_read_are_not_reported_as_lost(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a test request context, imported data are no lost change; a change of the app is one."""
+    headers = {"Cookie": f"session={signed_cookie(user_id='ada', lang='en')}"}
+    with app.test_request_context("/see", headers=headers):
+        assert session["lang"] == "en"
+    assert "were lost" not in caplog.text
+    with app.test_request_context("/see", headers=headers):
+        session["lang"] = "de"
+    assert caplog.text.count("were lost") == 1

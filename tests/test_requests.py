@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import typing as t
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from flask import (
     request_finished,
     stream_with_context,
 )
+from flask.ctx import _AppCtxGlobals
 from flask.testing import FlaskClient
 from werkzeug.local import LocalProxy
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
@@ -83,6 +85,39 @@ class TestOneSessionPerRequest:
         for _ in range(3):
             do(client, lambda: seen.append(current()))
         assert len({id(session) for session in seen}) == 3
+
+    def test_threads_that_touch_the_session_first_get_the_same_object(
+        self, app: Flask, client: FlaskClient, do: Do
+    ) -> None:
+        """Threads of one request that touch its session first and at once get one object, and all
+        their changes are saved."""
+        crowd = 8
+
+        def act() -> None:
+            barrier = threading.Barrier(crowd, timeout=10)
+
+            def work(n: int) -> None:
+                barrier.wait()
+                g.session[f"k{n}"] = n
+
+            threads = [
+                threading.Thread(target=copy_current_request_context(work), args=(n,))
+                for n in range(crowd)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for _ in range(10):
+                do(client, act)
+                assert len(client.get("/data").get_json()) == crowd
+                client.delete_cookie("kvsession")
+        finally:
+            sys.setswitchinterval(interval)
 
     def test_request_that_does_not_touch_the_session_makes_no_object(
         self, app: Flask, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
@@ -972,6 +1007,47 @@ class TestNameInG:
         assert seen == [{"user_id": "evil"}]
         assert browser.get("/me").get_json()["data"] == {"x": 1}
 
+    def test_class_of_g_from_before_init_app_keeps_its_attributes(
+        self, bare: Callable[..., Flask]
+    ) -> None:
+        """A class for `g` that the app has set before `KVSession(app)` keeps its own attributes and
+        gets the session."""
+
+        class Globals(_AppCtxGlobals):
+            greeting = "hello"
+
+        app = bare()
+        app.app_ctx_globals_class = Globals
+        kvs.KVSession(app)
+
+        @app.get("/x")
+        def view() -> str:
+            assert g.session is kvs.current_session
+            return t.cast(str, g.greeting)
+
+        assert app.test_client().get("/x").text == "hello"
+
+    def test_class_of_g_that_is_set_after_init_app_raises_at_the_first_request(
+        self, app: Flask
+    ) -> None:
+        """If the app replaces the class of `g` after `KVSession(app)`, the first request raises
+        `ConfigurationError`."""
+        app.app_ctx_globals_class = _AppCtxGlobals
+        with pytest.raises(ConfigurationError, match="app_ctx_globals_class was changed"):
+            app.test_client().get("/untouched")
+
+    def test_function_as_class_of_g_is_refused_and_changes_nothing(
+        self, bare: Callable[..., Flask]
+    ) -> None:
+        """An `app_ctx_globals_class` that is no class raises `ConfigurationError`, and the app gets
+        no hooks."""
+        app = bare()
+        app.app_ctx_globals_class = lambda: _AppCtxGlobals()  # type: ignore[assignment]
+        with pytest.raises(ConfigurationError, match="app_ctx_globals_class must be a class"):
+            kvs.KVSession(app)
+        assert "kvsession" not in app.extensions
+        assert not app.before_request_funcs.get(None)
+
     @pytest.mark.parametrize("name", ["get", "pop", "setdefault"])
     def test_attribute_name_of_g_is_refused_at_start(self, make_app: MakeApp, name: str) -> None:
         """A `KVSESSION_G_NAME` that is the name of a method of `g` raises at start."""
@@ -1023,6 +1099,23 @@ class TestSeveralApps:
                 assert kvs.current_session.user_id == "ada"
 
         assert do(sign_in(app), act).status_code == 200
+
+    def test_first_touch_in_another_apps_context_opens_the_requests_own_session(
+        self, make_app: MakeApp, sign_in: SignIn, app: Flask, do: Do, prefix: str
+    ) -> None:
+        """A session that is first touched in another app's context is the session of the request's
+        own app, and its changes go to that app's store."""
+        other = make_app("other", key_prefix=f"{prefix}:other")
+
+        def act() -> None:
+            with other.app_context():
+                assert kvs.list_sessions("bob") == []
+                assert g.session.user_id == "ada"
+                g.session["x"] = 1
+
+        ada = sign_in(app)
+        assert do(ada, act).status_code == 200
+        assert ada.get("/data").get_json() == {"x": 1}
 
     def test_use_without_the_extension_names_the_remedy(self) -> None:
         """In an app without `KVSession`, each use raises an error that names the remedy."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing as t
-from functools import partial
 
 from flask.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
 
@@ -53,8 +52,8 @@ def install(app: Flask, state: AppState) -> None:
         )
     app.session_interface = KVSessionInterface()
     state.request_session_class = FlaskRequestSession
-    state.flask_cookie = lambda: SessionCookie.from_flask_app(state.app)
-    state.first_use_checks.append(partial(_require_own_interface, state))
+    state.flask_cookie = SessionCookie.from_flask_app
+    state.first_use_checks.append(_require_own_interface)
 
 
 def _require_own_interface(state: AppState) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import typing as t
 from contextlib import suppress
 
-from flask import after_this_request, current_app, has_request_context, request
+from flask import after_this_request, current_app, request
 from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.exceptions import HTTPException
 
 from ..api import current_session
 from ..app_state import app_state
 from ..errors import ConfigurationError
-from ..request import request_session
+from ..request import is_current
 from ..session import Session
 from ..settings import FLASK_LOGIN_FRESH_KEY, FLASK_LOGIN_USER_KEY, RememberCookie, config_key
 from .session import FlaskSession
@@ -59,7 +59,7 @@ def remember_in_session(app: Flask) -> None:
 def _on_load(session: Session, sent_no_token: bool) -> None:
     """Hides the remember cookie from Flask-Login, before any code sees the session. Flask-Login
     would accept the cookie whenever the session is empty, also after a revocation."""
-    if not _is_current(session):
+    if not is_current(session):
         return  # session_transaction() of a test client
     session = t.cast(FlaskSession, session)
     cookie = RememberCookie.from_config(current_app.config)
@@ -73,10 +73,6 @@ def _on_load(session: Session, sent_no_token: bool) -> None:
             _import_user(session, value)
         session[_REMEMBER_KEY] = _CLEAR
         after_this_request(_clear_cookie)
-
-
-def _is_current(session: Session) -> bool:
-    return has_request_context() and request_session().session is session
 
 
 def _hide(cookie: RememberCookie) -> None:

@@ -33,6 +33,8 @@ class FlaskRequestSession(RequestSession):
         super().__init__(app, request)
         self._has_signed_data = False
         """Whether the browser sent data in Flask's signed cookie."""
+        self._imported = Changes(set={})
+        """The changes that the load itself has made."""
         self.session.on_load = weakly(self._on_load)
 
     # Replaced methods of the core
@@ -105,6 +107,10 @@ class FlaskRequestSession(RequestSession):
         else:
             super().update(stored, changes)
 
+    def has_unsaved_changes(self) -> bool:
+        # Imported data are no loss: the next request imports them again.
+        return super().has_unsaved_changes() and self.session.changes() != self._imported
+
     @property
     def released_keys(self) -> Set[str]:
         # `flash` assigns the whole list, with the messages to a previous user in it.
@@ -125,6 +131,8 @@ class FlaskRequestSession(RequestSession):
             self._has_signed_data = bool(self.session)
         for hook in self._app.load_hooks:
             hook(self.session, sent_no_token)
+        if sent_no_token or self._app.load_hooks:
+            self._imported = self.session.changes()
 
     # Logins and logouts by `KVSESSION_USER_ID_KEY`
 

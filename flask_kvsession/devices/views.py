@@ -254,9 +254,9 @@ def _number_in_query(name: str) -> int | None:
 
 def _current_session_info() -> SessionInfo:
     """The current session from its record. Used if the user's index was lost."""
-    stored = request_session().session.stored
-    assert stored is not None, "login_required runs before this, so the session has a record"
-    return app_state().store.info(stored, is_current=True)
+    info = current_session.info()
+    assert info is not None, "login_required runs before this, so the session has a record"
+    return info
 
 
 def _as_json(session: SessionInfo, locate: _Locator) -> dict[str, t.Any]:

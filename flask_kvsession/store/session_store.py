@@ -208,8 +208,9 @@ class SessionStore:
         that the new one replaces.
 
         `new` already holds the data that `merge` chose from `old`. `on_revoked` is called with each
-        session that the limit ends. If a step fails, the new session is removed again and the error
-        is raised: nobody is signed in then.
+        session that the limit ends. If a later step than the creation fails, the new session is
+        removed again. If the reply to the creation is lost, a session may be left that no browser
+        can open; it stays until it expires. The error is raised: nobody is signed in then.
         """
         over_limit = self.create(new, old.record if old else None)
         with self._removed_on_failure(new):

@@ -432,9 +432,11 @@ class TestBesideOtherFeatures:
         self, app: Flask, keys: Keys
     ) -> None:
         """`session_transaction()` of a browser with an old remember cookie puts no data into the
-        session."""
+        session, also inside a request of another app."""
         browser = with_old_cookie(app)
         with browser.session_transaction() as data:
+            assert dict(data) == {}
+        with Flask("other").test_request_context(), browser.session_transaction() as data:
             assert dict(data) == {}
         assert keys() == set()
 

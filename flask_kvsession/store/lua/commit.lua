@@ -27,5 +27,5 @@ if held ~= ARGV[1] then
   return {now, 0, held}
 end
 
-write_session(KEYS[1], ARGV[2], tonumber(ARGV[3]), KEYS[2], ARGV[4], now)
+write_session(KEYS[1], ARGV[2], ARGV[3], KEYS[2], ARGV[4], now)
 return {now, 1, ARGV[2]}

@@ -1,4 +1,7 @@
 -- Functions that several acts use. The store sends this file before each act's own file.
+--
+-- A lifetime goes to Redis as the text that it came as, or formatted as an integer: Redis 7.2.0 to
+-- 7.2.4 would write the Lua number 100000000 as 1e+8, which SET refuses.
 
 -- The server's time, ms.
 local function server_time()
@@ -17,14 +20,15 @@ local function is_tombstone(held)
   return string.sub(held, 1, 9) == '{"ended":'
 end
 
--- Writes a record and its entry in the user's index (nil for an anonymous session).
+-- Writes a record and its entry in the user's index (nil for an anonymous session). `lifetime` is
+-- the text of the number of ms.
 --
 -- The index comes first: if a failure lets only one of the two be written, a record that no list
 -- shows would be the worse one. Both writes come before any cleaning: with memory full, Redis
 -- refuses only the first write of a script.
 local function write_session(key, record, lifetime, index, id, now)
   if index then
-    redis.call('ZADD', index, now + lifetime, id)
+    redis.call('ZADD', index, now + tonumber(lifetime), id)
   end
   redis.call('SET', key, record, 'PX', lifetime)
   if index then
@@ -43,7 +47,7 @@ local function entomb(key, tombstone, index, id)
   local lifetime = redis.call('PTTL', key)
   redis.call('UNLINK', key)
   if lifetime > 0 then
-    redis.call('SET', key, tombstone, 'PX', lifetime)
+    redis.call('SET', key, tombstone, 'PX', string.format('%d', lifetime))
   end
   redis.call('ZREM', index, id)
 end

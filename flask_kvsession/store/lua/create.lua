@@ -14,12 +14,13 @@
 local now = server_time()
 local over_limit = {}
 
+-- Not read(): a key of another type, which nothing should ever have put there, is an error here.
 local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] then
   return {now, 0, over_limit}
 end
 
-write_session(KEYS[1], ARGV[1], tonumber(ARGV[2]), KEYS[2], ARGV[3], now)
+write_session(KEYS[1], ARGV[1], ARGV[2], KEYS[2], ARGV[3], now)
 
 local limit = tonumber(ARGV[4])
 if KEYS[2] and limit > 0 and redis.call('ZCARD', KEYS[2]) > limit then
