@@ -177,9 +177,9 @@ def _check_unless_preflight(check: Callable[[], object]) -> None:
 def _require_role(roles: frozenset[str]) -> None:
     require_login()
     several = current_session.get("roles")
-    held = [current_session.get("role")]
-    held += several if isinstance(several, list | tuple | set) else []
-    if not any(isinstance(role, str) and role in roles for role in held):
+    user_roles = [current_session.get("role")]
+    user_roles += several if isinstance(several, list | tuple | set) else []
+    if not any(isinstance(role, str) and role in roles for role in user_roles):
         raise RoleRequired
 
 

@@ -346,10 +346,10 @@ class RequestSession:
         cookie stays if the session had ended before: it may be that of a login by then.
         """
         with self._store_calls() as store:
-            gone, held = store.remove(stored, if_unchanged=True)
+            gone, current = store.remove(stored, if_unchanged=True)
         if not gone:
-            return held
-        if held:
+            return current
+        if current:
             self.drop()
         return None
 
@@ -381,12 +381,12 @@ class RequestSession:
         if token is None:
             return None
         try:
-            held = self._app.store.load(token)
+            loaded = self._app.store.load(token)
         except StoreUnavailable as failure:
             _log_failure(failure)
             raise
-        self._secret = held.record.secret if isinstance(held, Stored) else None
-        return held
+        self._secret = loaded.record.secret if isinstance(loaded, Stored) else None
+        return loaded
 
     @contextmanager
     def _store_calls(self) -> Iterator[SessionStore]:

@@ -330,16 +330,16 @@ class Session(MutableMapping[str, t.Any]):
 
     def _open(self) -> None:
         try:
-            held = self._load()
+            loaded = self._load()
         except StoreUnavailable as failure:
             self.fail(failure)
             raise
-        if isinstance(held, Tombstone):
-            self._previous_end_reason, held = held.ended, None
-        elif held:
-            self._previous_end_reason = held.record.previous_end_reason or None
-            self._loaded_id = held.id
-        self.rebase(held)
+        if isinstance(loaded, Tombstone):
+            self._previous_end_reason, loaded = loaded.ended, None
+        elif loaded:
+            self._previous_end_reason = loaded.record.previous_end_reason or None
+            self._loaded_id = loaded.id
+        self.rebase(loaded)
 
     def _record(self) -> Record | None:
         stored = self._touch()

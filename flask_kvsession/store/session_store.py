@@ -93,18 +93,18 @@ class SessionStore:
         None if there is no such session, if the secret is wrong, or if the session has expired by
         the current settings.
         """
-        held = self._read(token.session_id)
-        if isinstance(held, Stored) and not token.matches(held.record.secret):
+        current = self._read(token.session_id)
+        if isinstance(current, Stored) and not token.matches(current.record.secret):
             return None
-        return held
+        return current
 
     def sessions_of(self, user_id: UserId) -> list[Stored]:
         """A user's sessions, newest activity first; empty if there are none."""
         user = user_hash(user_id)
         index = self._server.index_key(user)
         ids = self._server.call("ZRANGEBYSCORE", index, f"({self.now()}", "+inf")
-        living = self._read_many(user, _texts(ids))
-        return sorted(living, key=lambda stored: stored.record.seen, reverse=True)
+        active = self._read_many(user, _texts(ids))
+        return sorted(active, key=lambda stored: stored.record.seen, reverse=True)
 
     def info(self, stored: Stored, *, is_current: bool = False) -> SessionInfo:
         """The session as lists and signals show it."""
@@ -140,10 +140,10 @@ class SessionStore:
         lifetime = self._settings.expires(new) - self.now()
         if lifetime <= 0:
             return Commit.REFUSED, None
-        result, held = self._server.run_script(
+        result, current = self._server.run_script(
             "commit", self._keys(loaded), loaded.raw, raw, lifetime, loaded.id
         )
-        return Commit(result), self._living(loaded.id, held)
+        return Commit(result), self._active(loaded.id, current)
 
     def remove(self, stored: Stored, *, if_unchanged: bool = False) -> tuple[bool, Stored | None]:
         """Ends a session for its own browser.
@@ -152,8 +152,8 @@ class SessionStore:
         before). With `if_unchanged` a session that has changed stays, and is returned as it is now.
         """
         expected = stored.raw if if_unchanged else b""
-        gone, held = self._server.run_script("remove", self._keys(stored), expected, stored.id)
-        return bool(gone), self._living(stored.id, held)
+        gone, current = self._server.run_script("remove", self._keys(stored), expected, stored.id)
+        return bool(gone), self._active(stored.id, current)
 
     def revoke(self, user: str, ids: list[str], reason: str) -> tuple[list[SessionInfo], list[str]]:
         """Ends these sessions of the user with this hash from outside. Returns the sessions that it
@@ -190,10 +190,10 @@ class SessionStore:
         """
         deadline = self._server.deadline()
         while (new := change(stored.record)) is not None:
-            result, held = self.commit(stored, new)
-            if result or held is None:
-                return Outcome(held, written=result is Commit.WRITTEN)
-            stored = held
+            result, current = self.commit(stored, new)
+            if result or current is None:
+                return Outcome(current, written=result is Commit.WRITTEN)
+            stored = current
             deadline.check()
         return Outcome(stored, written=False)
 
@@ -296,10 +296,10 @@ class SessionStore:
         that `merge` chooses then."""
         deadline = self._server.deadline()
         while True:
-            gone, held = self.remove(old, if_unchanged=True)
-            if gone and held:
-                return Login(new, held)
-            is_gone, old = held is None, held or old
+            gone, current = self.remove(old, if_unchanged=True)
+            if gone and current:
+                return Login(new, current)
+            is_gone, old = current is None, current or old
             data = merge(old.record, is_gone=is_gone)
             if data is None:
                 self.remove(new)
@@ -329,29 +329,29 @@ class SessionStore:
     def _read_many(self, user: str, ids: list[str]) -> list[Stored]:
         if not ids:
             return []
-        held = self._server.call("MGET", *map(self._server.record_key, ids))
-        read = (self._living(session_id, raw) for session_id, raw in zip(ids, held, strict=True))
+        current = self._server.call("MGET", *map(self._server.record_key, ids))
+        read = (self._active(session_id, raw) for session_id, raw in zip(ids, current, strict=True))
         return [stored for stored in read if stored and stored.user_hash == user]
 
-    def _living(self, session_id: str, raw: bytes | None) -> Stored | None:
-        held = self._decoded(session_id, raw)
-        return held if isinstance(held, Stored) else None
+    def _active(self, session_id: str, raw: bytes | None) -> Stored | None:
+        current = self._decoded(session_id, raw)
+        return current if isinstance(current, Stored) else None
 
     def _decoded(self, session_id: str, raw: bytes | None) -> Stored | Tombstone | None:
         if raw is None:
             return None
         try:
-            held = record.decode(raw)
+            current = record.decode(raw)
         except UnreadableRecord as error:
             return _log_unreadable(session_id, str(error))
-        if isinstance(held, Tombstone):
-            return held
-        expired = self._settings.expires(held) <= self.now()
-        return None if expired else Stored(session_id, held, raw)
+        if isinstance(current, Tombstone):
+            return current
+        expired = self._settings.expires(current) <= self.now()
+        return None if expired else Stored(session_id, current, raw)
 
     def _infos(self, ids: list[str], raws: list[bytes | None]) -> list[SessionInfo]:
-        living = (self._living(session_id, raw) for session_id, raw in zip(ids, raws, strict=True))
-        return [self.info(stored) for stored in living if stored]
+        active = (self._active(session_id, raw) for session_id, raw in zip(ids, raws, strict=True))
+        return [self.info(stored) for stored in active if stored]
 
     def _check_size(self, new: Record, old: Record | None = None) -> None:
         """Refuses data over the limit, unless the old record's data were larger still."""

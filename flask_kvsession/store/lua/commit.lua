@@ -13,18 +13,18 @@
 --          the record held now, or false if it is gone}
 
 local now = server_time()
-local held = read(KEYS[1])
+local current = read(KEYS[1])
 
-if not held then
+if not current then
   return {now, 0, false}
 end
 -- The new record is there already: the reply to an earlier attempt was lost, or another request
 -- made the same change in the same ms.
-if held == ARGV[2] then
-  return {now, 2, held}
+if current == ARGV[2] then
+  return {now, 2, current}
 end
-if held ~= ARGV[1] then
-  return {now, 0, held}
+if current ~= ARGV[1] then
+  return {now, 0, current}
 end
 
 write_session(KEYS[1], ARGV[2], ARGV[3], KEYS[2], ARGV[4], now)

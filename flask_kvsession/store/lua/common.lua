@@ -11,13 +11,13 @@ end
 
 -- The record or tombstone under a key; false for no key and for a key of another type.
 local function read(key)
-  local held = redis.pcall('GET', key)
-  return type(held) == 'string' and held
+  local current = redis.pcall('GET', key)
+  return type(current) == 'string' and current
 end
 
 -- True for the tombstone of a session that was ended from outside.
-local function is_tombstone(held)
-  return string.sub(held, 1, 9) == '{"ended":'
+local function is_tombstone(current)
+  return string.sub(current, 1, 9) == '{"ended":'
 end
 
 -- Writes a record and its entry in the user's index (nil for an anonymous session). `lifetime` is

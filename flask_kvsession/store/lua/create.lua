@@ -15,8 +15,8 @@ local now = server_time()
 local over_limit = {}
 
 -- Not read(): a key of another type, which nothing should ever have put there, is an error here.
-local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[1] then
+local current = redis.call('GET', KEYS[1])
+if current and current ~= ARGV[1] then
   return {now, 0, over_limit}
 end
 

@@ -13,18 +13,18 @@
 --          {all ids in the index, if one of them has no key here; then nothing was ended}}
 
 local now = server_time()
-local ended, living, known = {}, {}, {}
+local ended, active, known = {}, {}, {}
 
 for i = 2, #KEYS do
   local id = ARGV[i + 3]
-  local held = read(KEYS[i])
+  local current = read(KEYS[i])
   known[id] = true
   ended[i - 1] = false
-  if held and not is_tombstone(held) then
-    local decoded, record = pcall(cjson.decode, held)
-    local seen = decoded and type(record) == 'table' and tonumber(record.seen) or 0
+  if current and not is_tombstone(current) then
+    local decoded, fields = pcall(cjson.decode, current)
+    local seen = decoded and type(fields) == 'table' and tonumber(fields.seen) or 0
     if id ~= ARGV[4] then
-      living[#living + 1] = {place = i, id = id, held = held, seen = seen}
+      active[#active + 1] = {place = i, id = id, record = current, seen = seen}
     end
   else
     redis.call('ZREM', KEYS[1], id)
@@ -39,7 +39,7 @@ for _, id in ipairs(ids) do
 end
 
 -- The least recently used first, the newest session last.
-table.sort(living, function(a, b)
+table.sort(active, function(a, b)
   if (a.id == ARGV[3]) ~= (b.id == ARGV[3]) then
     return b.id == ARGV[3]
   end
@@ -49,10 +49,10 @@ table.sort(living, function(a, b)
   return a.id < b.id
 end)
 
-for n = 1, #living - tonumber(ARGV[2]) do
-  local session = living[n]
+for n = 1, #active - tonumber(ARGV[2]) do
+  local session = active[n]
   entomb(KEYS[session.place], ARGV[1], KEYS[1], session.id)
-  ended[session.place - 1] = session.held
+  ended[session.place - 1] = session.record
 end
 
 return {now, ended, {}}

@@ -10,21 +10,21 @@
 --          the record that was removed or that stays, or false if there was none}
 
 local now = server_time()
-local held = read(KEYS[1])
+local current = read(KEYS[1])
 
 -- A tombstone stays: it stops a late create from bringing the session back.
-if held and is_tombstone(held) then
-  held = false
+if current and is_tombstone(current) then
+  current = false
 end
-if held and ARGV[1] ~= '' and held ~= ARGV[1] then
-  return {now, 0, held}
+if current and ARGV[1] ~= '' and current ~= ARGV[1] then
+  return {now, 0, current}
 end
 
 if KEYS[2] then
   redis.call('ZREM', KEYS[2], ARGV[2])
 end
-if held then
+if current then
   redis.call('UNLINK', KEYS[1])
 end
 
-return {now, 1, held}
+return {now, 1, current}

@@ -13,10 +13,10 @@ local now = server_time()
 local ended = {}
 
 for i = 2, #KEYS do
-  local held = read(KEYS[i])
-  if held and not is_tombstone(held) then
+  local current = read(KEYS[i])
+  if current and not is_tombstone(current) then
     entomb(KEYS[i], ARGV[1], KEYS[1], ARGV[i])
-    ended[i - 1] = held
+    ended[i - 1] = current
   else
     redis.call('ZREM', KEYS[1], ARGV[i])
     ended[i - 1] = false
