@@ -108,7 +108,8 @@ def revoke_all_sessions(
     """Ends all sessions of this user from outside; with `except_current`, all but this request's.
 
     Returns the number of ended sessions. Raises `KVSessionError` if `except_current` is given and
-    no request can be seen (OWASP ASVS 5.0, 7.4.2 and 7.4.3).
+    no request can be seen; Flask 3.2 hides it in `app.app_context()` too (OWASP ASVS 5.0, 7.4.2 and
+    7.4.3).
     """
     if except_current and not has_request_context():
         raise KVSessionError(

@@ -89,8 +89,8 @@ class RequestSession:
                     "Changes to the session were lost: their request ended without Flask's"
                     " after_request functions, which save them. This happens in"
                     " test_request_context(), in a socket event, and if an exception leaves the"
-                    " app. Change the session in a view, or call app.process_response(response)"
-                    " before the context ends."
+                    " app. Change the session in a view, or call the app's process_response before"
+                    " the context ends."
                 )
 
     # Verbs
@@ -434,7 +434,7 @@ def request_session() -> RequestSession:
 
     It belongs to the app that handles the request, also inside another app's context.
     """
-    this = request._get_current_object()  # type: ignore[attr-defined]
+    this = t.cast(t.Any, request)._get_current_object()
     return request_session_of(_request_context.app, this)
 
 
@@ -460,7 +460,7 @@ def is_current(session: Session) -> bool:
 def finish_request(response: Response) -> Response:
     """Commits the current request's session, if the request has touched it; an `after_request`
     function."""
-    this = request._get_current_object()  # type: ignore[attr-defined]
+    this = t.cast(t.Any, request)._get_current_object()
     touched: RequestSession | None = getattr(this, _ATTRIBUTE, None)
     if touched is not None:
         return touched.finish(response)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import typing as t
 
 from flask.globals import app_ctx
@@ -41,11 +40,16 @@ def answer_failure(app: Flask, response: Response, failure: StoreUnavailable) ->
 
 
 def _handle(app: Flask, failure: StoreUnavailable) -> t.Any:
-    """The result of the app's error handler. From Flask 3.2 on, `handle_user_exception` takes the
-    context as its first parameter, `ctx`."""
+    """The result of the app's error handler.
+
+    `handle_user_exception` gets the same arguments as from Flask. So every override that works in
+    Flask works here too: in a subclass of either version's signature, or put on the app by an
+    extension. Flask 3.2 passes the context first. `has_request` is new in its contexts.
+    """
     handle: t.Any = app.handle_user_exception
-    if "ctx" in inspect.signature(type(app).handle_user_exception).parameters:
-        return handle(app_ctx._get_current_object(), failure)  # type: ignore[attr-defined]
+    context = t.cast(t.Any, app_ctx)._get_current_object()
+    if hasattr(context, "has_request"):
+        return handle(context, failure)
     return handle(failure)
 
 

@@ -80,8 +80,14 @@ def make_app(socket_path: str, prefix: str) -> Iterator[MakeApp]:
 
     made: list[Flask] = []
 
-    def make(name: str = "app", *, views: bool = True, **settings: t.Any) -> Flask:
-        app = Flask(name)
+    def make(
+        name: str = "app",
+        *,
+        views: bool = True,
+        flask_class: type[Flask] = Flask,
+        **settings: t.Any,
+    ) -> Flask:
+        app = flask_class(name)
         app.config.update(TESTING=True, KVSESSION_KEY_PREFIX=prefix)
         app.config["KVSESSION_REDIS_URL"] = f"unix://{socket_path}"
         app.config.update({f"KVSESSION_{key.upper()}": value for key, value in settings.items()})

@@ -641,7 +641,7 @@ class TestOpenRedirect:
         @app.post("/sign-in")
         def sign_in() -> t.Any:
             kvs.login_user("ada")
-            return redirect(kvs.next_url("/home"))
+            return redirect(kvs.next_url("/home"), 302)
 
         for way in ({"query_string": {"next": target}}, {"data": {"next": target}}):
             response = app.test_client().post("/sign-in", **way)

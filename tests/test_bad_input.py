@@ -26,7 +26,7 @@ from werkzeug.wrappers import Response
 import flask_kvsession as kvs
 from flask_kvsession.token import Token, new_session_id, user_hash
 
-from .support.apps import MakeApp, store_of
+from .support.apps import MakeApp, preprocess_request, process_response, store_of
 from .support.browsers import token_of, unknown_token
 from .support.clock import Clock
 from .support.commands import CountCommands, Keys
@@ -51,7 +51,7 @@ def app(make_app: MakeApp) -> Flask:
 
     @app.route("/go", methods=["GET", "POST"])
     def go() -> Response:
-        return redirect(kvs.next_url("/home"))
+        return redirect(kvs.next_url("/home"), 302)
 
     @app.get("/facts")
     def facts() -> dict[str, t.Any]:
@@ -411,7 +411,7 @@ def test_any_text_number_or_uuid_can_be_a_user_id(
         session = kvs.login_user(user_id, {"a": 1})
         assert session.user_id == user_id
         assert [info.user_id for info in kvs.list_sessions()] == [user_id]
-        response = app.process_response(app.make_response(""))
+        response = process_response(app, app.make_response(""))
     cookie = response.headers["Set-Cookie"].partition(";")[0]
     assert len(keys()) == 2
     assert all(re.fullmatch(prefix + r":\{[\w-]{3}\}:[su]:[\w-]{16,22}", key) for key in keys())
@@ -439,7 +439,7 @@ def test_every_verb_refuses_a_value_that_is_no_user_id(
             lambda: kvs.revoke_all_sessions(user_id, except_current=True),
             lambda: kvs.update_all_sessions(user_id, {"role": "none"}),
         ]
-        app.preprocess_request()
+        preprocess_request(app)
         for verb in verbs:
             with pytest.raises(ValueError, match="user_id"):
                 verb()

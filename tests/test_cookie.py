@@ -501,7 +501,7 @@ def test_an_error_or_redirect_that_read_the_session_varies_by_cookie(
 
     @app.get("/redirected")
     def redirected() -> Response:
-        return t.cast(Response, current_app.redirect(f"/{g.session.user_id}"))
+        return t.cast(Response, current_app.redirect(f"/{g.session.user_id}", 302))
 
     response = Page(app).get(url)
     assert response.status_code in (302, 401, 404, 500)

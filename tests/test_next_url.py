@@ -81,7 +81,7 @@ UNSAFE = [
 def app(app: Flask) -> Flask:
     @app.route("/after", methods=["GET", "POST"])
     def after() -> Response:
-        return redirect(kvs.next_url("/default"))
+        return redirect(kvs.next_url("/default"), 303)
 
     return app
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import typing as t
@@ -17,6 +18,7 @@ from flask import (
     after_this_request,
     copy_current_request_context,
     g,
+    has_request_context,
     make_response,
     request_finished,
     stream_with_context,
@@ -30,7 +32,14 @@ from werkzeug.test import Client
 import flask_kvsession as kvs
 from flask_kvsession.errors import ConfigurationError, KVSessionError, UnstorableValue
 
-from .support.apps import Do, MakeApp, add_views
+from .support.apps import (
+    FLASK_PASSES_CONTEXT,
+    Do,
+    MakeApp,
+    add_views,
+    preprocess_request,
+    process_response,
+)
 from .support.browsers import SignIn, browser_with, cookies_of, id_of, is_clearing, token_of
 from .support.commands import CountCommands, Keys
 
@@ -681,15 +690,21 @@ class TestContexts:
     def test_inner_app_context_has_the_requests_session_in_g(
         self, app: Flask, sign_in: SignIn, do: Do
     ) -> None:
-        """In an app context that a view opens, `g.session` is the request's session too."""
+        """In an app context that a view opens, `g.session` is the request's session if Flask shows
+        the request there, as it does before Flask 3.2."""
 
         def act() -> None:
             outer = current()
             with app.app_context():
-                g.session["x"] = 1
-                assert current() is outer
-                assert len(kvs.list_sessions()) == 1
+                if has_request_context():
+                    assert current() is outer
+                    assert len(kvs.list_sessions()) == 1
+                else:
+                    assert not g.session
+                    with pytest.raises(RuntimeError, match="request"):
+                        g.session.get("x")
             assert current() is outer
+            g.session["x"] = 1
 
         browser = sign_in(app)
         do(browser, act)
@@ -721,6 +736,7 @@ class TestContexts:
         `KVSessionError`."""
         kept: list[kvs.Session] = []
         do(client, lambda: kept.append(current()))
+        gc.collect()  # Flask 3.2 leaves the ended request in a cycle with its environ
         with pytest.raises(KVSessionError, match="first read after its request had ended"):
             kept[0].get("a")
 
@@ -729,7 +745,7 @@ class TestContexts:
         `RuntimeError`."""
         with app.app_context():
             assert not g.session
-            with pytest.raises(RuntimeError, match="request context"):
+            with pytest.raises(RuntimeError, match="request"):
                 g.session.get("a")
 
     def test_value_that_the_app_puts_into_g_is_what_its_views_see(
@@ -737,14 +753,15 @@ class TestContexts:
     ) -> None:
         """If the app puts a value of its own into `g.session`, its views see that value."""
 
+        @app.before_request
+        def put_into_g() -> None:
+            g.session = "mine"
+
         @app.get("/mine")
         def mine() -> str:
             return t.cast(str, g.session)
 
-        with app.app_context():
-            g.session = "mine"
-            assert client.get("/mine").text == "mine"
-            assert g.session == "mine"
+        assert client.get("/mine").text == "mine"
 
     def test_view_that_sends_requests_to_its_own_app_keeps_its_session(
         self, app: Flask, sign_in: SignIn, do: Do
@@ -813,16 +830,16 @@ class TestContexts:
         with app.app_context():
             for _ in range(2):
                 with app.test_request_context("/", headers=headers):
-                    app.preprocess_request()
+                    preprocess_request(app)
                     g.session["n"] = g.session.get("n", 0) + 1
-                    app.process_response(make_response("x"))
+                    process_response(app, make_response("x"))
         assert browser_with(app, token).get("/data").get_json() == {"n": 2}
 
     def test_login_in_a_test_request_context_sets_the_cookie(self, app: Flask) -> None:
         """After a login in a test request context, `process_response` sets the cookie."""
         with app.test_request_context("/"):
             kvs.login_user("ada")
-            response = app.process_response(make_response("x"))
+            response = process_response(app, make_response("x"))
             assert kvs.current_session.user_id == "ada"
         assert "kvsession=" in response.headers["Set-Cookie"]
 
@@ -897,7 +914,12 @@ class TestLostChanges:
     @pytest.fixture
     def warnings(self, caplog: pytest.LogCaptureFixture) -> Callable[[], int]:
         """The number of warnings so far that changes were lost."""
-        return lambda: caplog.text.count("Changes to the session were lost")
+
+        def count() -> int:
+            gc.collect()  # Flask may leave an ended request in a reference cycle
+            return caplog.text.count("Changes to the session were lost")
+
+        return count
 
     @pytest.fixture
     def headers(self, app: Flask, sign_in: SignIn) -> dict[str, str]:
@@ -932,7 +954,7 @@ class TestLostChanges:
             kvs.login_user("ada", {"x": 1})
         with app.test_request_context("/data", headers=headers):
             g.session["x"] = 2
-            app.process_response(make_response("x"))
+            process_response(app, make_response("x"))
         with app.test_request_context("/data", headers=headers):
             pass
         assert warnings() == 0
@@ -1096,7 +1118,8 @@ class TestSeveralApps:
             assert g.session.user_id == kvs.current_session.user_id == "ada"
             with other.app_context():
                 assert len(kvs.list_sessions("bob")) == 1
-                assert kvs.current_session.user_id == "ada"
+                # From Flask 3.2 on, an app context hides the request around it.
+                assert not has_request_context() or kvs.current_session.user_id == "ada"
 
         assert do(sign_in(app), act).status_code == 200
 
@@ -1104,14 +1127,17 @@ class TestSeveralApps:
         self, make_app: MakeApp, sign_in: SignIn, app: Flask, do: Do, prefix: str
     ) -> None:
         """A session that is first touched in another app's context is the session of the request's
-        own app, and its changes go to that app's store."""
+        own app, and its changes go to that app's store. Flask 3.2 hides the request there."""
         other = make_app("other", key_prefix=f"{prefix}:other")
 
         def act() -> None:
             with other.app_context():
                 assert kvs.list_sessions("bob") == []
-                assert g.session.user_id == "ada"
-                g.session["x"] = 1
+                if FLASK_PASSES_CONTEXT:
+                    assert not g.session
+                else:
+                    assert g.session.user_id == "ada"
+            g.session["x"] = 1
 
         ada = sign_in(app)
         assert do(ada, act).status_code == 200

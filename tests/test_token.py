@@ -32,7 +32,7 @@ from flask_kvsession.record import Stored
 from flask_kvsession.request import request_session
 from flask_kvsession.token import Token, is_session_id, new_session_id, user_hash
 
-from .support.apps import MakeApp, state_of, store_of
+from .support.apps import MakeApp, process_response, state_of, store_of
 from .support.browsers import token_of
 from .support.commands import Keys
 
@@ -417,7 +417,7 @@ def test_a_loaded_session_shows_hashes_and_no_secret(app: Flask) -> None:
     with app.test_request_context():
         session = kvs.login_user("ada")
         (info,) = kvs.list_sessions()
-        response = app.process_response(app.make_response(""))
+        response = process_response(app, app.make_response(""))
     token = response.headers["Set-Cookie"].split("=", 1)[1].split(";")[0]
     parsed = Token.parse(token)
     assert parsed

@@ -227,7 +227,7 @@ View().post("1")  # type: ignore[arg-type]
 @app.post("/login")
 def sign_in() -> ResponseReturnValue:
     login_user(1, {"email": "ada@example.com"})
-    return redirect(next_url(default="/dashboard"))
+    return redirect(next_url(default="/dashboard"), 303)
 
 
 # Errors, signals, settings, and the store outside a request

@@ -57,7 +57,9 @@ def create_provider() -> Flask:
     def authorize() -> t.Any:
         code = secrets.token_hex(8)
         nonces[code] = request.args["nonce"]
-        return redirect(f"{request.args['redirect_uri']}?code={code}&state={request.args['state']}")
+        return redirect(
+            f"{request.args['redirect_uri']}?code={code}&state={request.args['state']}", 302
+        )
 
     @provider.post("/token")
     def get_token() -> t.Any:

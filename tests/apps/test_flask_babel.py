@@ -39,18 +39,18 @@ def plain_app(tmp_path: Path) -> Flask:
     def login(user: str) -> t.Any:
         session["user_id"] = user
         flash(lazy_gettext("You are signed in."))
-        return redirect("/")
+        return redirect("/", 302)
 
     @app.post("/logout")
     def logout() -> t.Any:
         session.pop("user_id")
         flash(lazy_gettext("<b>Bye</b>"), "info")
-        return redirect("/")
+        return redirect("/", 302)
 
     @app.post("/language/<language>")
     def choose(language: str) -> t.Any:
         session["language"] = language
-        return redirect("/")
+        return redirect("/", 302)
 
     @app.get("/")
     def index() -> t.Any:

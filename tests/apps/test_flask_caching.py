@@ -32,12 +32,12 @@ def plain_app(request: pytest.FixtureRequest, socket_path: str, prefix: str) -> 
     @app.post("/login/<user>")
     def login(user: str) -> t.Any:
         session["user_id"] = user
-        return redirect("/")
+        return redirect("/", 302)
 
     @app.post("/logout")
     def logout() -> t.Any:
         session.clear()
-        return redirect("/")
+        return redirect("/", 302)
 
     @app.get("/")
     def index() -> t.Any:

@@ -8,9 +8,15 @@ import pytest
 from flask import Flask, redirect, session
 from flask_debugtoolbar import DebugToolbarExtension
 
-from ..support.apps import Install
+from ..support.apps import FLASK_PASSES_CONTEXT, Install
 from ..support.commands import CountCommands, Keys
 from ..support.flask_sessions import browser_of, cookies_set, devices, sign_out_elsewhere
+
+pytestmark = pytest.mark.xfail(
+    FLASK_PASSES_CONTEXT,
+    reason="Flask-DebugToolbar 0.16 replaces dispatch_request and does not take the context",
+    raises=TypeError,
+)
 
 PAGE = "<!doctype html><html><body><p>{}</p></body></html>"
 
@@ -29,12 +35,12 @@ def create_app(first: t.Callable[[Flask], object] | None = None, **config: t.Any
     def login(user: str) -> t.Any:
         session["user_id"] = user
         session["favourite"] = {"colour": "octarine"}
-        return redirect("/")
+        return redirect("/", 302)
 
     @app.post("/logout")
     def logout() -> t.Any:
         session.clear()
-        return redirect("/")
+        return redirect("/", 302)
 
     @app.get("/")
     def index() -> t.Any:

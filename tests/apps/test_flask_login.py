@@ -509,7 +509,8 @@ class TestNoTraces:
         """The message of a guarded page creates an anonymous session, which stays because
         Flask-Login adds `_fresh`."""
         browser = browser_of(app)
-        assert browser.get("/notes").status_code == 302
+        # Flask-Login leaves the code of the redirect to Flask: 302, and 303 from Flask 3.2 on.
+        assert browser.get("/notes").status_code in (302, 303)
         assert len(keys()) == 1
         assert flashed(browser)
         with browser.session_transaction() as data:

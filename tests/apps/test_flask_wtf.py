@@ -37,7 +37,7 @@ def create_app() -> Flask:
             if "anew" in form.name.data:
                 session.clear()
             session["user_id"] = form.name.data
-            return redirect("/")
+            return redirect("/", 302)
         return render_template_string(PAGE, form=form)
 
     @app.route("/note", methods=["GET", "POST"])
@@ -45,13 +45,13 @@ def create_app() -> Flask:
         form = NameForm()
         if form.validate_on_submit():
             session["note"] = form.name.data
-            return redirect("/")
+            return redirect("/", 302)
         return render_template_string(PAGE, form=form)
 
     @app.post("/logout")
     def logout() -> t.Any:
         session.pop("user_id", None)
-        return redirect("/")
+        return redirect("/", 302)
 
     @app.get("/")
     def index() -> t.Any:

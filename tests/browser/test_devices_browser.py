@@ -262,7 +262,7 @@ def test_signing_out_follows_a_redirect_to_a_sign_in_page_on_another_site(
     """The content security policy does not block a redirect to another origin after signing out."""
     elsewhere = url.replace("127.0.0.1", "localhost") + "/elsewhere"
     app.add_url_rule("/elsewhere", "elsewhere", lambda: "<title>Elsewhere</title>")
-    app.view_functions["sign_in"] = lambda: redirect(elsewhere)
+    app.view_functions["sign_in"] = lambda: redirect(elsewhere, 303)
     laptop = open_list(LINUX)
     row(laptop, "Firefox on Linux").get_by_role("button", name="Sign out").click()
     wait_for_title(laptop, "Elsewhere")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Callable
 
-from flask import Flask, g, jsonify, request
+from flask import Flask, Response, g, jsonify, request
+from flask.ctx import AppContext
+from flask.globals import app_ctx
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -84,3 +86,23 @@ def in_context(app: Flask, act: Callable[[], object]) -> None:
     """Calls a function in an app context, outside a request."""
     with app.app_context():
         act()
+
+
+def preprocess_request(app: Flask) -> t.Any:
+    """Calls what Flask calls before a view, in a context that a test has opened."""
+    return _with_context(app.preprocess_request)
+
+
+def process_response(app: Flask, response: Response) -> Response:
+    """Calls what Flask calls at the end of a request, in a context that a test has opened."""
+    return t.cast(Response, _with_context(app.process_response, response))
+
+
+FLASK_PASSES_CONTEXT = hasattr(AppContext, "has_request")
+"""Whether Flask's methods of the dispatch take the context first, as from Flask 3.2 on."""
+
+
+def _with_context(method: t.Any, *args: t.Any) -> t.Any:
+    if FLASK_PASSES_CONTEXT:
+        return method(t.cast(t.Any, app_ctx)._get_current_object(), *args)
+    return method(*args)

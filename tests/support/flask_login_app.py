@@ -72,7 +72,7 @@ def create_app(first: Callable[[Flask], object] | None = None, **config: t.Any) 
             remember = "remember" in request.form
             login_user(User(name), remember, timedelta(days=duration) if duration else None)
             flash(f"Welcome, {name}.")
-            return redirect(request.args.get("next") or url_for("index"))
+            return redirect(request.args.get("next") or url_for("index"), 302)
         return page()
 
     @app.post("/logout")
@@ -80,14 +80,14 @@ def create_app(first: Callable[[Flask], object] | None = None, **config: t.Any) 
         logout_user()
         if "quietly" not in request.args:
             flash("Good bye.")
-        return redirect(url_for("index"))
+        return redirect(url_for("index"), 302)
 
     @app.route("/confirm", methods=["GET", "POST"])
     @login_required  # type: ignore[untyped-decorator]
     def confirm() -> t.Any:
         if request.method == "POST" and PASSWORDS[current_user.id] == request.form["password"]:
             confirm_login()
-            return redirect(url_for("payment"))
+            return redirect(url_for("payment"), 302)
         return page()
 
     @app.post("/cart/<thing>")
