@@ -107,7 +107,17 @@ class AppState:
             "A login came over plain http, but the session cookie is Secure, so the browser will"
             " not send it back. Behind a proxy that speaks https, use"
             " werkzeug.middleware.proxy_fix.ProxyFix; without https, set"
-            f" {self.cookie.secure_key} = False."
+            f" {self.cookie.keys.secure} = False."
+        )
+
+    def warn_of_two_sessions(self) -> None:
+        """Warns that a browser sends two session cookies that open different sessions."""
+        keys = self.cookie.keys
+        self.warn_once(
+            "A browser sent two cookies that open two different sessions, so neither is accepted"
+            f" and no user is signed in. It happens if {keys.domain} or {keys.path} has changed, or"
+            " if two apps of one domain use one cookie name, also by different APPLICATION_ROOT."
+            f" Change {keys.name} to a name that no other cookie of the domain has."
         )
 
     def warn_once(self, message: str) -> None:

@@ -1,4 +1,8 @@
-"""The session cookie: the token that a request carries, and the Set-Cookie of a response."""
+"""The session cookies: the tokens that a request carries, and the Set-Cookie of a response.
+
+There are two cookie names: one for the session of a user, and one for an anonymous session. So the
+response to an anonymous write, which may be late, never replaces the cookie of a user.
+"""
 
 from __future__ import annotations
 
@@ -12,86 +16,127 @@ if t.TYPE_CHECKING:
     from flask import Flask
     from werkzeug.wrappers import Request, Response
 
+MAX_TOKENS = 4
+"""The number of token-shaped cookie values of one request that are looked at."""
+
+
+class PresentedTokens(t.NamedTuple):
+    """The tokens that a request carries, in the order of its Cookie header."""
+
+    user: list[Token]
+    """Those under the name of a user's session."""
+    anonymous: list[Token]
+    """Those under the name of an anonymous session; empty if there is one name for both."""
+
+
+class CookieKeys(t.NamedTuple):
+    """The settings that decide about the cookies, for messages."""
+
+    name: str
+    domain: str
+    path: str
+    secure: str
+
 
 @dataclass(frozen=True, slots=True)
 class SessionCookie:
-    """The cookie's name and attributes in one app."""
+    """The cookies' names and attributes in one app."""
 
     name: str
+    anonymous_name: str
+    """Equal to `name` if there is one name for both kinds of session."""
     domain: str | None
     path: str
     secure: bool
     samesite: str | None
     partitioned: bool
     httponly: bool
-    secure_key: str
-    """The setting that decides about `secure`."""
+    keys: CookieKeys
 
     @classmethod
     def from_settings(cls, settings: Settings, *, development: bool) -> SessionCookie:
-        """The cookie by these settings. `development`: the app is in debug or testing mode.
+        """The cookies by these settings. `development`: the app is in debug or testing mode.
 
-        The name gets the prefix `__Host-` if browsers accept it with these attributes. Such a
-        cookie cannot be set by another host of the domain, nor over plain http (OWASP ASVS 5.0,
-        3.3.1).
+        A Secure cookie gets the prefix `__Host-` if browsers accept it with these attributes, else
+        `__Secure-`. Neither can be set over plain http, and a cookie with `__Host-` cannot be set
+        by another host of the domain (OWASP ASVS 5.0, 3.3.1).
         """
         needs_secure = settings.cookie_samesite == "None" or settings.cookie_partitioned
         secure = settings.cookie_secure
         if secure is None:
             secure = needs_secure or not development
-        host_only = secure and settings.cookie_path == "/" and settings.cookie_domain is None
+        host_only = settings.cookie_path == "/" and settings.cookie_domain is None
+        prefix = ("__Host-" if host_only else "__Secure-") if secure else ""
         return cls(
-            name=f"__Host-{settings.cookie_name}" if host_only else settings.cookie_name,
+            name=f"{prefix}{settings.cookie_name}",
+            anonymous_name=f"{prefix}{settings.cookie_name}-anonymous",
             domain=settings.cookie_domain,
             path=settings.cookie_path,
             secure=secure,
             samesite=settings.cookie_samesite,
             partitioned=settings.cookie_partitioned,
             httponly=True,
-            secure_key=config_key("cookie_secure"),
+            keys=CookieKeys(
+                name=config_key("cookie_name"),
+                domain=config_key("cookie_domain"),
+                path=config_key("cookie_path"),
+                secure=config_key("cookie_secure"),
+            ),
         )
 
     @classmethod
-    def from_flask_app(cls, app: Flask) -> SessionCookie:
-        """The cookie of `flask.session`, by the getters of the app's session interface."""
+    def from_flask_app(cls, app: Flask, *, one_name: bool) -> SessionCookie:
+        """The cookies of `flask.session`, by the getters of the app's session interface."""
         interface = app.session_interface
+        name = interface.get_cookie_name(app)
         return cls(
-            name=interface.get_cookie_name(app),
+            name=name,
+            anonymous_name=name if one_name else f"{name}-anonymous",
             domain=interface.get_cookie_domain(app),
             path=interface.get_cookie_path(app),
             secure=interface.get_cookie_secure(app),
             samesite=interface.get_cookie_samesite(app),
             partitioned=interface.get_cookie_partitioned(app),
             httponly=interface.get_cookie_httponly(app),
-            secure_key="SESSION_COOKIE_SECURE",
+            keys=CookieKeys(
+                name="SESSION_COOKIE_NAME",
+                domain="SESSION_COOKIE_DOMAIN",
+                path="SESSION_COOKIE_PATH",
+                secure="SESSION_COOKIE_SECURE",
+            ),
         )
 
-    def is_in(self, request: Request) -> bool:
-        """Whether the request carries a cookie of this name, whatever its value is."""
-        return self.name in request.cookies
+    @property
+    def has_one_name(self) -> bool:
+        return self.name == self.anonymous_name
 
-    def read(self, request: Request) -> Token | None:
-        """The token of the request. None without a token, and for two tokens that differ.
+    def tokens_in(self, request: Request) -> PresentedTokens:
+        """The first four different values of these cookies that have the shape of a token."""
+        found: dict[Token, str] = {}
+        for name, value in _cookies_in(request):
+            is_ours = name in (self.name, self.anonymous_name) and len(found) < MAX_TOKENS
+            if is_ours and (token := Token.parse(value)):
+                found.setdefault(token, name)
+        return PresentedTokens(
+            user=[token for token, name in found.items() if name == self.name],
+            anonymous=[token for token, name in found.items() if name != self.name],
+        )
 
-        Nothing tells which of two tokens this app has set, and the wrong one could be a session
-        that an attacker planted in the browser.
-        """
-        tokens = self.tokens_in(request)
-        return tokens[0] if len(tokens) == 1 else None
+    def names_in(self, request: Request) -> set[str]:
+        """The names of these cookies that the request carries, whatever their values are."""
+        return {self.name, self.anonymous_name} & {name for name, _ in _cookies_in(request)}
 
-    def tokens_in(self, request: Request) -> list[Token]:
-        """The different values of cookies of this name that have the shape of a token."""
-        texts = set(request.cookies.getlist(self.name))
-        return [token for text in texts if (token := Token.parse(text))]
-
-    def write(self, response: Response, token: Token, max_age: int | None) -> None:
+    def write(
+        self, response: Response, token: Token, max_age: int | None, *, anonymous: bool
+    ) -> None:
         """Gives the browser this token for `max_age` seconds. None: until the browser is closed."""
-        response.set_cookie(self.name, str(token), max_age=max_age, **self._attributes())
+        name = self.anonymous_name if anonymous else self.name
+        response.set_cookie(name, str(token), max_age=max_age, **self._attributes())
         _forbid_caching(response)
 
-    def clear(self, response: Response) -> None:
-        """Deletes the cookie. Browsers demand the attributes with which the cookie was set."""
-        response.delete_cookie(self.name, **self._attributes())
+    def clear(self, response: Response, name: str) -> None:
+        """Deletes a cookie. Browsers demand the attributes with which the cookie was set."""
+        response.delete_cookie(name, **self._attributes())
         _forbid_caching(response)
 
     def _attributes(self) -> dict[str, t.Any]:
@@ -103,6 +148,20 @@ class SessionCookie:
             "samesite": self.samesite,
             "partitioned": self.partitioned,
         }
+
+
+def _cookies_in(request: Request) -> t.Iterator[tuple[str, str]]:
+    """The name and value of each cookie, from the raw header.
+
+    Werkzeug's parser reads `theme="x; kvsession=…; zz=y"` as one quoted value. So a sibling domain
+    that sets the cookies `theme` and `zz` could hide the session cookie.
+    """
+    for part in request.environ.get("HTTP_COOKIE", "").split(";"):
+        name, _, value = part.partition("=")
+        value = value.strip(" \t")
+        # RFC 6265, 4.1.1: quotes around the whole value do not belong to it.
+        is_quoted = len(value) > 1 and value[0] == value[-1] == '"'
+        yield name.strip(" \t"), value[1:-1] if is_quoted else value
 
 
 def _forbid_caching(response: Response) -> None:

@@ -67,14 +67,18 @@ class RequestSession:
     _is_finished = True  # until __init__ is done, so that __del__ has nothing to report
 
     def __init__(self, app: AppState, request: Request) -> None:
-        self.cookie_change: Callable[[Response], None] | None = None
-        """Applied to the response: sets or deletes the cookie. None: no Set-Cookie."""
+        self._cookie_changes: dict[str, Callable[[Response], None]] = {}
+        """By cookie name: applied to the response, sets or deletes the cookie."""
         self._app = app
         # The request holds this object. Weak references avoid a cycle, so that both are freed with
         # the request and not later by the garbage collector.
         self._request = weakref.proxy(request)
         self._secret: str | None = None
         """Hash of this browser's secret. The stored hash differs after a concurrent rotation."""
+        self._others: list[Stored] = []
+        """Sessions that the request's tokens open besides its own session."""
+        self._unread: list[Token] = []
+        """Tokens of anonymous sessions that were not looked at: a user is signed in."""
         self._signals = signals.PendingSignals(app.send_signal)
         self.session = self.session_class(weakly(self._load), app.now, app.settings)
         self._is_finished = False
@@ -159,8 +163,8 @@ class RequestSession:
         finally:  # acts that were done before a failure stay done, so their cookie is sent
             if self.session.accessed:
                 response.vary.add("Cookie")
-            if self.cookie_change:
-                self.cookie_change(response)
+            for change in self._cookie_changes.values():
+                change(response)
         return response
 
     def _commit(self) -> None:
@@ -227,14 +231,16 @@ class RequestSession:
                 authenticated=authenticated,
                 data=merge(old.record if old else None) or {},
             )
-            revoked = partial(self._signals.queue, signals.session_revoked)
-            login = store.login(Stored.of(token.session_id, record), old, merge, revoked)
+            new, revoked = Stored.of(token.session_id, record), signals.session_revoked
+            on_revoked = partial(self._signals.queue, revoked)
+            login = store.login(new, old, merge, on_revoked, self._others, self._unread)
+        self._others, self._unread = [], []
         if login.stored is None:
             self.session.rebase(None)
             return
         self._use(login.stored, token)
         self._warn_if_cookie_will_be_lost()
-        self._queue_logout(login.replaced)
+        self._queue_logouts(login.ended)
         self._queue_for_current(signals.user_logged_in)
 
     def create_anonymous_session(
@@ -262,13 +268,18 @@ class RequestSession:
         self._use(new, token)
 
     def delete_session(self) -> Stored | None:
-        """A logout: ends this browser's session. Returns it as it was when it ended; None if there
-        was none, or if it had ended before."""
+        """A logout: ends each session that the request's tokens open.
+
+        Returns the browser's own session as it was when it ended; None if there was none, or if it
+        had ended before.
+        """
         with self._store_calls() as store:
             stored = self.session.stored
             _, ended = store.remove(stored) if stored else (True, None)
+            others = store.end_others(self._others, self._unread)
+        self._others, self._unread = [], []
         self.drop()
-        self._queue_logout(ended)
+        self._queue_logouts([ended, *others] if ended else others)
         return ended
 
     def change_secret(
@@ -333,11 +344,11 @@ class RequestSession:
             self._queue_activity(stored.record, outcome.stored.record, interval)
 
     def drop(self) -> None:
-        """Follows the end of the current session: drops pending changes and deletes the cookie,
-        also the cookie of a session that had ended before."""
+        """Follows the end of the current session: drops pending changes and deletes the cookies,
+        also those of sessions that had ended before."""
         self.session.rebase(None)
-        has_cookie = self._app.cookie.is_in(self._request)
-        self.cookie_change = self._app.cookie.clear if has_cookie else None
+        for name in {self._app.cookie.name, self._app.cookie.anonymous_name}:
+            self._clear_cookie(name)
 
     def _delete_if_unchanged(self, stored: Stored) -> Stored | None:
         """Deletes an anonymous session that this request has emptied.
@@ -350,7 +361,8 @@ class RequestSession:
         if not gone:
             return current
         if current:
-            self.drop()
+            self.session.rebase(None)
+            self._clear_cookie(self._app.cookie.anonymous_name)
         return None
 
     @property
@@ -364,9 +376,10 @@ class RequestSession:
     def _queue_for_current(self, signal: NamedSignal) -> None:
         self._signals.queue(signal, self.session.info())
 
-    def _queue_logout(self, ended: Stored | None) -> None:
-        if ended and not ended.record.is_anonymous:
-            self._signals.queue(signals.user_logged_out, self._app.store.info(ended))
+    def _queue_logouts(self, ended: list[Stored]) -> None:
+        for stored in ended:
+            if not stored.record.is_anonymous:
+                self._signals.queue(signals.user_logged_out, self._app.store.info(stored))
 
     def _queue_activity(self, before: Record, after: Record, interval: int) -> None:
         if after.seen - before.seen >= interval:
@@ -377,16 +390,43 @@ class RequestSession:
     # How it works
 
     def _load(self) -> Stored | Tombstone | None:
-        token = self._app.cookie.read(self._request)
-        if token is None:
-            return None
+        """The session that the request belongs to: a user's if its tokens open one, else an
+        anonymous one. Without a session, the tombstone that a token belongs to."""
+        tokens = self._app.cookie.tokens_in(self._request)
+        found = self._look_up(tokens.user)
+        own = self._user_session_among(found)
+        if own:
+            self._unread = tokens.anonymous
+        else:
+            found += self._look_up(tokens.anonymous)
+            own = self._anonymous_session_among(found)
+        self._secret = own.record.secret if own else None
+        self._others = [each for each in found if isinstance(each, Stored) and each is not own]
+        tombstones = (each for each in found if isinstance(each, Tombstone))
+        return own or next(tombstones, None)
+
+    def _look_up(self, tokens: list[Token]) -> list[Stored | Tombstone | None]:
         try:
-            loaded = self._app.store.load(token)
+            return [self._app.store.load(token) for token in tokens]
         except StoreUnavailable as failure:
             _log_failure(failure)
             raise
-        self._secret = loaded.record.secret if isinstance(loaded, Stored) else None
-        return loaded
+
+    def _user_session_among(self, found: list[Stored | Tombstone | None]) -> Stored | None:
+        """The session of the one user; None for two, since nothing tells whose browser this is."""
+        users = [s for s in found if isinstance(s, Stored) and not s.record.is_anonymous]
+        if len(users) > 1:
+            self._app.warn_of_two_sessions()
+        return users[0] if len(users) == 1 else None
+
+    def _anonymous_session_among(self, found: list[Stored | Tombstone | None]) -> Stored | None:
+        """The first anonymous session. With one cookie name for all sessions it may be a user's by
+        the app's own means, so of two none is taken."""
+        anonymous = [s for s in found if isinstance(s, Stored) and s.record.is_anonymous]
+        if len(anonymous) > 1 and self._app.cookie.has_one_name:
+            self._app.warn_of_two_sessions()
+            return None
+        return anonymous[0] if anonymous else None
 
     @contextmanager
     def _store_calls(self) -> Iterator[SessionStore]:
@@ -403,8 +443,20 @@ class RequestSession:
         """Makes `stored` this browser's session, which the browser opens with `token`."""
         self.session.rebase(stored)
         self._secret = stored.record.secret
-        max_age = self._seconds_left(stored.record) if stored.record.remembered else None
-        self.cookie_change = partial(self._app.cookie.write, token=token, max_age=max_age)
+        record, cookie = stored.record, self._app.cookie
+        if not record.is_anonymous:
+            self._clear_cookie(cookie.anonymous_name)
+        max_age = self._seconds_left(record) if record.remembered else None
+        name = cookie.anonymous_name if record.is_anonymous else cookie.name
+        self._cookie_changes[name] = partial(
+            cookie.write, token=token, max_age=max_age, anonymous=record.is_anonymous
+        )
+
+    def _clear_cookie(self, name: str) -> None:
+        """Deletes a cookie that the request carries, and takes back one that was to be set."""
+        self._cookie_changes.pop(name, None)
+        if name in self._app.cookie.names_in(self._request):
+            self._cookie_changes[name] = partial(self._app.cookie.clear, name=name)
 
     def _seconds_left(self, record: Record) -> int:
         """The remaining absolute timeout, and never more than the whole timeout: the server's time

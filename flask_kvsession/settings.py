@@ -156,6 +156,12 @@ class Settings:
         return sorted(config_key(name) for name in changed)
 
     @property
+    def has_one_cookie_name(self) -> bool:
+        """Whether all sessions have one cookie name: nothing then tells this package which of them
+        are a user's, because the app signs users in by means that are unknown here."""
+        return self.as_flask_session and self.user_id_key is None
+
+    @property
     def reserved_keys(self) -> frozenset[str]:
         """The session keys that `update_all` must not change, because they name the user."""
         return frozenset() if self.user_id_key is None else frozenset({self.user_id_key})

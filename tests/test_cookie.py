@@ -53,10 +53,16 @@ class Page:
         return self.client.get(url, headers=headers, base_url=self.base_url)
 
     def take(self, response: TestResponse) -> str:
-        """Keeps the cookie of a response; returns its token."""
-        (header,) = set_cookies(response)
-        self.cookie = header.partition(";")[0]
-        return self.cookie.partition("=")[2]
+        """Keeps the cookies of a response, of which at most one gives a token; returns that token,
+        or an empty string."""
+        kept = dict(part.split("=", 1) for part in self.cookie.split("; ") if part)
+        changes = dict(header.partition(";")[0].split("=", 1) for header in set_cookies(response))
+        assert changes
+        jar = {name: value for name, value in (kept | changes).items() if value}
+        self.cookie = "; ".join(f"{name}={value}" for name, value in jar.items())
+        given = [value for value in changes.values() if value]
+        assert len(given) <= 1
+        return given[0] if given else ""
 
 
 def set_cookies(response: TestResponse) -> list[str]:
@@ -140,7 +146,7 @@ ATTRIBUTES: dict[str, tuple[dict[str, t.Any], bool, str, str]] = {
     "path": (
         {"cookie_path": "/app"},
         False,
-        "kvsession",
+        "__Secure-kvsession",
         "Secure; HttpOnly; Path=/app; SameSite=Lax",
     ),
     "path-in-testing": (
@@ -152,13 +158,13 @@ ATTRIBUTES: dict[str, tuple[dict[str, t.Any], bool, str, str]] = {
     "domain": (
         {"cookie_domain": "example.com"},
         False,
-        "kvsession",
+        "__Secure-kvsession",
         "Domain=example.com; Secure; HttpOnly; Path=/; SameSite=Lax",
     ),
     "dotted-domain": (
         {"cookie_domain": ".example.com"},
         False,
-        "kvsession",
+        "__Secure-kvsession",
         "Domain=example.com; Secure; HttpOnly; Path=/; SameSite=Lax",
     ),
     "all": (
@@ -171,7 +177,7 @@ ATTRIBUTES: dict[str, tuple[dict[str, t.Any], bool, str, str]] = {
             "cookie_secure": True,
         },
         True,
-        "sid",
+        "__Secure-sid",
         "Domain=example.com; Secure; HttpOnly; Path=/app; SameSite=None; Partitioned",
     ),
 }
@@ -247,16 +253,16 @@ def test_a_logout_deletes_the_cookie_with_the_same_attributes(
 
 
 @main_combinations
-def test_the_first_write_of_an_anonymous_browser_sets_the_same_cookie(
+def test_the_first_write_of_an_anonymous_browser_sets_a_cookie_of_its_own_name(
     make_app: MakeApp, settings: dict[str, t.Any], testing: bool, name: str, attributes: str
 ) -> None:
-    """The cookie of an anonymous session has the attributes of a user's cookie and opens that
-    session."""
+    """The cookie of an anonymous session has a name of its own and the attributes of a user's
+    cookie, and opens that session."""
     page = page_of(make_app, settings, testing)
     response = page.run(visit)
     (header,) = set_cookies(response)
     cookie, _, said = header.partition("; ")
-    assert re.fullmatch(f"{re.escape(name)}={TOKEN}", cookie)
+    assert re.fullmatch(f"{re.escape(name)}-anonymous={TOKEN}", cookie)
     assert normal(without_expires(said)) == normal(f"Max-Age={MONTH}; {attributes}")
     page.take(response)
     assert page.get("/data").get_json() == {"visit": 1}
@@ -350,11 +356,11 @@ def test_only_a_new_session_a_rotation_and_a_logout_send_a_cookie(page: Page, cl
         ([login, login_unremembered], "in"),
     ],
 )
-def test_a_response_has_at_most_one_cookie_and_it_is_of_the_last_act(
+def test_a_response_gives_at_most_one_token_and_it_is_of_the_last_act(
     page: Page, acts: list[Act], ends_as: str
 ) -> None:
-    """However many acts a view does, one Set-Cookie states the outcome of the last one; there is no
-    Set-Cookie if the browser had no cookie and gets none."""
+    """However many acts a view does, at most one Set-Cookie gives a token, that of the last act.
+    There is no Set-Cookie if the browser had no cookie and gets none."""
 
     def do_all() -> None:
         for act in acts:

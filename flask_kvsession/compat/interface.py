@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from functools import partial
 
 from flask.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
 
@@ -52,7 +53,8 @@ def install(app: Flask, state: AppState) -> None:
         )
     app.session_interface = KVSessionInterface()
     state.request_session_class = FlaskRequestSession
-    state.flask_cookie = SessionCookie.from_flask_app
+    one_name = state.configured.has_one_cookie_name
+    state.flask_cookie = partial(SessionCookie.from_flask_app, one_name=one_name)
     state.first_use_checks.append(_require_own_interface)
 
 

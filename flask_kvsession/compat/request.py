@@ -125,7 +125,7 @@ class FlaskRequestSession(RequestSession):
         revocation.
         """
         is_moving = self._app.settings.migrate_cookie_session
-        sent_no_token = is_moving and not self._app.cookie.tokens_in(self._request)
+        sent_no_token = is_moving and not any(self._app.cookie.tokens_in(self._request))
         if sent_no_token:
             self.session.import_data(signed_cookie.read(self._app.app, self._request))
             self._has_signed_data = bool(self.session)

@@ -47,11 +47,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """The result of `login`: the new session (None if `merge` refused the login), and the session
-    that it replaced, as that was when it ended (None if it had ended before)."""
+    """The result of `login`: the new session (None if `merge` refused the login), and the sessions
+    of this browser that it ended, as they were then."""
 
     stored: Stored | None
-    replaced: Stored | None
+    ended: list[Stored]
 
 
 class Merge(t.Protocol):
@@ -152,8 +152,16 @@ class SessionStore:
         before). With `if_unchanged` a session that has changed stays, and is returned as it is now.
         """
         expected = stored.raw if if_unchanged else b""
-        gone, current = self._server.run_script("remove", self._keys(stored), expected, stored.id)
+        gone, current = self._server.run_script(
+            "remove", self._keys(stored), expected, stored.id, ""
+        )
         return bool(gone), self._active(stored.id, current)
+
+    def remove_anonymous(self, token: Token) -> None:
+        """Ends the anonymous session that this token opens, without a look-up before. Any other
+        session stays."""
+        key = self._server.record_key(token.session_id)
+        self._server.run_script("remove", [key], b"", token.session_id, token.secret_hash)
 
     def revoke(self, user: str, ids: list[str], reason: str) -> tuple[list[SessionInfo], list[str]]:
         """Ends these sessions of the user with this hash from outside. Returns the sessions that it
@@ -203,22 +211,36 @@ class SessionStore:
         old: Stored | None,
         merge: Merge,
         on_revoked: Callable[[SessionInfo], None],
+        others: Iterable[Stored] = (),
+        unread: Iterable[Token] = (),
     ) -> Login:
-        """Creates a user's session, ends sessions beyond the limit, and ends `old`, the session
-        that the new one replaces.
+        """Creates a user's session, ends the browser's other sessions, ends sessions beyond the
+        limit, and ends `old`, the session that the new one replaces.
 
         `new` already holds the data that `merge` chose from `old`. `on_revoked` is called with each
-        session that the limit ends. If a later step than the creation fails, the new session is
-        removed again. If the reply to the creation is lost, a session may be left that no browser
-        can open; it stays until it expires. The error is raised: nobody is signed in then.
+        session that the limit ends. `others` and `unread` are those of `end_others`.
+
+        If a later step than the creation fails, the new session is removed again. If the reply to
+        the creation is lost, a session may be left that no browser can open; it stays until it
+        expires. The error is raised: nobody is signed in then.
         """
         over_limit = self.create(new, old.record if old else None)
         with self._removed_on_failure(new):
+            ended = self.end_others(others, unread)
             user_id = t.cast(UserId, new.record.user_id)
             for info in self._enforce_limit(user_id, over_limit, new.id, old.id if old else ""):
                 on_revoked(info)
             # The last step, because it cannot be undone: it removes the old session's data.
-            return self._replace(old, new, merge) if old else Login(new, None)
+            stored, replaced = self._replace(old, new, merge) if old else (new, None)
+        return Login(stored, [*ended, replaced] if replaced else ended)
+
+    def end_others(self, others: Iterable[Stored], unread: Iterable[Token]) -> list[Stored]:
+        """Ends sessions of a browser besides its own: `others`, and the anonymous sessions that the
+        tokens `unread` open. Returns those of `others` that it ended, as they were then."""
+        for token in unread:
+            self.remove_anonymous(token)
+        ended = [self.remove(stored)[1] for stored in others]
+        return [stored for stored in ended if stored]
 
     def update_all(
         self, user_id: UserId, changes: Mapping[str, t.Any], remove: Iterable[str] = ()
@@ -291,25 +313,31 @@ class SessionStore:
             deadline.check()
         return []
 
-    def _replace(self, old: Stored, new: Stored, merge: Merge) -> Login:
+    def _replace(
+        self, old: Stored, new: Stored, merge: Merge
+    ) -> tuple[Stored | None, Stored | None]:
         """Removes `old` if it is unchanged. If it has changed or is gone, `new` first gets the data
-        that `merge` chooses then."""
+        that `merge` chooses then.
+
+        Returns `new` (None if `merge` refused), and `old` as it was when it ended (None if it had
+        ended before).
+        """
         deadline = self._server.deadline()
         while True:
             gone, current = self.remove(old, if_unchanged=True)
             if gone and current:
-                return Login(new, current)
+                return new, current
             is_gone, old = current is None, current or old
             data = merge(old.record, is_gone=is_gone)
             if data is None:
                 self.remove(new)
-                return Login(None, None)
+                return None, None
             outcome = self.update(new, functools.partial(_with_data, data))
             if outcome.stored is None:
                 raise _ended_while_created()
             new = outcome.stored
             if is_gone:
-                return Login(new, None)
+                return new, None
             deadline.check()
 
     # Records

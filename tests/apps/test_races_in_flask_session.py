@@ -19,7 +19,7 @@ import flask_kvsession as kvs
 
 from ..support.apps import MakeApp, in_context, store_of
 from ..support.clock import Clock
-from ..support.flask_sessions import browser_of, clears, cookies_set, token
+from ..support.flask_sessions import browser_of, cookies_given, cookies_set, token
 from ..support.races import CROWD, Act, Stage
 from ..support.signals import recorded_signals
 
@@ -73,9 +73,9 @@ def clear_and_sign_in() -> None:
 
 def token_in(response: TestResponse) -> str | None:
     """The token that a response gives to the browser; None where it gives none."""
-    lines = cookies_set(response)
+    lines = cookies_given(response)
     assert len(lines) <= 1
-    return lines[0].split("=", 1)[1].split(";")[0] if lines and not clears(lines[0]) else None
+    return lines[0].split("=", 1)[1].split(";")[0] if lines else None
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ from ..support.flask_login_app import (
 from ..support.flask_sessions import (
     browser_of,
     clears,
+    cookies_given,
     cookies_set,
     devices,
     id_of,
@@ -191,7 +192,7 @@ class TestRemembered:
     def test_the_anonymous_session_after_a_logout_is_not_remembered(self, app: Flask) -> None:
         """The anonymous session that a logout leaves ends with the browser."""
         browser = signed_in(app, remember="yes")
-        (cookie,) = cookies_set(browser.post("/logout"))
+        (cookie,) = cookies_given(browser.post("/logout"))
         assert not outlives_the_browser(cookie)
         restart(browser)
         assert token(browser) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from flask import Flask
@@ -15,14 +16,26 @@ AS_PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
+_SESSION_COOKIE = re.compile(r"(?:__Host-|__Secure-)?kvsession(?:-anonymous)?=")
+
 SignIn = Callable[..., FlaskClient]
 """The type of the fixture `sign_in`."""
 
 
 def token_of(browser: FlaskClient, name: str = "kvsession") -> str | None:
-    """The token in the browser's cookie jar."""
+    """The token of a user's session in the browser's cookie jar, else of an anonymous session."""
+    return user_token_of(browser, name) or anonymous_token_of(browser, name)
+
+
+def user_token_of(browser: FlaskClient, name: str = "kvsession") -> str | None:
+    """The token of a user's session in the browser's cookie jar."""
     cookie = browser.get_cookie(name)
     return cookie.value if cookie else None
+
+
+def anonymous_token_of(browser: FlaskClient, name: str = "kvsession") -> str | None:
+    """The token of an anonymous session in the browser's cookie jar."""
+    return user_token_of(browser, f"{name}-anonymous")
 
 
 def id_of(browser: FlaskClient) -> str:
@@ -49,14 +62,14 @@ def may_enter(*browsers: FlaskClient) -> list[bool]:
 
 
 def cookies_of(response: TestResponse) -> list[str]:
-    """The Set-Cookie headers of the session cookie."""
+    """The Set-Cookie headers of the session cookies, a user's and an anonymous one's."""
     lines = response.headers.getlist("Set-Cookie")
-    return [line for line in lines if line.startswith(("kvsession=", "__Host-kvsession="))]
+    return [line for line in lines if _SESSION_COOKIE.match(line)]
 
 
 def is_clearing(cookie: str) -> bool:
-    """Whether this Set-Cookie header deletes the session cookie."""
-    return cookie.startswith("kvsession=;") and "Max-Age=0" in cookie
+    """Whether this Set-Cookie header deletes a session cookie."""
+    return _SESSION_COOKIE.sub("", cookie).startswith(";") and "Max-Age=0" in cookie
 
 
 def attributes_of(cookie: str) -> set[str]:

@@ -131,7 +131,7 @@ def flashed(browser: FlaskClient) -> list[str]:
 
 def restart(browser: FlaskClient) -> None:
     """Closes the browser and opens it again."""
-    for name in ("session", REMEMBER):
+    for name in ("session", "session-anonymous", REMEMBER):
         cookie = browser.get_cookie(name)
         if cookie and cookie.expires is None and cookie.max_age is None:
             browser.delete_cookie(name)

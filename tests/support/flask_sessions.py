@@ -51,8 +51,14 @@ def sign_out_elsewhere(browser: FlaskClient, other: FlaskClient) -> None:
 
 
 def cookies_set(response: TestResponse, name: str = "session") -> list[str]:
-    """The Set-Cookie headers of this cookie."""
-    return [line for line in response.headers.getlist("Set-Cookie") if line.startswith(f"{name}=")]
+    """The Set-Cookie headers of this cookie, and of that of an anonymous session."""
+    names = (f"{name}=", f"{name}-anonymous=")
+    return [line for line in response.headers.getlist("Set-Cookie") if line.startswith(names)]
+
+
+def cookies_given(response: TestResponse, name: str = "session") -> list[str]:
+    """The Set-Cookie headers of `cookies_set` that give a token."""
+    return [line for line in cookies_set(response, name) if not clears(line)]
 
 
 def clears(cookie: str) -> bool:

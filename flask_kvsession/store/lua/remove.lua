@@ -5,6 +5,7 @@
 -- KEYS[2]  the user's index; absent for an anonymous session
 -- ARGV[1]  the record as it was loaded; empty to remove whatever record is there now
 -- ARGV[2]  the session's id
+-- ARGV[3]  the hash of the secret that must open the record, which must be anonymous; or empty
 --
 -- Returns {server time in ms, 1 if the session is gone, 0 if it stays because it has changed,
 --          the record that was removed or that stays, or false if there was none}
@@ -18,6 +19,12 @@ if current and is_tombstone(current) then
 end
 if current and ARGV[1] ~= '' and current ~= ARGV[1] then
   return {now, 0, current}
+end
+if current and ARGV[3] ~= '' then
+  local decoded, fields = pcall(cjson.decode, current)
+  if not decoded or fields.user ~= cjson.null or fields.secret ~= ARGV[3] then
+    return {now, 0, false}
+  end
 end
 
 if KEYS[2] then
