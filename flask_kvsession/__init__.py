@@ -14,6 +14,7 @@ from .api import (
     revoke_all_sessions,
     revoke_session,
     rotate_token,
+    session_ended_reason,
     update_all_sessions,
 )
 from .devices import sessions_blueprint
@@ -50,6 +51,7 @@ __all__ = [
     "revoke_session",
     "roles_required",
     "rotate_token",
+    "session_ended_reason",
     "sessions_blueprint",
     "signals",
     "update_all_sessions",

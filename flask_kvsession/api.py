@@ -74,6 +74,16 @@ def rotate_token() -> None:
     request_session().rotate()
 
 
+def session_ended_reason() -> str | None:
+    """Why this browser's session ended, for the sign-in page.
+
+    `"revoked"`, `"limit"` or `"stolen"` if it was ended from outside; `"expired"` if the browser
+    still has the cookie of a session that does not exist any more. None if a user is signed in,
+    after a logout, and for a browser that has not signed in yet.
+    """
+    return request_session().end_reason()
+
+
 def list_sessions(
     user_id: UserId | t.Literal[_Whose.CURRENT_USER] = _CURRENT_USER,
 ) -> list[SessionInfo]:

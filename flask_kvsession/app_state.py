@@ -94,12 +94,12 @@ class AppState:
         """The server's time, ms."""
         return self.store.now()
 
-    def send_signal(self, signal: NamedSignal, info: SessionInfo) -> None:
+    def send_signal(self, signal: NamedSignal, info: SessionInfo, **more: t.Any) -> None:
         """Logs an act that was done, and calls the receivers of its signal."""
         level = logging.DEBUG if signal is signals.session_renewed else logging.INFO
         # %r: a newline in a user id would look like another line of the log.
         log.log(level, "%s: session %s of user %.100r", signal.name, info.id, info.user_id)
-        signal.send(self.app, _async_wrapper=self.app.ensure_sync, session=info)
+        signal.send(self.app, _async_wrapper=self.app.ensure_sync, session=info, **more)
 
     def warn_of_plain_http(self) -> None:
         """Warns that browsers will not send the cookie back."""

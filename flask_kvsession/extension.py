@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 import weakref
+
+from flask import request
 
 from . import compat, renamed
 from .api import current_session
@@ -11,7 +14,7 @@ from .app_state import EXTENSION, AppState
 from .connection import check_url
 from .errors import ConfigurationError
 from .guards import guard_protected_paths
-from .request import RequestSession, finish_request
+from .request import BEGAN, RequestSession, finish_request
 from .settings import Settings
 
 if t.TYPE_CHECKING:
@@ -107,6 +110,7 @@ def _before_request(state: AppState) -> Callable[[], None]:
     """The first `before_request` function of the app."""
 
     def check_settings_and_guard() -> None:
+        setattr(request, BEGAN, time.monotonic())
         settings = state.settings  # raises at first use if they were changed after init_app
         if settings.protected_paths:
             guard_protected_paths(settings)

@@ -33,6 +33,19 @@ class PreviousUser(msgspec.Struct, frozen=True):
     keys: list[str]
 
 
+class Before(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The credential that was valid before the last rotation. `rotation` explains the fields."""
+
+    secret: str = ""
+    """Hash of the secret before a periodic rotation."""
+    family: str = ""
+    """Hash of the family before an explicit rotation."""
+    nonce: str = ""
+    """Makes the successor of the secret, until a request has shown that successor."""
+    until: int = 0
+    """The end of the time (ms) in which the credential counts."""
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One session. Times are milliseconds since 1970 by the server's clock.
 
@@ -50,6 +63,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ip: str | None = None
     agent: str | None = None
     remembered: bool = True
+    rotated: int | msgspec.UnsetType = msgspec.UNSET
+    before: Before | msgspec.UnsetType = msgspec.UNSET
     previous_user: PreviousUser | msgspec.UnsetType = msgspec.UNSET
     previous_end_reason: str | msgspec.UnsetType = msgspec.UNSET
     """Why this browser's session before this anonymous one was ended from outside."""
@@ -70,9 +85,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def data_size(self) -> int:
         return sum(size_of(key, bytes(value)) for key, value in self.data.items())
-
-    def with_secret_of(self, token: Token) -> Record:
-        return msgspec.structs.replace(self, family=token.family_hash, secret=token.secret_hash)
 
     def with_data(self, data: Mapping[str, bytes], released_keys: Collection[str] = ()) -> Record:
         """The session with these data. `released_keys` no longer belong to the previous user."""
@@ -99,12 +111,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tombstone(msgspec.Struct, frozen=True):
-    """The remainder of a session that was ended from outside: the reason.
+    """The remainder of a session that was ended from outside: the reason, and the hash of the
+    family, so that only a secret of that family is told the reason.
 
     It holds no data. While it is there, a late create cannot bring the session back.
     """
 
     ended: str
+    family: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import time
 import typing as t
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 
 from flask import globals as flask_globals
 from flask import has_request_context, request
@@ -22,8 +23,27 @@ from . import codec, signals
 from .app_state import AppState, app_state
 from .data import Changes
 from .errors import KVSessionError, LoginRequired, StoreUnavailable
-from .record import Client, PreviousUser, Record, Stored, Tombstone, new_record
+from .presented import Presented, look_up
+from .record import (
+    Client,
+    PreviousUser,
+    Record,
+    SessionInfo,
+    Stored,
+    Tombstone,
+    new_record,
+)
 from .response import answer_failure
+from .rotation import (
+    Standing,
+    is_first_show,
+    judge,
+    may_rotate_periodically,
+    rotated_explicitly,
+    rotated_periodically,
+    shown,
+    successor_of,
+)
 from .session import Session
 from .settings import to_ms
 from .store import Merge, SessionStore
@@ -44,6 +64,8 @@ T = t.TypeVar("T")
 _ATTRIBUTE = "_kvsession"
 _IS_OVER = "_kvsession_is_over"
 """The attribute of a request that has ended without touching its session."""
+BEGAN = "_kvsession_began"
+"""The attribute of a request with the monotonic time, s, at which it entered the app."""
 
 # In Flask 3.1 a request has a context of its own. From Flask 3.2 on, the app context holds it.
 _request_context: t.Any = vars(flask_globals).get("request_ctx", flask_globals.app_ctx)
@@ -73,12 +95,11 @@ class RequestSession:
         # The request holds this object. Weak references avoid a cycle, so that both are freed with
         # the request and not later by the garbage collector.
         self._request = weakref.proxy(request)
-        self._secret: str | None = None
-        """Hash of this browser's secret. The stored hash differs after a concurrent rotation."""
-        self._others: list[Stored] = []
-        """Sessions that the request's tokens open besides its own session."""
-        self._unread: list[Token] = []
-        """Tokens of anonymous sessions that were not looked at: a user is signed in."""
+        self._created = time.monotonic()
+        self._token: Token | None = None
+        """The token that opens this browser's session. The stored secret differs after a rotation
+        by another request."""
+        self._presented = Presented()
         self._signals = signals.PendingSignals(app.send_signal)
         self.session = self.session_class(weakly(self._load), app.now, app.settings)
         self._is_finished = False
@@ -132,6 +153,13 @@ class RequestSession:
         """Gives the session a new secret; does nothing without a session."""
         with self._signals.sent_at_end():
             self.change_secret()
+
+    def end_reason(self) -> str | None:
+        """Why this browser's session ended: the reason of an end from outside, or `"expired"` if
+        the browser names a session that does not exist any more. None if a user is signed in."""
+        if self.session.is_authenticated:
+            return None
+        return self.session.ended or ("expired" if self._presented.names_no_session else None)
 
     def require_user(self) -> UserId:
         """The id of the signed-in user; raises `LoginRequired` if nobody is signed in."""
@@ -203,13 +231,18 @@ class RequestSession:
         """The one write of this request to the store, if it needs one."""
         stored = self.session.stored
         if stored is None:
-            if changes.set:
+            if changes.set and not self._drops_anonymous_writes():
                 self.create_anonymous_session(changes.set)
             return
         if stored.record.is_anonymous and changes and not self._changed_data(stored.record):
             stored = self._delete_if_unchanged(stored)
         if stored is not None:
             self.update(stored, changes)
+
+    def _drops_anonymous_writes(self) -> bool:
+        """Whether an anonymous session would get the cookie of a user whose secret was replaced
+        while this request was under way. It can, if there is one name for both."""
+        return bool(self._presented.replaced) and self._app.cookie.has_one_name
 
     # Acts: each changes the store, then this session, the cookie and the pending signals
 
@@ -233,8 +266,8 @@ class RequestSession:
             )
             new, revoked = Stored.of(token.session_id, record), signals.session_revoked
             on_revoked = partial(self._signals.queue, revoked)
-            login = store.login(new, old, merge, on_revoked, self._others, self._unread)
-        self._others, self._unread = [], []
+            presented, self._presented = self._presented, Presented()
+            login = store.login(new, old, merge, on_revoked, presented.others, presented.unread)
         if login.stored is None:
             self.session.rebase(None)
             return
@@ -276,8 +309,8 @@ class RequestSession:
         with self._store_calls() as store:
             stored = self.session.stored
             _, ended = store.remove(stored) if stored else (True, None)
-            others = store.end_others(self._others, self._unread)
-        self._others, self._unread = [], []
+            presented, self._presented = self._presented, Presented()
+            others = store.end_others([*presented.others, *presented.replaced], presented.unread)
         self.drop()
         self._queue_logouts([ended, *others] if ended else others)
         return ended
@@ -287,9 +320,9 @@ class RequestSession:
     ) -> Stored | None:
         """Gives the session a new secret, and writes the pending changes with it.
 
-        If another request has changed the secret meanwhile, that secret stays and this response
-        sends no cookie. Returns the session; None if there is none. `remembered` changes whether
-        the cookie outlives the browser; None leaves it.
+        If this request's token is no longer valid, because another request has changed the secret,
+        that secret stays and this response sends no cookie. Returns the session; None if there is
+        none. `remembered` changes whether the cookie outlives the browser; None leaves it.
         """
         self.session.require_open()
         with self._store_calls() as store:
@@ -304,7 +337,9 @@ class RequestSession:
                 new = current.with_data(data, self.released_keys).with_activity(now, client)
                 new = new if remembered is None else new.with_remembered(remembered)
                 new = new.with_authentication(now) if confirm else new
-                return new.with_secret_of(token) if current.secret == self._secret else new
+                return (
+                    rotated_explicitly(new, token, now) if self._may_rotate(new, confirm) else new
+                )
 
             stored = store.update(loaded, change).stored
         if stored and token.matches(stored.record.secret):
@@ -316,32 +351,77 @@ class RequestSession:
             self._queue_for_current(signals.login_confirmed)
         return stored
 
-    def update(self, stored: Stored, changes: Changes) -> None:
-        """Writes the changes, or a renewal if one is due; a renewal that fails is only logged."""
+    def _may_rotate(self, record: Record, confirm: bool) -> bool:
+        """Whether this request's own token may get a new secret. In the grace only a password may:
+        otherwise a thief with an old token could take the session over."""
+        standing = judge(record, self._token, self._began) if self._token else Standing.UNKNOWN
+        return standing.is_valid and (confirm or standing is not Standing.IN_GRACE)
+
+    def update(self, stored: Stored, changes: Changes, *, remembered: bool | None = None) -> None:
+        """Writes the changes, or a renewal or periodic rotation if one is due. If only one of the
+        latter fails, that is only logged.
+
+        `remembered` changes whether the cookie outlives the browser; None leaves it.
+        """
         now, interval = self._app.now(), to_ms(self._app.settings.renewal_interval)
-        if not changes and now - stored.record.seen < interval:
+        is_due = now - stored.record.seen >= interval or self._has_rotation_step(stored.record, now)
+        if not changes and not is_due and remembered is None:
             return
         client = self._client
 
         def change(current: Record) -> Record | None:
             data = current.encoded_data()
             edited = changes.applied_to(data)
-            if edited == data and now - current.seen < interval:
-                return None
-            return current.with_data(edited, self.released_keys).with_activity(now, client)
+            new = current
+            if edited != data or now - current.seen >= interval:
+                new = new.with_data(edited, self.released_keys).with_activity(now, client)
+            new = self._with_rotation_step(new, now, remembered)
+            return None if new is current else new
 
         try:
             outcome = self._app.store.update(stored, change)
         except StoreUnavailable as failure:
             _log_failure(failure)
-            if changes:
+            if changes or remembered is not None:
                 self.session.fail(failure)
                 raise
-            return  # the next request renews the session
+            return  # the next request does it
         # A session that has ended meanwhile stays ended, and its changes are dropped.
         if outcome.written and outcome.stored:
-            self.session.rebase(outcome.stored)
+            self._follow_update(stored.record, outcome.stored, remembered)
             self._queue_activity(stored.record, outcome.stored.record, interval)
+
+    def _has_rotation_step(self, record: Record, now: int) -> bool:
+        return self._with_rotation_step(record, now, None) is not record
+
+    def _with_rotation_step(self, record: Record, now: int, remembered: bool | None) -> Record:
+        """The record after the step that a request with the current secret takes: it begins the
+        grace of the secret before, or rotates the secret if that is due."""
+        if remembered is not None and remembered != record.remembered:
+            record, is_due = record.with_remembered(remembered), True
+        else:
+            is_due = self._is_rotation_due(record, now)
+        if not self._token or judge(record, self._token, self._began) is not Standing.CURRENT:
+            return record
+        if is_first_show(record):
+            return shown(record, now, to_ms(self._app.settings.rotation_grace))
+        if is_due and may_rotate_periodically(record, now):
+            return rotated_periodically(record, self._token, now)
+        return record
+
+    def _is_rotation_due(self, record: Record, now: int) -> bool:
+        interval = self._app.settings.rotation_interval
+        return interval is not None and now - (record.rotated or record.created) >= to_ms(interval)
+
+    def _follow_update(self, before: Record, stored: Stored, remembered: bool | None) -> None:
+        """Gives the browser the cookie that a written update asks for."""
+        token = self._token
+        self.session.rebase(stored)
+        if token and remembered is not None and token.matches(stored.record.secret):
+            self._set_cookie(stored, token)  # the same token, with another age
+        self._hand_on_successor(stored)
+        if stored.record.rotated != before.rotated:
+            self._queue_for_current(signals.token_rotated)
 
     def drop(self) -> None:
         """Follows the end of the current session: drops pending changes and deletes the cookies,
@@ -373,8 +453,8 @@ class RequestSession:
 
     # Signals
 
-    def _queue_for_current(self, signal: NamedSignal) -> None:
-        self._signals.queue(signal, self.session.info())
+    def _queue_for_current(self, signal: NamedSignal, **more: t.Any) -> None:
+        self._signals.queue(signal, self.session.info(), **more)
 
     def _queue_logouts(self, ended: list[Stored]) -> None:
         for stored in ended:
@@ -385,48 +465,54 @@ class RequestSession:
         if after.seen - before.seen >= interval:
             self._queue_for_current(signals.session_renewed)
         if (before.ip, before.agent) != (after.ip, after.agent):
-            self._queue_for_current(signals.client_changed)
+            self._queue_for_current(
+                signals.client_changed,
+                ip_address_before=before.ip,
+                user_agent_before=before.agent,
+            )
 
     # How it works
 
     def _load(self) -> Stored | Tombstone | None:
-        """The session that the request belongs to: a user's if its tokens open one, else an
-        anonymous one. Without a session, the tombstone that a token belongs to."""
-        tokens = self._app.cookie.tokens_in(self._request)
-        found = self._look_up(tokens.user)
-        own = self._user_session_among(found)
-        if own:
-            self._unread = tokens.anonymous
-        else:
-            found += self._look_up(tokens.anonymous)
-            own = self._anonymous_session_among(found)
-        self._secret = own.record.secret if own else None
-        self._others = [each for each in found if isinstance(each, Stored) and each is not own]
-        tombstones = (each for each in found if isinstance(each, Tombstone))
-        return own or next(tombstones, None)
-
-    def _look_up(self, tokens: list[Token]) -> list[Stored | Tombstone | None]:
         try:
-            return [self._app.store.load(token) for token in tokens]
+            self._presented = presented = look_up(self._app, self._request, lambda: self._began)
         except StoreUnavailable as failure:
             _log_failure(failure)
             raise
+        for info in presented.stolen:
+            self._report_theft(info)
+        own = presented.own
+        if own and own.stored:
+            self._token = own.token
+            self._hand_on_successor(own.stored)
+            return own.stored
+        return Tombstone(presented.end_reason) if presented.end_reason else None
 
-    def _user_session_among(self, found: list[Stored | Tombstone | None]) -> Stored | None:
-        """The session of the one user; None for two, since nothing tells whose browser this is."""
-        users = [s for s in found if isinstance(s, Stored) and not s.record.is_anonymous]
-        if len(users) > 1:
-            self._app.warn_of_two_sessions()
-        return users[0] if len(users) == 1 else None
+    @cached_property
+    def _began(self) -> int:
+        """The time at which the request entered the app, ms of the server's clock."""
+        entered = getattr(self._request, BEGAN, self._created)
+        return self._app.now() - int((time.monotonic() - entered) * 1000)
 
-    def _anonymous_session_among(self, found: list[Stored | Tombstone | None]) -> Stored | None:
-        """The first anonymous session. With one cookie name for all sessions it may be a user's by
-        the app's own means, so of two none is taken."""
-        anonymous = [s for s in found if isinstance(s, Stored) and s.record.is_anonymous]
-        if len(anonymous) > 1 and self._app.cookie.has_one_name:
-            self._app.warn_of_two_sessions()
-            return None
-        return anonymous[0] if anonymous else None
+    def _hand_on_successor(self, stored: Stored) -> None:
+        """Gives the browser the successor of its secret, if a periodic rotation has superseded that
+        and no request has shown the successor yet."""
+        token = self._token
+        if token and judge(stored.record, token, self._began) is Standing.SUPERSEDED:
+            self._set_cookie(stored, successor_of(stored.record, token))
+
+    def _report_theft(self, info: SessionInfo) -> None:
+        client = self._client
+        log.warning(
+            "a replaced secret of session %s was used again, so its cookie was copied: the session"
+            " is ended. Last used from %r, now from %r",
+            info.id,
+            info.ip_address,
+            client.ip,
+        )
+        self._signals.queue(
+            signals.token_reused, info, ip_address=client.ip, user_agent=client.agent
+        )
 
     @contextmanager
     def _store_calls(self) -> Iterator[SessionStore]:
@@ -442,7 +528,10 @@ class RequestSession:
     def _use(self, stored: Stored, token: Token) -> None:
         """Makes `stored` this browser's session, which the browser opens with `token`."""
         self.session.rebase(stored)
-        self._secret = stored.record.secret
+        self._token = token
+        self._set_cookie(stored, token)
+
+    def _set_cookie(self, stored: Stored, token: Token) -> None:
         record, cookie = stored.record, self._app.cookie
         if not record.is_anonymous:
             self._clear_cookie(cookie.anonymous_name)

@@ -84,6 +84,11 @@ class Settings:
     """Activity extends the idle timeout at most once in this interval."""
     fresh_for: timedelta = _setting(validators.duration, timedelta(minutes=15))
     """How long after authentication a session is fresh."""
+    rotation_interval: timedelta | None = _setting(validators.optional(validators.duration), None)
+    """A session gets a new secret at this interval; None: only by a login or an explicit call."""
+    rotation_grace: timedelta = _setting(validators.duration, timedelta(minutes=5))
+    """The secret before a periodic rotation is valid for this time after the first request that
+    showed its successor. Longer than the slowest request."""
     max_sessions_per_user: int | Callable[[UserId], int | None] | None = _setting(
         validators.optional(validators.session_limit), None
     )
@@ -180,7 +185,7 @@ class Settings:
 
     def absolute_end(self, record: Record) -> int:
         """When the absolute timeout ends the session (ms of the server's clock)."""
-        return record.created + to_ms(self.absolute_timeout)
+        return (record.authenticated or record.created) + to_ms(self.absolute_timeout)
 
     def session_limit(self, user_id: UserId) -> int | None:
         """How many sessions this user may have; None: no limit.
@@ -216,6 +221,13 @@ class Settings:
                 f"{config_key('renewal_interval')} ({self.renewal_interval}) is longer than half of"
                 f" the shortest idle timeout ({shortest}), so the sessions of active users could"
                 f" expire; shorten {config_key('renewal_interval')}."
+            )
+
+        if self.rotation_interval and self.rotation_interval <= self.rotation_grace:
+            raise ConfigurationError(
+                f"{config_key('rotation_interval')} ({self.rotation_interval}) must be longer than"
+                f" {config_key('rotation_grace')} ({self.rotation_grace}), because a session is not"
+                " rotated while its former secret is valid; lengthen the one or shorten the other."
             )
 
     def _check_cookie(self) -> None:

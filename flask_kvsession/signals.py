@@ -20,6 +20,7 @@ __all__ = [
     "login_confirmed",
     "session_renewed",
     "session_revoked",
+    "token_reused",
     "token_rotated",
     "user_logged_in",
     "user_logged_out",
@@ -38,31 +39,39 @@ session_renewed = _signals.signal(
     "session-renewed", "Activity extended the session's idle timeout."
 )
 token_rotated = _signals.signal("token-rotated", "The session has a new secret.")
+token_reused = _signals.signal(
+    "token-reused",
+    "A replaced secret was used again, so the cookie was copied, and the session was ended. The"
+    " signal has the ip_address and user_agent of that request; the session has those before it.",
+)
 session_revoked = _signals.signal(
     "session-revoked", "The session was ended from outside, or by the limit of sessions per user."
 )
 client_changed = _signals.signal(
     "client-changed",
-    "A request came from another IP address or user agent than the last recorded one.",
+    "A request came from another IP address or user agent than the last recorded one, which the"
+    " signal has as ip_address_before and user_agent_before.",
 )
 
 
 class PendingSignals:
     """Signals of acts that were done, to be sent when the rest of the request's work is done."""
 
-    def __init__(self, send: Callable[[NamedSignal, t.Any], None]) -> None:
+    def __init__(self, send: Callable[..., None]) -> None:
         self._send = send
-        self._pending: list[tuple[NamedSignal, t.Any]] = []
+        self._pending: list[tuple[NamedSignal, t.Any, dict[str, t.Any]]] = []
 
-    def queue(self, signal: NamedSignal, info: t.Any) -> None:
-        """Keeps a signal; `info` is the `SessionInfo` that its receivers get."""
-        self._pending.append((signal, info))
+    def queue(self, signal: NamedSignal, info: t.Any, **more: t.Any) -> None:
+        """Keeps a signal; `info` is the `SessionInfo` that its receivers get, and `more` the
+        further arguments."""
+        self._pending.append((signal, info, more))
 
     def send(self) -> bool:
         """Sends the pending signals; returns whether there were any."""
         were_any = bool(self._pending)
         while self._pending:
-            self._send(*self._pending.pop(0))
+            signal, info, more = self._pending.pop(0)
+            self._send(signal, info, **more)
         return were_any
 
     @contextmanager

@@ -63,6 +63,17 @@ class Token:
     def secret_hash(self) -> str:
         return _hash(self.family + self.rotating)
 
+    def successor(self, nonce: str) -> Token:
+        """The token after a periodic rotation with this nonce. It has the same family, and only the
+        owner of this token can compute it."""
+        secret = (self.family + self.rotating).encode()
+        digest = hmac.digest(secret, nonce.encode(), "sha256")
+        return Token(self.session_id, self.family, _base64url(digest)[:_ROTATING_CHARS])
+
+    def is_of_family(self, family_hash: str) -> bool:
+        """Whether this is the hash of the token's family, compared in constant time."""
+        return hmac.compare_digest(self.family_hash.encode(), family_hash.encode())
+
     def matches(self, secret_hash: str) -> bool:
         """Whether this is the hash of the token's secret, compared in constant time."""
         return hmac.compare_digest(self.secret_hash.encode(), secret_hash.encode())

@@ -361,10 +361,10 @@ class TestIncompleteRevocation:
         store, later = store_of(app), app.test_client()
         real = store.revoke
 
-        def revoke(user: str, ids: list[str], reason: str) -> t.Any:
+        def revoke(user: str, ids: list[str], reason: str, expected: bytes = b"") -> t.Any:
             if token_of(later) is None:
                 later.post("/login/ada")
-            return real(user, ids, reason)
+            return real(user, ids, reason, expected)
 
         store.revoke = revoke  # type: ignore[method-assign]
         assert len(store.revoke_all("ada")) == 2

@@ -675,7 +675,7 @@ def keep_alive(page: Page, clock: Clock, days: int) -> None:
         assert page.get("/me").status_code == 200
 
 
-@pytest.mark.parametrize("act", [kvs.rotate_token, kvs.confirm_login])
+@pytest.mark.parametrize("act", [kvs.rotate_token])
 def test_max_age_is_the_remaining_absolute_timeout(page: Page, clock: Clock, act: Act) -> None:
     """A rotation after ten of thirty days gives the cookie the remaining twenty days."""
     assert max_age_of(page.run(login)) == MONTH

@@ -21,6 +21,7 @@ from flask_kvsession.errors import (
     StoreUnavailable,
     UnstorableValue,
 )
+from flask_kvsession.token import Token
 
 from .support.apps import Do, MakeApp
 from .support.browsers import (
@@ -487,12 +488,15 @@ class TestReason:
     def test_tombstone_holds_only_the_reason_and_expires_in_time(
         self, app: Flask, sign_in: SignIn, redis_client: redis.Redis, keys: Keys
     ) -> None:
-        """A tombstone holds only the reason and expires no later than the session would have."""
-        sign_in(app, remember=False, data={"x": "datum"})
+        """A tombstone holds only the reason and the hash of the family, and expires no later than
+        the session would have."""
+        token = Token.parse(token_of(sign_in(app, remember=False, data={"x": "datum"})) or "")
+        assert token
         with app.app_context():
             kvs.revoke_all_sessions("ada")
         (key,) = keys()
-        assert json.loads(t.cast(bytes, redis_client.get(key))) == {"ended": "revoked"}
+        held = json.loads(t.cast(bytes, redis_client.get(key)))
+        assert held == {"ended": "revoked", "family": token.family_hash}
         assert 0 < redis_client.pttl(key) <= 12 * 3600 * 1000
 
     def test_browser_of_a_revoked_session_can_log_in_again(

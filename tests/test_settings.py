@@ -69,6 +69,8 @@ DEFAULTS: dict[str, t.Any] = {
     "anonymous_timeout": DAY,
     "renewal_interval": 5 * MINUTE,
     "fresh_for": 15 * MINUTE,
+    "rotation_interval": None,
+    "rotation_grace": 5 * MINUTE,
     "max_sessions_per_user": None,
     "login_view": None,
     "confirm_view": None,
@@ -228,6 +230,8 @@ KEYS: dict[str, tuple[str, ...]] = {
         "anonymous_timeout",
         "renewal_interval",
         "fresh_for",
+        "rotation_interval",
+        "rotation_grace",
         "store_timeout",
     ),
     "limit": ("max_sessions_per_user",),
@@ -243,6 +247,7 @@ try all its values."""
 
 WITHOUT_NONE = {
     *("key_prefix", "cookie_name", "cookie_path", "cookie_samesite", "cookie_partitioned"),
+    "rotation_grace",
     *("fresh_for", "protected_paths", "trusted_origins", "fresh_to_revoke", "as_flask_session"),
     *("migrate_cookie_session", "store_timeout", "max_session_bytes", "record_ip"),
     *("record_user_agent",),
@@ -576,8 +581,6 @@ def test_the_user_id_key_is_reserved() -> None:
 # Unknown keys
 
 LATER = [
-    "ROTATION_INTERVAL",
-    "ROTATION_GRACE",
     "CLEAR_SITE_DATA",
     "NO_RENEWAL_PATHS",
     "ON_STORE_FAILURE",
@@ -722,6 +725,8 @@ def test_any_timeouts_either_fit_together_or_are_refused(chosen: dict[str, timed
         ({"renewal_interval": HOUR, "idle_timeout": HOUR}, "RENEWAL_INTERVAL", "1:00:00"),
         ({"renewal_interval": HOUR, "anonymous_timeout": HOUR}, "RENEWAL_INTERVAL", "1:00:00"),
         ({"renewal_interval": DAY}, "RENEWAL_INTERVAL", "1 day"),
+        ({"rotation_interval": 60}, "ROTATION_INTERVAL", "0:01:00"),
+        ({"rotation_interval": 9, "rotation_grace": 9}, "ROTATION_INTERVAL", "0:00:09"),
         ({"cookie_samesite": "None", "cookie_secure": False}, "COOKIE_SAMESITE", '"None"'),
         ({"cookie_partitioned": True, "cookie_secure": False}, "COOKIE_PARTITIONED", "True"),
     ],

@@ -198,12 +198,15 @@ def test_signal_is_sent_after_the_act_is_in_redis(
 def test_signal_carries_only_the_app_and_a_session_info(
     stage: Stage, heard: Heard, act: Callable[[Stage], object], names: list[str]
 ) -> None:
-    """The sender of a signal is the app, and its only argument is `session`, a `SessionInfo`."""
+    """The sender of a signal is the app, and its argument `session` is a `SessionInfo`. Only
+    `client_changed` has more: the client before."""
     act(stage)
     assert {type(sender) for sender in heard.senders} == {Flask}
     assert all(sender is stage.app for sender in heard.senders)
     assert {type(info) for info in heard.infos} == {kvs.SessionInfo}
-    assert heard.extras == [{}] * len(names)
+    before = {"ip_address_before": "127.0.0.1", "user_agent_before": "Werkzeug/3.1.9"}
+    extras = [before if name == "client_changed" else {} for name in names]
+    assert [set(extra) for extra in heard.extras] == [set(extra) for extra in extras]
 
 
 @each_thing

@@ -118,15 +118,34 @@ class TestAbsoluteTimeout:
         clock.advance(DAY + error)
         assert browser.get("/me").status_code == status
 
+    def test_confirm_login_restarts_both_timeouts(
+        self, app: Flask, sign_in: SignIn, clock: Clock, do: Do
+    ) -> None:
+        """`confirm_login` restarts the absolute timeout, and so the cookie's age (NIST SP
+        800-63B-4, 5.2)."""
+        browser = sign_in(app)
+        for _ in range(3):
+            for _ in range(5):
+                clock.advance(days=5)
+                assert browser.get("/me").status_code == 200
+            response = do(browser, kvs.confirm_login)
+            (cookie,) = cookies_of(response)
+            assert f"Max-Age={30 * 24 * 3600}" in cookie
+        for _ in range(5):
+            clock.advance(days=5)
+            assert browser.get("/me").status_code == 200
+        clock.advance(5 * DAY + SECOND)
+        assert browser.get("/me").status_code == 401
+
     @pytest.mark.parametrize(
         "act",
-        [kvs.rotate_token, kvs.confirm_login, lambda: g.session.update(x=1)],
-        ids=["rotate_token", "confirm_login", "a write"],
+        [kvs.rotate_token, lambda: g.session.update(x=1)],
+        ids=["rotate_token", "a write"],
     )
-    def test_only_a_login_restarts_the_absolute_timeout(
+    def test_only_authentication_restarts_the_absolute_timeout(
         self, app: Flask, sign_in: SignIn, clock: Clock, do: Do, act: t.Any
     ) -> None:
-        """`rotate_token`, `confirm_login` and a write do not restart the absolute timeout."""
+        """`rotate_token` and a write do not restart the absolute timeout."""
         browser = sign_in(app)
         for days in (6, 6, 6, 6, 5):
             clock.advance(days=days)

@@ -39,6 +39,7 @@ from flask_kvsession import (
     revoke_session,
     roles_required,
     rotate_token,
+    session_ended_reason,
     sessions_blueprint,
     signals,
     update_all_sessions,
@@ -121,6 +122,7 @@ def verbs(user: User, maybe: str | None) -> None:
     logout_user(user.id)  # type: ignore[call-arg]
     confirm_login()
     rotate_token()
+    t.assert_type(session_ended_reason(), str | None)
 
     t.assert_type(list_sessions(), list[SessionInfo])
     t.assert_type(list_sessions(user.id), list[SessionInfo])

@@ -99,13 +99,14 @@ class FlaskRequestSession(RequestSession):
             remembered = self.session.requested_permanent
         return super().change_secret(confirm=confirm, remembered=remembered)
 
-    def update(self, stored: Stored, changes: Changes) -> None:
+    def update(self, stored: Stored, changes: Changes, *, remembered: bool | None = None) -> None:
         if self._is_confirmed_by_key():
             self.change_secret(confirm=True)
         elif self.session.permanent != stored.record.remembered:
-            self.change_secret()  # the browser needs another cookie: see docs/decisions.md
+            # The browser needs a cookie of another age: see docs/decisions.md.
+            super().update(stored, changes, remembered=self.session.permanent)
         else:
-            super().update(stored, changes)
+            super().update(stored, changes, remembered=remembered)
 
     def has_unsaved_changes(self) -> bool:
         # Imported data are no loss: the next request imports them again.

@@ -7,6 +7,6 @@ and `lua/` holds one script for each atomic act.
 from __future__ import annotations
 
 from .server import RedisClient
-from .session_store import Login, Merge, SessionStore
+from .session_store import Found, Login, Merge, SessionStore
 
-__all__ = ["Login", "Merge", "RedisClient", "SessionStore"]
+__all__ = ["Found", "Login", "Merge", "RedisClient", "SessionStore"]

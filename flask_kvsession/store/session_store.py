@@ -18,6 +18,7 @@ from .. import codec, record
 from ..data import Changes
 from ..errors import SessionTooLarge, StoreUnavailable
 from ..record import Record, SessionInfo, Stored, Tombstone, UnreadableRecord
+from ..rotation import Standing, judge
 from ..settings import Settings
 from ..token import Token, UserId, is_session_id, user_hash
 from .server import RedisClient, Server
@@ -54,6 +55,17 @@ class Login:
     ended: list[Stored]
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The result of `look_up`: the standing of a token, and the session that it names. After an end
+    from outside there is no session, and the reason for a token of its family."""
+
+    token: Token
+    standing: Standing = Standing.UNKNOWN
+    stored: Stored | None = None
+    end_reason: str | None = None
+
+
 class Merge(t.Protocol):
     """Chooses a login's data from the record that the login replaces.
 
@@ -87,16 +99,25 @@ class SessionStore:
         """The server's time, ms. Asks the server at the first call only."""
         return self._server.now()
 
-    def load(self, token: Token) -> Stored | Tombstone | None:
-        """The session of this token, or its `Tombstone` if the session was ended from outside.
+    def load(self, token: Token) -> Stored | None:
+        """The session that this token opens.
 
-        None if there is no such session, if the secret is wrong, or if the session has expired by
-        the current settings.
+        None if there is no such session, if the secret is not valid, or if the session has expired
+        by the current settings.
         """
+        found = self.look_up(token)
+        return found.stored if found.standing.is_valid else None
+
+    def look_up(self, token: Token, get_began: Callable[[], int] | None = None) -> Found:
+        """What this token is to the session that it names. `get_began` gives the time at which the
+        request began (ms of the server's clock); without it, the request begins now."""
         current = self._read(token.session_id)
-        if isinstance(current, Stored) and not token.matches(current.record.secret):
-            return None
-        return current
+        if isinstance(current, Stored):
+            began = get_began() if get_began else self.now()
+            return Found(token, judge(current.record, token, began), current)
+        if current and token.is_of_family(current.family):
+            return Found(token, end_reason=current.ended)
+        return Found(token)
 
     def sessions_of(self, user_id: UserId) -> list[Stored]:
         """A user's sessions, newest activity first; empty if there are none."""
@@ -163,12 +184,14 @@ class SessionStore:
         key = self._server.record_key(token.session_id)
         self._server.run_script("remove", [key], b"", token.session_id, token.secret_hash)
 
-    def revoke(self, user: str, ids: list[str], reason: str) -> tuple[list[SessionInfo], list[str]]:
-        """Ends these sessions of the user with this hash from outside. Returns the sessions that it
-        ended, and the ids left in the user's index."""
-        tombstone = record.encode(Tombstone(reason))
+    def revoke(
+        self, user: str, ids: list[str], reason: str, expected: bytes = b""
+    ) -> tuple[list[SessionInfo], list[str]]:
+        """Ends these sessions of the user with this hash from outside. With `expected`, only a
+        session whose record is still that. Returns the sessions that it ended, and the ids left in
+        the user's index."""
         ended, remaining = self._server.run_script(
-            "revoke", self._user_keys(user, ids), tombstone, *ids
+            "revoke", self._user_keys(user, ids), reason, expected, *ids
         )
         return self._infos(ids, ended), _texts(remaining)
 
@@ -181,10 +204,9 @@ class SessionStore:
         does not count. Returns the sessions that it ended. If the index holds other ids by now, it
         ends none and returns all ids instead.
         """
-        tombstone = record.encode(Tombstone("limit"))
         keys = self._user_keys(user, ids)
         ended, current_ids = self._server.run_script(
-            "limit", keys, tombstone, limit, newest, replaced, *ids
+            "limit", keys, "limit", limit, newest, replaced, *ids
         )
         return self._infos(ids, ended), _texts(current_ids)
 
@@ -241,6 +263,23 @@ class SessionStore:
             self.remove_anonymous(token)
         ended = [self.remove(stored)[1] for stored in others]
         return [stored for stored in ended if stored]
+
+    def end_stolen(self, found: Found, get_began: Callable[[], int]) -> SessionInfo | None:
+        """Ends the session whose old secret was used again. None if it has ended meanwhile, or if
+        another request has changed it so that this token is no longer a sign of theft."""
+        deadline = self._server.deadline()
+        while found.standing is Standing.REUSED and found.stored:
+            stored, user = found.stored, found.stored.user_hash
+            if user is None:
+                gone, ended = self.remove(stored, if_unchanged=True)
+                infos = [self.info(ended)] if gone and ended else []
+            else:
+                infos, _ = self.revoke(user, [stored.id], "stolen", stored.raw)
+            if infos:
+                return infos[0]
+            deadline.check()
+            found = self.look_up(found.token, get_began)
+        return None
 
     def update_all(
         self, user_id: UserId, changes: Mapping[str, t.Any], remove: Iterable[str] = ()

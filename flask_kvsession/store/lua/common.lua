@@ -38,12 +38,15 @@ local function write_session(key, record, lifetime, index, id, now)
   end
 end
 
--- Replaces a record by a tombstone that lives no longer than the session would have, and removes
--- the session from the user's index.
+-- Replaces a record by a tombstone with the reason, and removes the session from the user's index.
+-- The tombstone lives no longer than the session would have. It holds the hash of the family, with
+-- which each record begins.
 --
 -- UNLINK comes before SET: with memory full, Redis refuses a SET unless the script has written
 -- before.
-local function entomb(key, tombstone, index, id)
+local function entomb(key, record, reason, index, id)
+  local family = string.match(record, '^{"v":%d+,"family":"([%w_-]+)"') or ''
+  local tombstone = string.format('{"ended":"%s","family":"%s"}', reason, family)
   local lifetime = redis.call('PTTL', key)
   redis.call('UNLINK', key)
   if lifetime > 0 then

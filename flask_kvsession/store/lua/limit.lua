@@ -3,7 +3,7 @@
 --
 -- KEYS[1]     the user's index
 -- KEYS[2...]  the records of all the user's sessions
--- ARGV[1]     the tombstone for each ended session
+-- ARGV[1]     the reason that the tombstones give
 -- ARGV[2]     the number of sessions that the user may have
 -- ARGV[3]     the id of the newest session, which stays
 -- ARGV[4]     the id of the session that the newest one replaces, which does not count; or empty
@@ -51,7 +51,7 @@ end)
 
 for n = 1, #active - tonumber(ARGV[2]) do
   local session = active[n]
-  entomb(KEYS[session.place], ARGV[1], KEYS[1], session.id)
+  entomb(KEYS[session.place], session.record, ARGV[1], KEYS[1], session.id)
   ended[session.place - 1] = session.record
 end
 

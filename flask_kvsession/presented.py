@@ -1,0 +1,116 @@
+"""The sessions that a request's cookies name, and which of them the request belongs to."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+from .record import SessionInfo, Stored
+from .rotation import Standing
+from .store import Found
+from .token import Token
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flask.wrappers import Request
+
+    from .app_state import AppState
+
+
+@dataclass
+class Presented:
+    """The result of looking up a request's tokens."""
+
+    own: Found | None = None
+    """The session that the request belongs to, and the token that opens it."""
+    others: list[Stored] = field(default_factory=list)
+    """Further sessions that tokens of the request open. A login and a logout end them."""
+    unread: list[Token] = field(default_factory=list)
+    """Tokens of anonymous sessions that were not looked up, because a user is signed in."""
+    replaced: list[Stored] = field(default_factory=list)
+    """Sessions whose secret was replaced by an explicit rotation while this request was under way.
+    They are not open to it, but a logout ends them."""
+    stolen: list[SessionInfo] = field(default_factory=list)
+    """Sessions that were ended because a token of the request was copied."""
+    end_reason: str | None = None
+    """Why a session that a token belongs to was ended from outside."""
+    names_no_session: bool = False
+    """Whether a token names a session that does not exist; it has probably expired."""
+
+
+def look_up(app: AppState, request: Request, get_began: Callable[[], int]) -> Presented:
+    """Looks up the request's tokens. `get_began` gives the time (ms) at which the request began.
+
+    The request belongs to a user's session if its tokens open one, else to an anonymous session. A
+    request without a token costs no call of Redis.
+    """
+    tokens = app.cookie.tokens_in(request)
+    if not any(tokens):
+        return Presented()
+    found = [app.store.look_up(token, get_began) for token in tokens.user]
+    own = _user_session_among(app, found)
+    if own:
+        unread = tokens.anonymous
+    else:
+        found += [app.store.look_up(token, get_began) for token in tokens.anonymous]
+        own, unread = _anonymous_session_among(app, found), []
+    presented = Presented(own=own, unread=unread)
+    presented.stolen = [
+        info for each in found if (info := _end_if_stolen(app, each, found, get_began))
+    ]
+    open_sessions = {each.stored.id: each.stored for each in _valid(found) if each.stored}
+    if own and own.stored:
+        open_sessions.pop(own.stored.id)
+    presented.others = list(open_sessions.values())
+    for each in found:
+        if each.standing is Standing.REPLACED and each.stored:
+            presented.replaced.append(each.stored)
+    reasons = [each.end_reason for each in found if each.end_reason]
+    presented.end_reason = "stolen" if presented.stolen else next(iter(reasons), None)
+    presented.names_no_session = any(not each.stored and not each.end_reason for each in found)
+    return presented
+
+
+def _valid(found: list[Found]) -> list[Found]:
+    """The tokens that open a session, the better secret of a session first."""
+    return sorted((f for f in found if f.standing.is_valid), key=lambda f: f.standing.value)
+
+
+def _user_session_among(app: AppState, found: list[Found]) -> Found | None:
+    """The session of the one user. None for two users' sessions: nothing tells which of them an
+    attacker may have planted."""
+    users: dict[str, Found] = {}
+    for each in _valid(found):
+        if each.stored and not each.stored.record.is_anonymous:
+            users.setdefault(each.stored.id, each)
+    if len(users) > 1:
+        app.warn_of_two_sessions()
+    return next(iter(users.values())) if len(users) == 1 else None
+
+
+def _anonymous_session_among(app: AppState, found: list[Found]) -> Found | None:
+    """The first anonymous session. With one cookie name for all sessions, it may be a user's by the
+    app's own means: of two, none is taken then."""
+    anonymous: dict[str, Found] = {}
+    for each in _valid(found):
+        if each.stored and each.stored.record.is_anonymous:
+            anonymous.setdefault(each.stored.id, each)
+    if len(anonymous) > 1 and app.cookie.has_one_name:
+        app.warn_of_two_sessions()
+        return None
+    return next((each for each in found if each in anonymous.values()), None)
+
+
+def _end_if_stolen(
+    app: AppState, each: Found, found: list[Found], get_began: Callable[[], int]
+) -> SessionInfo | None:
+    """Ends the session of a token that was copied: its secret was replaced, and is used again.
+
+    A browser that shows the current secret of the session as well is the owner's: it still has an
+    old cookie of another path.
+    """
+    if each.standing is not Standing.REUSED or each.stored is None:
+        return None
+    is_owner = any(f.stored and f.stored.id == each.stored.id for f in _valid(found))
+    return None if is_owner else app.store.end_stolen(each, get_began)

@@ -1,0 +1,114 @@
+"""What a secret may do, and how a secret is replaced (DESIGN: "Rotation").
+
+A rotation keeps the credential that was valid before it, in the record's field `before`:
+
+- An explicit rotation (`confirm_login`, `rotate_token`) makes a new family and a new rotating half.
+  The family before is invalid at once.
+- A periodic rotation makes a new rotating half only. The successor is computed from the old secret
+  and a nonce in the record. So every request that shows the old secret gets the same successor,
+  until a request has shown the successor. Then the old secret is valid for a grace.
+"""
+
+from __future__ import annotations
+
+import secrets
+from enum import Enum
+
+import msgspec
+
+from .record import Before, Record
+from .token import Token
+
+EXPLICIT_GRACE_MS = 10_000
+"""For this time after an explicit rotation, requests that began before it may still arrive."""
+
+
+class Standing(Enum):
+    """What a shown secret is to a record. The numbers are the rows of DESIGN, "Rotation"."""
+
+    CURRENT = 1
+    SUPERSEDED = 2
+    """The secret before a periodic rotation, whose successor no request has shown yet."""
+    IN_GRACE = 3
+    """The secret before a periodic rotation, within the grace."""
+    REUSED = 4
+    """A secret of the same family that is no longer valid: somebody has copied the cookie."""
+    REPLACED = 5
+    """A secret from before an explicit rotation, of a request that was under way."""
+    UNKNOWN = 6
+    """Any other secret. It opens nothing, and ends nothing."""
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the secret opens the session."""
+        return self.value <= Standing.IN_GRACE.value
+
+
+def judge(record: Record, token: Token, began: int) -> Standing:
+    """The standing of the token that a request shows which began at this time (ms)."""
+    if token.matches(record.secret):
+        return Standing.CURRENT
+    before = record.before
+    if token.is_of_family(record.family):
+        if not before or not before.secret:
+            return Standing.UNKNOWN  # never rotated periodically: the secret was never valid
+        return _judge_family_member(before, token, began)
+    if before and token.is_of_family(before.family) and began < before.until:
+        return Standing.REPLACED
+    return Standing.UNKNOWN
+
+
+def _judge_family_member(before: Before, token: Token, began: int) -> Standing:
+    if token.matches(before.secret):
+        if before.nonce:
+            return Standing.SUPERSEDED
+        if began < before.until:
+            return Standing.IN_GRACE
+    return Standing.REUSED
+
+
+def rotated_explicitly(record: Record, token: Token, now: int) -> Record:
+    """The record with the secret of a new token; all secrets before are invalid."""
+    return msgspec.structs.replace(
+        record,
+        family=token.family_hash,
+        secret=token.secret_hash,
+        rotated=now,
+        before=Before(family=record.family, until=now + EXPLICIT_GRACE_MS),
+    )
+
+
+def may_rotate_periodically(record: Record, now: int) -> bool:
+    """Whether no credential before the current one is valid any more."""
+    before = record.before
+    return not before or (not before.nonce and now >= before.until)
+
+
+def rotated_periodically(record: Record, token: Token, now: int) -> Record:
+    """The record with the successor of the current secret, which `token` shows."""
+    nonce = secrets.token_urlsafe(12)
+    return msgspec.structs.replace(
+        record,
+        secret=token.successor(nonce).secret_hash,
+        rotated=now,
+        before=Before(secret=record.secret, nonce=nonce),
+    )
+
+
+def successor_of(record: Record, token: Token) -> Token:
+    """The token that replaces the superseded `token`; the same for every request that shows it."""
+    assert record.before, "only a superseded token has a successor"
+    return token.successor(record.before.nonce)
+
+
+def is_first_show(record: Record) -> bool:
+    """Whether no request has shown the current secret yet since a periodic rotation."""
+    return bool(record.before and record.before.nonce)
+
+
+def shown(record: Record, now: int, grace: int) -> Record:
+    """The record after the first show of its current secret: the grace (ms) of the secret before
+    begins."""
+    assert record.before, "only a periodic rotation is followed by a first show"
+    before = Before(secret=record.before.secret, until=now + grace)
+    return msgspec.structs.replace(record, before=before)
