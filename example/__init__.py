@@ -54,13 +54,13 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
 
 
 def add_headers(response: Response) -> Response:
-    """Pages load nothing from other sites, and other sites cannot put them into a frame."""
+    """Forbids pages to load anything from other sites, and other sites to show them in a frame."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     return response
 
 
-# Error pages extend base.html, which does not use the session: the session store may have failed.
+# Error pages extend base.html, which does not use the session. So they work if the store fails.
 
 
 def show_error(error: HTTPException) -> ResponseReturnValue:

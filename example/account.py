@@ -39,7 +39,7 @@ def overview() -> ResponseReturnValue:
 @blueprint.route("/email", methods=["GET", "POST"])
 @fresh_login_required
 def change_email() -> ResponseReturnValue:
-    """Needs a fresh login: whoever controls the email address can reset the password."""
+    """Needs a fresh login: a person with another email address could reset the password."""
     if request.method == "GET":
         return render_template("change_email.html")
 
@@ -56,7 +56,7 @@ def change_email() -> ResponseReturnValue:
 
 @blueprint.route("/password", methods=["GET", "POST"])
 def change_password() -> ResponseReturnValue:
-    """Ends the user's other sessions too: the old password may have been stolen."""
+    """Also ends the user's other sessions: somebody may have stolen the old password."""
     if request.method == "GET":
         return _password_form()
     if not users.is_password_of(g.session.user_id, request.form["current"]):
@@ -72,7 +72,8 @@ def change_password() -> ResponseReturnValue:
 
 @blueprint.app_template_filter()
 def ago(moment: datetime) -> str:
-    """A time in words, no more exact than `KVSESSION_RENEWAL_INTERVAL` allows."""
+    """A time in words. It is inexact, because times have the accuracy of
+    `KVSESSION_RENEWAL_INTERVAL`."""
     minutes = int((datetime.now(UTC) - moment).total_seconds() / 60)
     if minutes < 10:
         return "a few minutes ago"

@@ -52,7 +52,7 @@ def change_role(user_id: int) -> ResponseReturnValue:
 
 
 def _somebody_else(user_id: int) -> User:
-    """Returns the user, but never the admin who asks: admins must not lock themselves out."""
+    """Returns the user. Aborts for the admin's own account: admins must not lock themselves out."""
     if user_id == g.session.user_id:
         abort(403, "You cannot do this to your own account. Another admin can do it.")
     return users.get(user_id) or abort(404)

@@ -22,7 +22,7 @@ def dashboard() -> ResponseReturnValue:
 @blueprint.post("/notes")
 @login_required
 def add_note() -> ResponseReturnValue:
-    """Changes a list inside the session; the change is detected and saved after the view."""
+    """Changes a list in the session. The change is detected, and saved after the view."""
     notes = g.session.setdefault("notes", [])
     notes.append(request.form["note"].strip()[:MAX_NOTE_CHARS] or "…")
     del notes[:-MAX_NOTES]
@@ -32,7 +32,7 @@ def add_note() -> ResponseReturnValue:
 @blueprint.get("/api/me")
 @login_required
 def me() -> ResponseReturnValue:
-    """Returns JSON. So does the guard, unless a browser asks for a page."""
+    """Returns JSON. The guard's refusal is JSON too, unless a browser asks for a page."""
     return {"id": g.session.user_id, "email": g.session["email"], "role": g.session["role"]}
 
 

@@ -68,7 +68,7 @@ def everyone() -> list[User]:
 
 
 def authenticate(email: str, password: str) -> User | None:
-    """The user with this email address and password. None if either of them is wrong."""
+    """The user with this email address and password. None if one of them is wrong."""
     query = "SELECT id, password_hash FROM users WHERE email = ?"
     user_id, password_hash = _db().execute(query, [email.strip()]).fetchone() or (0, NOBODYS_HASH)
     is_right = check_password_hash(password_hash, password)

@@ -57,11 +57,15 @@ __all__ = [
     "update_all_sessions",
 ]
 
-if not t.TYPE_CHECKING:  # which would take any name then
+if not t.TYPE_CHECKING:  # with it, a type checker would accept any name
 
     def __getattr__(name):
-        """Says of a name of old what it is called now; as an ImportError, which alone keeps its
-        message in a `from … import`."""
+        """Raises `ImportError` with the new name for a name of Flask-KVSession, and
+        `AttributeError` for any other name.
+
+        `from flask_kvsession import …` shows the message of an `ImportError`, but not the message
+        of an `AttributeError`.
+        """
         if name in renamed.EXPORTS:
             raise ImportError(renamed.renamed_message(name, renamed.EXPORTS[name]))
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -31,13 +31,14 @@ current_session: Session = t.cast(Session, LocalProxy(lambda: request_session().
 def login_user(
     user_id: UserId, data: Mapping[str, t.Any] | None = None, *, remember: bool = True
 ) -> Session:
-    """Begins a session for this user, in Redis at once, and sets its cookie. Returns the session.
+    """Begins a session for this user, stores it at once, and sets its cookie. Returns the session.
 
-    The browser's former session ends. The data of an anonymous session are carried over, with
-    `data` on top; the data of a user's session are not. With `remember=False` the cookie ends with
-    the browser, and the idle timeout is `KVSESSION_UNREMEMBERED_TIMEOUT`. Beyond
-    `KVSESSION_MAX_SESSIONS_PER_USER` the user's least recently used sessions are revoked (OWASP
-    ASVS 5.0, 7.2.4 and 7.1.2).
+    The browser's previous session ends. If it was anonymous, its data are carried over; `data` is
+    added and takes precedence. The data of a user's session are not carried over. With
+    `remember=False` the cookie ends with the browser, and the idle timeout is
+    `KVSESSION_UNREMEMBERED_TIMEOUT`. If the user now has more than
+    `KVSESSION_MAX_SESSIONS_PER_USER` sessions, the least recently used ones are revoked (OWASP ASVS
+    5.0, 7.2.4 and 7.1.2).
 
     Raises `ValueError` for an unusable user id, `UnstorableValue`, `SessionTooLarge`, and
     `StoreUnavailable` if the login could not be done; nobody is signed in then.
@@ -60,8 +61,8 @@ def logout_user() -> None:
 
 
 def confirm_login() -> None:
-    """Makes the session fresh and gives it a new secret, at once. Call it after the user has proved
-    again who they are.
+    """Makes the session fresh and gives it a new secret, at once. Call it after you have checked
+    the user's password again.
 
     Raises `LoginRequired` if nobody is signed in (OWASP ASVS 5.0, 7.2.4).
     """
@@ -69,8 +70,8 @@ def confirm_login() -> None:
 
 
 def rotate_token() -> None:
-    """Gives the session a new secret at once, for example after a change of rights. The old cookie
-    is then worthless. Without a session it does nothing."""
+    """Gives the session a new secret at once, for example after the user's rights have changed. The
+    old cookie then opens no session. If there is no session, this does nothing."""
     request_session().rotate()
 
 
@@ -89,7 +90,8 @@ def list_sessions(
 ) -> list[SessionInfo]:
     """The sessions of this user, newest activity first; empty if there are none.
 
-    Without `user_id`, the user who is signed in; raises `LoginRequired` if nobody is.
+    Without `user_id` it lists the sessions of the signed-in user, and raises `LoginRequired` if
+    nobody is signed in.
     """
     user, current, store = _user(user_id), _current_id(), app_state().store
     return [store.info(found, is_current=found.id == current) for found in store.sessions_of(user)]
@@ -98,11 +100,11 @@ def list_sessions(
 def revoke_session(
     session_id: str, user_id: UserId | t.Literal[_Whose.CURRENT_USER] = _CURRENT_USER
 ) -> bool:
-    """Ends one session of this user from outside. False if the user has no such session, also if
-    another user has it.
+    """Ends one session of this user from outside. Returns False if the user has no such session,
+    also if it is a session of another user.
 
     If it is the current session, its cookie is deleted and pending changes are dropped. A later
-    write in the same request makes an anonymous session.
+    write in the same request creates an anonymous session.
     """
     user, current = _user(user_id), _current_id()
     ended = app_state().store.revoke_one(user, session_id)
@@ -123,8 +125,8 @@ def revoke_all_sessions(
     """
     if except_current and not has_request_context():
         raise KVSessionError(
-            "revoke_all_sessions was called with except_current=True where no request can be seen,"
-            " so it cannot know which session to keep; call it in the request itself, outside"
+            "revoke_all_sessions was called with except_current=True outside a request, so there is"
+            " no current session to keep; call it in a view, and not in a block with"
             " app.app_context()."
         )
     user, current = _user(user_id), _current_id()
@@ -139,11 +141,12 @@ def update_all_sessions(
     """Changes data in all of a user's sessions, for example because a role was taken away. Returns
     the number of sessions.
 
-    The next request of each session sees the changes. The current request does not (OWASP ASVS 5.0,
-    8.3.2).
+    The next request of each session sees the changes. The current request does not. Raises
+    `SessionTooLarge` if the changes do not fit into one of the sessions; the other sessions have
+    the changes then (OWASP ASVS 5.0, 8.3.2).
     """
     if isinstance(remove, str | bytes):
-        raise TypeError("remove takes several keys, such as ['role'], not one str.")
+        raise TypeError("remove must be a collection of keys, such as ['role'], not one str.")
     return app_state().store.update_all(user_id, changes, remove)
 
 

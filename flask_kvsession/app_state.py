@@ -36,7 +36,7 @@ EXTENSION = "kvsession"
 
 @dataclass
 class AppState:
-    """What the requests of one app share. It is `app.extensions["kvsession"]`."""
+    """What the requests of one app share; the object `app.extensions["kvsession"]`."""
 
     app_ref: weakref.ref[Flask]
     configured: Settings
@@ -48,7 +48,9 @@ class AppState:
     flask_cookie: Callable[[Flask], SessionCookie] | None = field(default=None, repr=False)
     """The cookie by Flask's own settings, if `flask.session` is this session."""
     load_hooks: list[Callable[[Session, bool], None]] = field(default_factory=list, repr=False)
-    """Called with each loaded `flask.session`, and whether its browser sent no token."""
+    """Each is called after a `flask.session` has loaded. The arguments are the session, and whether
+    the browser's old cookies may be imported: `KVSESSION_MIGRATE_COOKIE_SESSION` is on, and the
+    browser sent no token of this package."""
     first_use_checks: list[Callable[[AppState], None]] = field(default_factory=list, repr=False)
     """Called before the settings are first used. Each raises `ConfigurationError` if the app was
     changed after `init_app` in a way that cannot work."""
@@ -57,23 +59,24 @@ class AppState:
 
     @property
     def app(self) -> Flask:
-        """The app. A weak reference: the app holds this object, and a cycle would delay its end."""
+        """The app. This object has only a weak reference to it, because a reference cycle would
+        keep the app in memory longer."""
         app = self.app_ref()
         assert app is not None, "AppState is used only while its app exists"
         return app
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings. At first use they are compared with those that `init_app` read.
+        """The settings. At first use they are compared with the settings that `init_app` read.
 
-        Raises `ConfigurationError` if a setting was changed in between: a protection that is set
-        one line too late must not be ignored.
+        Raises `ConfigurationError` if a setting was changed in between: a protection must not be
+        ignored because it was set too late.
         """
         settings = Settings.from_config(self.app.config)
         if changed := settings.changed_keys(self.configured):
             raise ConfigurationError(
                 f"{', '.join(changed)} was changed after KVSession(app) had read the settings; set"
-                " it before."
+                " all KVSESSION_* settings before KVSession(app)."
             )
         for check in self.first_use_checks:
             check(self)
@@ -81,8 +84,8 @@ class AppState:
 
     @property
     def store(self) -> SessionStore:
-        """The app's sessions. The client is made, or the embedded server started, at first use:
-        debug and testing are often set after `init_app`."""
+        """The app's sessions. At first use the client is created or the embedded server is started,
+        and not earlier, because debug and testing are often set after `init_app`."""
         with self._lock:
             return self._store
 
@@ -146,8 +149,8 @@ class AppState:
             return connect(f"embedded://{self.app.instance_path}/kvsession", timeout)
         raise ConfigurationError(
             "KVSESSION_REDIS_URL is not set; set it, for example to redis://localhost:6379/0,"
-            " or pass a client: KVSession(app, redis=client). (In debug and testing mode an"
-            " embedded server is used without it.)"
+            " or pass a client: KVSession(app, redis=client). (In debug mode, such as"
+            " with flask --debug, and in testing mode an embedded server is used without it.)"
         )
 
 
@@ -157,5 +160,6 @@ def app_state(app: Flask = current_app) -> AppState:
         return t.cast(AppState, app.extensions[EXTENSION])
     except KeyError:
         raise ConfigurationError(
-            "This app has no sessions yet; call KVSession(app), or kv.init_app(app), first."
+            "Flask-KVSession-Redis is not set up for this app; call KVSession(app), or"
+            " kv.init_app(app), first."
         ) from None

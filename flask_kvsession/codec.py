@@ -30,7 +30,8 @@ from markupsafe import Markup
 from .errors import KVSessionError, UnstorableValue
 
 MAX_DEPTH = 100
-"""How deep containers may be nested. The limit also stops at a list that contains itself."""
+"""How deep containers may be nested. Because of the limit, a list that contains itself is
+refused."""
 
 _Place = tuple[t.Any, t.Any]
 """The position of a value: the position of its container (None for the session), and its key or
@@ -167,7 +168,7 @@ def _write_dict(value: dict[t.Any, t.Any], place: _Place, depth: int) -> t.Any:
         _check_text(key, (place, key))
     written = {key: _to_json(item, (place, key), depth) for key, item in value.items()}
     if len(value) == 1 and next(iter(value)) in _READERS:
-        return {" o": next(iter(written.items()))}  # its key is a tag, so it needs a tag itself
+        return {" o": next(iter(written.items()))}  # a dict that looks like a tagged value
     return written
 
 

@@ -165,5 +165,5 @@ def _cookies_in(request: Request) -> t.Iterator[tuple[str, str]]:
 
 
 def _forbid_caching(response: Response) -> None:
-    # Not response.cache_control: directives that the app has set (public, max-age) must go.
+    # Replaces the header: directives that the app has set (public, max-age) must be removed.
     response.headers["Cache-Control"] = "no-store"

@@ -45,7 +45,7 @@ class TrackedData:
     """The data at the last load or commit (the base), and the values on top of it.
 
     A value is decoded when it is first read, and then kept. So a change inside a list or dict is
-    found: the value's encoding then differs from the base.
+    detected: the value's encoding then differs from the base.
     """
 
     __slots__ = (
@@ -137,11 +137,11 @@ class TrackedData:
         )
 
     def rebase(self, base: Mapping[str, bytes] | None) -> None:
-        """Starts anew from the data of a stored record, or from nothing (None); no change is
-        pending then.
+        """Makes the data of a stored record the new base; None means an empty base. Pending changes
+        are dropped.
 
-        A list that the app has read stays the object in the session if it equals the new base: so a
-        later change of it is still found.
+        If the app has read a list and the new base has an equal list, the app's object stays in the
+        session. So a later change of this object is still detected.
         """
         read = {key: value for key, value in self._values.items() if value is not _NOT_DECODED}
         self._is_stored = base is not None

@@ -43,7 +43,7 @@ class SessionTooLarge(KVSessionError, ValueError):
 
     @classmethod
     def caused_by(cls, write: str, size: int, limit: int) -> SessionTooLarge:
-        """The error for a write that would bring the data to `size` bytes."""
+        """The error for a write after which the data would have `size` bytes."""
         return cls(
             f"{write} would make the session's data {size} bytes long, and"
             f" KVSESSION_MAX_SESSION_BYTES allows {limit}; store large values elsewhere, and only"
@@ -54,8 +54,8 @@ class SessionTooLarge(KVSessionError, ValueError):
 class StoreUnavailable(KVSessionError, ServiceUnavailable):
     """The session store failed: 503 with `Retry-After: 1`.
 
-    Whether the user is signed in is unknown, so the browser keeps its cookie. Never raised for a
-    session that does not exist.
+    It is unknown whether the user is signed in, so the browser keeps its cookie. This error is
+    never raised because a session does not exist.
     """
 
     description = "The session store is unavailable. Please try again in a moment."

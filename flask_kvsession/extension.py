@@ -1,4 +1,4 @@
-"""Setting an app up: wiring, nothing else."""
+"""Sets an app up: wiring, nothing else."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class KVSession:
         """
         if EXTENSION in app.extensions:
             raise ConfigurationError(
-                "This app has its sessions already; call KVSession(app), or kv.init_app(app), once."
+                "Flask-KVSession-Redis is already set up for this app; call KVSession(app), or"
+                " kv.init_app(app), only once."
             )
         settings = Settings.from_config(app.config)
         _require_globals_class(app)
@@ -78,8 +79,8 @@ class KVSession:
 def _require_globals_class(app: Flask) -> None:
     if not isinstance(app.app_ctx_globals_class, type):
         raise ConfigurationError(
-            "app.app_ctx_globals_class must be a class, because KVSession(app) makes a subclass of"
-            f" it, not {app.app_ctx_globals_class!r}; make it a subclass of"
+            f"app.app_ctx_globals_class must be a class, not {app.app_ctx_globals_class!r}, because"
+            " KVSession(app) derives a subclass from it; set it to a subclass of"
             " flask.ctx._AppCtxGlobals."
         )
 
@@ -88,8 +89,8 @@ def _require_session_in_g(state: AppState) -> None:
     name = t.cast(str, state.configured.g_name)
     if getattr(state.app.app_ctx_globals_class, name, None) is not current_session:
         raise ConfigurationError(
-            "app.app_ctx_globals_class was changed after KVSession(app), so g has no"
-            f" {name}; change it before KVSession(app), or set KVSESSION_G_NAME = None and use"
+            f"app.app_ctx_globals_class was changed after KVSession(app), so there is no g.{name};"
+            " change the class before KVSession(app), or set KVSESSION_G_NAME = None and use"
             " current_session."
         )
 
@@ -97,8 +98,8 @@ def _require_session_in_g(state: AppState) -> None:
 def _put_session_into_g(app: Flask, name: str) -> None:
     """Makes the proxy `current_session` an attribute of `g` in every app context.
 
-    It is an attribute of the class, so it costs a request nothing, and `g` does not count it among
-    the values that the app has put there. The proxy finds the request's session when it is used.
+    The attribute belongs to the class of `g`. So it costs a request nothing, and `"session" in g`
+    stays False. The proxy finds the request's session when it is used.
     """
     base: type[t.Any] = app.app_ctx_globals_class
     app.app_ctx_globals_class = t.cast(

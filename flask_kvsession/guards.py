@@ -1,4 +1,4 @@
-"""Guards: they refuse requests, and send browsers to the sign-in page and back.
+"""Guards: they refuse requests, and redirect browsers to the sign-in page.
 
 A refusal is a Werkzeug exception with a prebuilt response. So every error handler of the app takes
 precedence, and the extension registers none.
@@ -39,7 +39,8 @@ def login_required(view: Callable[P, R]) -> Callable[P, R]:
 
 
 def fresh_login_required(view: Callable[P, R]) -> Callable[P, R]:
-    """Lets only users call a view who proved who they are within `KVSESSION_FRESH_FOR`.
+    """Lets only users with a fresh login call a view: they authenticated within
+    `KVSESSION_FRESH_FOR`.
 
     Others are redirected to `KVSESSION_CONFIRM_VIEW`, or get 401; see `confirm_login` (OWASP ASVS
     5.0, 7.5.1).
@@ -62,8 +63,8 @@ def roles_required(*roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def next_url(default: str) -> str:
-    """The URL to go to after the login: the `next` of this request, from the form or else from the
-    query, if it is a path within this site; otherwise `default` (OWASP ASVS 5.0, 3.7.2)."""
+    """The URL to go to after the login: the `next` of the form, or else of the query, if it is a
+    path within this site. Otherwise it is `default` (OWASP ASVS 5.0, 3.7.2)."""
     for wanted in (request.form.get("next"), request.args.get("next")):
         if wanted is not None:
             return wanted if _is_within_site(wanted) else default
@@ -73,7 +74,7 @@ def next_url(default: str) -> str:
 def cross_origin_guard() -> None:
     """Refuses posts from other sites' pages with 403: `app.before_request(cross_origin_guard)`.
 
-    Browsers name the origin of a request. A request without an origin does not come from a browser
+    Browsers send the origin of a request. A request without an origin does not come from a browser
     and passes. Requests from `KVSESSION_TRUSTED_ORIGINS` pass too. The algorithm is that of Go's
     `http.CrossOriginProtection` (OWASP ASVS 5.0, 3.5.1).
     """
@@ -100,7 +101,7 @@ def _other_site() -> Forbidden:
 def guard_protected_paths(settings: Settings) -> None:
     """Lets only signed-in users request `KVSESSION_PROTECTED_PATHS`."""
     if request.endpoint is not None and request.endpoint == settings.login_view:
-        return  # a guarded sign-in page would let nobody sign in
+        return  # otherwise nobody could sign in
     if any(_path_matches(pattern, request.path) for pattern in settings.protected_paths):
         _check_unless_preflight(require_login)
 
@@ -108,8 +109,8 @@ def guard_protected_paths(settings: Settings) -> None:
 def require_login(back_to: str | None = None) -> None:
     """Raises `LoginRequired` if nobody is signed in.
 
-    After the login a browser comes back to `back_to`, or else to the page that it asked for. A post
-    cannot be repeated, so a guard of a post gives the page that has the form.
+    After the login the browser returns to `back_to`, or else to the requested page. A redirected
+    post is not repeated, so the guard of a post passes the page with the form as `back_to`.
     """
     try:
         request_session().require_user()
@@ -119,8 +120,8 @@ def require_login(back_to: str | None = None) -> None:
 
 
 def require_fresh_login(back_to: str | None = None) -> None:
-    """Raises `LoginRequired` as `require_login` does, and `FreshLoginRequired` if the user proved
-    who they are too long ago."""
+    """Raises `LoginRequired` as `require_login` does, and `FreshLoginRequired` if the user
+    authenticated too long ago."""
     require_login(back_to)
     if not current_session.is_fresh:
         refusal = FreshLoginRequired()
@@ -129,7 +130,7 @@ def require_fresh_login(back_to: str | None = None) -> None:
 
 
 def wants_page() -> bool:
-    """Whether the request is a browser's that asks for a page (`Accept` names text/html)."""
+    """Whether a browser asks for a page: `Accept` names text/html."""
     return any(
         kind.partition(";")[0].strip().lower() == "text/html" and quality > 0
         for kind, quality in request.accept_mimetypes
@@ -169,7 +170,7 @@ def _guarded(view: Callable[P, R], check: Callable[[], object]) -> Callable[P, R
 
 
 def _check_unless_preflight(check: Callable[[], object]) -> None:
-    # With OPTIONS a browser asks, without cookies, whether it may send the real request.
+    # Before some requests to another site, a browser sends OPTIONS without cookies.
     if request.method != "OPTIONS":
         check()
 
@@ -186,8 +187,7 @@ def _require_role(roles: frozenset[str]) -> None:
 def _redirect_browser(
     setting: str, refusal: LoginRequired | FreshLoginRequired, back_to: str | None
 ) -> None:
-    """Makes the refusal a redirect to the view that the setting names, if a browser asks for a
-    page."""
+    """If a browser asks for a page, makes the refusal a redirect to the view of this setting."""
     if not wants_page():
         return
     here = back_to or (_this_url() if request.method == "GET" else None)

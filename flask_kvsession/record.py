@@ -1,4 +1,4 @@
-"""What the store holds under a session's key: its record, or its tombstone once it was ended."""
+"""The two values that a session's key can have in the store: a record, or a tombstone."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ _NO_USER = msgspec.Raw(b"null")
 
 
 class UnreadableRecord(KVSessionError):
-    """This version cannot read the bytes under a session's key. No app ever sees this error."""
+    """This version cannot read the bytes under a session's key. The store catches this error, so an
+    app never gets it."""
 
 
 class PreviousUser(msgspec.Struct, frozen=True):
-    """The user who signed out and left data in an anonymous session: the user's hash, and the keys
-    of the data that are still that user's."""
+    """A user who signed out and whose data remain in an anonymous session: the user's hash, and the
+    keys of that user's data."""
 
     user: str
     keys: list[str]
@@ -49,8 +50,8 @@ class Before(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One session. Times are milliseconds since 1970 by the server's clock.
 
-    `family` and `secret` are hashes. `user` and the values of `data` are JSON as `codec` writes
-    it. They stay encoded, so that a load does not decode values that nobody reads.
+    `family` and `secret` are hashes. `user` and the values of `data` are JSON of the module
+    `codec`. They stay encoded, so that a load does not decode values that nobody reads.
     """
 
     v: int = FORMAT_VERSION
@@ -67,7 +68,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     before: Before | msgspec.UnsetType = msgspec.UNSET
     previous_user: PreviousUser | msgspec.UnsetType = msgspec.UNSET
     previous_end_reason: str | msgspec.UnsetType = msgspec.UNSET
-    """Why this browser's session before this anonymous one was ended from outside."""
+    """Only in an anonymous session: why the browser's previous session was ended from outside."""
     data: dict[str, msgspec.Raw] = {}
 
     @property
@@ -104,7 +105,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, remembered=remembered)
 
     def with_authentication(self, now: int) -> Record:
-        """The session after its user has proved again who they are."""
+        """The session after its user has authenticated again."""
         return msgspec.structs.replace(
             self, seen=max(self.seen, now), authenticated=max(self.authenticated or 0, now)
         )
@@ -114,7 +115,7 @@ class Tombstone(msgspec.Struct, frozen=True):
     """The remainder of a session that was ended from outside: the reason, and the hash of the
     family, so that only a secret of that family is told the reason.
 
-    It holds no data. While it is there, a late create cannot bring the session back.
+    It holds no data. While it exists, a repeated create cannot bring the session back.
     """
 
     ended: str
@@ -123,7 +124,7 @@ class Tombstone(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The sender of a request, as a record keeps it; None for what is not recorded."""
+    """The client's IP address and user agent, as a record keeps them. None if not recorded."""
 
     ip: str | None = None
     agent: str | None = None
@@ -164,7 +165,7 @@ class SessionInfo:
     """Exact to `KVSESSION_RENEWAL_INTERVAL`."""
     authenticated_at: datetime | None
     expires_at: datetime
-    """The time at which the session ends without further activity."""
+    """The time at which the session ends if there is no more activity."""
     ip_address: str | None
     user_agent: str | None
     remembered: bool
@@ -184,7 +185,7 @@ def new_record(
 ) -> Record:
     """A session that begins now: a user's if there is a user id, else an anonymous one.
 
-    `authenticated` says whether the user has just proved who they are; the session is then fresh.
+    `authenticated`: the user has just authenticated, so the session is fresh.
     """
     return Record(
         family=token.family_hash,

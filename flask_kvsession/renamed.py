@@ -35,8 +35,9 @@ def renamed_message(name: str, now: str) -> str:
     return f"{name} is a name of Flask-KVSession; in Flask-KVSession-Redis it is {now}."
 
 
-def raise_renamed_attribute(thing: object, name: str) -> t.NoReturn:
-    """Raises `AttributeError` for an attribute that `thing` does not have."""
+def raise_renamed_attribute(thing: object, name: str, hint: str = "") -> t.NoReturn:
+    """Raises `AttributeError` for an attribute that `thing` does not have. The message has the new
+    name; if there is none, it ends with `hint`."""
     if name in ATTRIBUTES:
         raise AttributeError(renamed_message(name, ATTRIBUTES[name]))
-    raise AttributeError(f"{type(thing).__name__!r} object has no attribute {name!r}")
+    raise AttributeError(f"{type(thing).__name__!r} object has no attribute {name!r}{hint}")

@@ -1,7 +1,8 @@
 """One request's session: load, log in, log out, rotate, commit, and the decision about the cookie.
 
-`request_session()` gives the current request's `RequestSession`. It is made when the session is
-first touched, and hangs on the request object: `flask.g` can outlive a request or serve two.
+`request_session()` gives the current request's `RequestSession`. It is created at the first touch
+of the session, and is an attribute of the request object, not of `flask.g`: one `g` can serve
+several requests.
 """
 
 from __future__ import annotations
@@ -72,9 +73,9 @@ _request_context: t.Any = vars(flask_globals).get("request_ctx", flask_globals.a
 
 
 class RequestSession:
-    """What one request does with its browser's session, and what its response says of it.
+    """One request's session: its mapping, its writes to the store, and its cookie.
 
-    A subclass for apps with another way of signing users in may replace:
+    A subclass for apps that sign users in in another way may replace:
 
     - `session_class`, the mapping that the app sees;
     - `check_verb`, which refuses `login_user` and `logout_user`;
@@ -86,7 +87,7 @@ class RequestSession:
 
     session_class: t.ClassVar[type[Session]] = Session
 
-    _is_finished = True  # until __init__ is done, so that __del__ has nothing to report
+    _is_finished = True  # set to False by __init__: if that fails, __del__ reports nothing
 
     def __init__(self, app: AppState, request: Request) -> None:
         self._cookie_changes: dict[str, Callable[[Response], None]] = {}
@@ -121,23 +122,23 @@ class RequestSession:
     # Verbs
 
     def log_in(self, user_id: UserId, data: Mapping[str, t.Any], remember: bool) -> None:
-        """Ends the current session and begins this user's, in Redis at once.
+        """Ends the current session and creates this user's session at once.
 
         An anonymous session's data are carried over, pending changes too. A user's data are not.
         """
-        user_hash(user_id)  # refuses a bad id before anything else happens
-        given = codec.encode_all(data)
+        user_hash(user_id)  # raises for an unusable id, before anything else happens
+        encoded = codec.encode_all(data)
 
         def merge(current: Record | None, *, is_gone: bool = False) -> Data:
             if current is not None and not current.is_anonymous:
-                return given
-            return self.session.changes().applied_to(_data_of(current)) | given
+                return encoded
+            return self.session.changes().applied_to(_data_of(current)) | encoded
 
         with self._signals.sent_at_end():
             self.create_user_session(user_id, merge, remember=remember)
 
     def log_out(self) -> None:
-        """Ends this browser's session in Redis at once. What is left is an empty anonymous one."""
+        """Ends this browser's session at once. `session` is then an empty anonymous session."""
         with self._signals.sent_at_end():
             self.delete_session()
 
@@ -175,11 +176,11 @@ class RequestSession:
     # The end of the request
 
     def finish(self, response: Response) -> Response:
-        """Commits once, and adds to the response what depends on the session.
+        """Commits once, and adds `Vary` and `Set-Cookie` to the response.
 
         If the commit fails, the response becomes the app's answer to `StoreUnavailable`: an
-        exception raised here would become a 500. The same happens if a failure of the store has
-        already become a 500, because an error handler or an `after_request` function met it.
+        exception raised here would become a 500. The same happens if Flask has just made a 500 of
+        a failure of the store, which an error handler or an `after_request` function has raised.
         """
         try:
             self._commit()
@@ -196,10 +197,10 @@ class RequestSession:
         return response
 
     def _commit(self) -> None:
-        """Saves the changes, and once more the changes of signal receivers.
+        """Saves the changes, and then the changes that signal receivers have made.
 
-        Signals of that second save are sent when the session is closed, so a receiver that changes
-        the session then gets an error.
+        The signals of the second save are sent after the session is closed. If a receiver then
+        changes the session, the change raises.
         """
         if self._is_finished:
             return
@@ -249,8 +250,11 @@ class RequestSession:
     def create_user_session(
         self, user_id: UserId, merge: Merge, *, remember: bool, authenticated: bool = True
     ) -> None:
-        """A login: creates the user's session in place of the current one. `merge` chooses its data
-        from the current session's; if it refuses the login, no session is left."""
+        """A login: creates the user's session in place of the current session.
+
+        `merge` chooses the new data from the current session's record. If `merge` refuses the
+        login, the browser has no session afterwards.
+        """
         self.session.require_open()
         with self._store_calls() as store:
             old = self.session.stored
@@ -284,8 +288,8 @@ class RequestSession:
         replaces: Record | None = None,
         previous_user: PreviousUser | None = None,
     ) -> None:
-        """The first write of an anonymous browser. `replaces` is the record of a user who has just
-        signed out and left the data."""
+        """The first write of an anonymous browser. If the data remain after a logout, `replaces` is
+        the record of the ended session."""
         with self._store_calls() as store:
             token = Token.for_session(new_session_id(None))
             record = new_record(
@@ -433,8 +437,8 @@ class RequestSession:
     def _delete_if_unchanged(self, stored: Stored) -> Stored | None:
         """Deletes an anonymous session that this request has emptied.
 
-        Returns the session if another request has written to it meanwhile: then it stays. The
-        cookie stays if the session had ended before: it may be that of a login by then.
+        If another request has written to the session meanwhile, the session stays and is returned.
+        If the session had ended before, the cookie stays: it may be the cookie of a newer login.
         """
         with self._store_calls() as store:
             gone, current = store.remove(stored, if_unchanged=True)
@@ -447,8 +451,8 @@ class RequestSession:
 
     @property
     def released_keys(self) -> Set[str]:
-        """Keys of data that this request has assigned: they belong to this browser from now on, and
-        no longer to a user who signed out of it before."""
+        """The keys that this request has assigned. If a previous user had left these keys in the
+        browser, they no longer count as that user's data."""
         return self.session.assigned
 
     # Signals
@@ -516,7 +520,7 @@ class RequestSession:
 
     @contextmanager
     def _store_calls(self) -> Iterator[SessionStore]:
-        """If the store fails in the block, this request has no session any more."""
+        """If the store fails in the block, this request has no session from then on."""
         self.session.require_loaded()
         try:
             yield self._app.store
@@ -526,7 +530,7 @@ class RequestSession:
             raise
 
     def _use(self, stored: Stored, token: Token) -> None:
-        """Makes `stored` this browser's session, which the browser opens with `token`."""
+        """Makes `stored` this browser's session, and sends `token` in the cookie."""
         self.session.rebase(stored)
         self._token = token
         self._set_cookie(stored, token)
@@ -548,8 +552,11 @@ class RequestSession:
             self._cookie_changes[name] = partial(self._app.cookie.clear, name=name)
 
     def _seconds_left(self, record: Record) -> int:
-        """The remaining absolute timeout, and never more than the whole timeout: the server's time
-        may have been corrected by some ms since the record was made."""
+        """The remaining absolute timeout, at most the whole timeout.
+
+        Without that maximum the result could be one second too high, because the estimate of the
+        server's time may have changed by some ms since the record was made.
+        """
         settings = self._app.settings
         remaining = settings.absolute_end(record) - self._app.now()
         return math.ceil(min(remaining, to_ms(settings.absolute_timeout)) / 1000)
@@ -580,14 +587,14 @@ def request_session() -> RequestSession:
 
 
 def request_session_of(app: Flask, request: Request) -> RequestSession:
-    """This request's session, made when it is first asked for."""
+    """This request's session, created at the first call."""
     found = getattr(request, _ATTRIBUTE, None)
     if found is None:
         state = app_state(app)
         new = state.request_session_class(state, request)
         if hasattr(request, _IS_OVER):
             new.close()
-        # One step: threads of one request may come here at once, and get the same object.
+        # setdefault is atomic: if threads of one request call this at once, all get one object.
         found = vars(request).setdefault(_ATTRIBUTE, new)
     return t.cast(RequestSession, found)
 
@@ -614,15 +621,15 @@ def _data_of(record: Record | None) -> Data:
 
 
 def weakly(load: Callable[[], T]) -> Callable[[], T]:
-    """`load` without a strong reference to its object."""
+    """The bound method `load`, without a strong reference to its object."""
     reference = weakref.WeakMethod(load)
 
     def call() -> T:
         method = reference()
         if method is None:
             raise KVSessionError(
-                "The session was first read after its request had ended; read it in the request,"
-                " and pass on the values that later code needs."
+                "The session was first read after its request had ended; read the values in the"
+                " request, and pass them to the code that runs later."
             )
         return method()
 
@@ -630,7 +637,7 @@ def weakly(load: Callable[[], T]) -> Callable[[], T]:
 
 
 def _is_being_handled(failure: StoreUnavailable) -> bool:
-    """Whether Flask is just making a 500 of this failure."""
+    """Whether Flask is currently handling this failure as an error (500)."""
     return failure is sys.exception()
 
 

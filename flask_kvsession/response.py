@@ -1,4 +1,4 @@
-"""Turning a finished response into the app's answer to a failure of the store."""
+"""Turns a finished response into the app's answer to a failure of the store."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ REPRESENTATION_HEADERS = (
     "Location",
     "Set-Cookie",
 )
-"""Headers that describe the body (RFC 9110, 8), or an act that was not done after all."""
+"""Headers that describe the replaced body (RFC 9110, 8), and cookies for a change that was not
+saved."""
 
 
 def answer_failure(app: Flask, response: Response, failure: StoreUnavailable) -> None:
     """Rewrites the response, in place, into the response of the app's handler for `failure`."""
     try:
         answer = _handle(app, failure)
-    except StoreUnavailable:  # with TRAP_HTTP_EXCEPTIONS; raised here, it would become a 500
+    except StoreUnavailable:  # Flask raises it with TRAP_HTTP_EXCEPTIONS
         answer = failure.get_response()
     _rewrite(response, app.make_response(answer))
 
@@ -56,8 +57,8 @@ def _handle(app: Flask, failure: StoreUnavailable) -> t.Any:
 def _rewrite(response: Response, other: Response) -> None:
     """Makes `response` the response `other`.
 
-    Headers that hooks of the app put on every response (CORS, CSP) stay. Headers that describe the
-    former body go.
+    Headers that the app's hooks add to every response (CORS, CSP) stay. Headers that describe the
+    previous body are removed.
     """
     close = getattr(response.response, "close", None)
     if close:

@@ -1,6 +1,6 @@
 """The session as an app sees it: a mapping of its data, and facts about the session.
 
-It loads at first touch through a callable. It knows nothing of the store or of HTTP.
+It loads at first touch through a callable. This module knows neither the store nor HTTP.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ T = t.TypeVar("T")
 
 
 class _Fact(t.Generic[T]):
-    """A read-only attribute that gives a field of the session's `SessionInfo`; None without a
-    session."""
+    """A read-only attribute: a field of the session's `SessionInfo`, or None without a session."""
 
     def __init__(self, doc: str) -> None:
         self.__doc__ = doc
@@ -43,11 +42,12 @@ class _Fact(t.Generic[T]):
 
 
 class Session(MutableMapping[str, t.Any]):
-    """This request's session. Reading creates nothing; the first write makes a record.
+    """This request's session. Reading creates nothing; the first write creates a record.
 
     A value comes back in the next request equal and of the same type, or its assignment raises
-    `UnstorableValue`. Changes inside a list or dict are found. The facts below are not part of the
-    mapping. For an anonymous browser that has no record, they are None or False.
+    `UnstorableValue`. Changes inside a list or dict are detected. The facts below are not part of
+    the mapping. For an anonymous browser that has no record, `new` is True, and the other facts are
+    None or False.
     """
 
     __slots__ = (
@@ -109,7 +109,7 @@ class Session(MutableMapping[str, t.Any]):
         self._note_change()
 
     def setdefault(self, key: str, default: t.Any = None) -> t.Any:
-        """The value that is in the session afterwards, so that changes inside it are found."""
+        """Returns the object that the session holds, so that changes inside it are detected."""
         if key not in self:
             self[key] = default
         return self[key]
@@ -155,7 +155,7 @@ class Session(MutableMapping[str, t.Any]):
         return deepcopy(dict(self), memo)
 
     def clear(self) -> None:
-        """Removes all data, also those that other requests add meanwhile."""
+        """Removes all data, also data that other requests add meanwhile."""
         self.require_open()
         self._data.clear()
         self._note_change()
@@ -164,7 +164,8 @@ class Session(MutableMapping[str, t.Any]):
 
         def __getattr__(self, name):
             """Raises `AttributeError`; for a name of Flask-KVSession it names the new one."""
-            renamed.raise_renamed_attribute(self, name)
+            hint = "; only facts, such as user_id, are attributes, and data are items: session[key]"
+            renamed.raise_renamed_attribute(self, name, hint)
 
     def __repr__(self) -> str:
         if not self._is_loaded:
@@ -176,9 +177,9 @@ class Session(MutableMapping[str, t.Any]):
     created_at = _Fact[datetime]("The time of the login, or of an anonymous session's first write.")
     last_seen_at = _Fact[datetime]("The last activity, exact to `KVSESSION_RENEWAL_INTERVAL`.")
     authenticated_at = _Fact[datetime](
-        "The time at which the user last proved who they are. Activity never moves it."
+        "The time of the user's last authentication. Activity does not change it."
     )
-    expires_at = _Fact[datetime]("The time at which the session ends without further activity.")
+    expires_at = _Fact[datetime]("The time at which the session ends if there is no more activity.")
     ip_address = _Fact[str]("The address of the last activity, if `KVSESSION_RECORD_IP` is on.")
     user_agent = _Fact[str](
         "The user agent of the last activity, if `KVSESSION_RECORD_USER_AGENT` is on."
@@ -204,7 +205,7 @@ class Session(MutableMapping[str, t.Any]):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the user proved who they are within `KVSESSION_FRESH_FOR`."""
+        """Whether the user authenticated within `KVSESSION_FRESH_FOR`."""
         record = self._record()
         if record is None or record.authenticated is None:
             return False
@@ -214,22 +215,23 @@ class Session(MutableMapping[str, t.Any]):
     def ended(self) -> str | None:
         """Why this browser's last session was ended from outside: `"revoked"` or `"limit"`.
 
-        It is kept until the next login. None after a logout or an expiry: they leave no trace.
+        It is kept until the next login. None after a logout or an expiry: neither leaves a
+        tombstone.
         """
         self._touch()
         return self._previous_end_reason
 
     @property
     def new(self) -> bool:
-        """Whether this is another session than the request came with, or there is none."""
+        """True if this request has created the session, or if there is no session."""
         return self.id is None or self.id != self._loaded_id
 
     @property
     def modified(self) -> bool:
         """Whether this request has changed the data; changes inside a list or dict count.
 
-        Nobody needs to set it: changes are written anyway. If it is set to False, the changes so
-        far are not written, as in Flask.
+        You need not set it: changes are written anyway. If you set it to False, the changes so far
+        are not written, as in Flask.
         """
         if self._modified is not None:
             return self._modified
@@ -243,12 +245,12 @@ class Session(MutableMapping[str, t.Any]):
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the session was loaded, so that there may be something to write."""
+        """Whether the session was loaded. Otherwise there is nothing to write."""
         return self._is_loaded
 
     @property
     def is_closed(self) -> bool:
-        """Whether the changes have been committed, so that a later change is an error."""
+        """Whether the changes have been committed. A later change raises."""
         return self._is_closed
 
     @property
@@ -258,7 +260,7 @@ class Session(MutableMapping[str, t.Any]):
 
     @property
     def failure(self) -> StoreUnavailable | None:
-        """The failure of the store because of which this request has no session."""
+        """The failure of the store in this request; None if the store has not failed."""
         return self._failure
 
     @property
@@ -282,7 +284,7 @@ class Session(MutableMapping[str, t.Any]):
             raise self._failure
 
     def require_open(self) -> None:
-        """Raises unless a change can still be written and a cookie still be sent."""
+        """Raises if a change can no longer be written."""
         self.require_loaded()
         if self._is_closed:
             raise KVSessionError(
@@ -298,8 +300,8 @@ class Session(MutableMapping[str, t.Any]):
         return Changes(set={}) if self._modified is False else self._data.changes()
 
     def rebase(self, stored: Stored | None) -> None:
-        """Becomes the session `stored`, or an anonymous one without a record (None); no change is
-        pending then."""
+        """Makes this object the session `stored`; None means an anonymous session without a record.
+        Pending changes are dropped."""
         self._is_loaded = True
         self._stored = stored
         self._data.rebase(stored.record.encoded_data() if stored else None)
@@ -367,6 +369,6 @@ class Session(MutableMapping[str, t.Any]):
         self.require_open()
 
     def _note_change(self) -> None:
-        """A change after `modified = False` counts again."""
+        """Makes changes count again after `modified = False`."""
         if self._modified is False:
             self._modified = None

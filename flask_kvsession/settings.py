@@ -35,7 +35,7 @@ _FLASK_SETTINGS = {
     "cookie_secure": "SESSION_COOKIE_SECURE",
     "idle_timeout": _FLASK_LIFETIME,
 }
-"""Flask's own settings, which replace these fields if `flask.session` is our session."""
+"""With `KVSESSION_AS_FLASK_SESSION`, these settings of Flask replace these fields."""
 
 
 def _setting(validator: Validator, default: t.Any, *, in_repr: bool = True) -> t.Any:
@@ -61,7 +61,7 @@ class Settings:
     key_prefix: str = _setting(validators.key_prefix, "kvs")
     """The beginning of every key in Redis."""
     g_name: str | None = _setting(validators.optional(validators.g_name), "session")
-    """The attribute of `flask.g` that is the session; None: none."""
+    """The attribute of `flask.g` that is the session; None: `flask.g` has no such attribute."""
 
     cookie_name: str = _setting(validators.cookie_name, "kvsession")
     """The cookie's name without `__Host-`, which is added where browsers accept it."""
@@ -118,7 +118,8 @@ class Settings:
     """Whether the data of Flask's signed session cookie move into a new session, once."""
 
     store_timeout: timedelta = _setting(validators.duration, timedelta(seconds=1))
-    """The time limit of one store call, including its retries."""
+    """How long a command waits for the server's answer. Also how long a write is repeated if other
+    requests keep changing the same session."""
     max_session_bytes: int = _setting(validators.positive, 64 * 1024)
     """The size limit of one session's encoded data."""
     record_ip: bool = _setting(validators.boolean, True)
@@ -178,8 +179,8 @@ class Settings:
         return self.idle_timeout if record.remembered else self.unremembered_timeout
 
     def expires(self, record: Record) -> int:
-        """When the session expires (ms of the server's clock): its idle or its absolute timeout,
-        whichever comes first. A changed setting applies to sessions that exist already."""
+        """When the session expires (ms of the server's clock): at the end of its idle or absolute
+        timeout, whichever is earlier. A changed setting also applies to existing sessions."""
         idle_end = record.seen + to_ms(self.idle_timeout_of(record))
         return min(idle_end, self.absolute_end(record))
 
@@ -190,7 +191,8 @@ class Settings:
     def session_limit(self, user_id: UserId) -> int | None:
         """How many sessions this user may have; None: no limit.
 
-        Raises `ConfigurationError` if the app's function returns something else.
+        Raises `ConfigurationError` if the app's function returns neither a whole number of at least
+        1 nor None.
         """
         limit = self.max_sessions_per_user
         if not callable(limit):
@@ -240,8 +242,8 @@ class Settings:
             needs_secure = f"{config_key('cookie_partitioned')} True"
         if needs_secure:
             raise ConfigurationError(
-                f"{needs_secure} needs {config_key('cookie_secure')} True: browsers reject the"
-                " cookie otherwise."
+                f"{needs_secure} needs {config_key('cookie_secure')} True, because browsers reject"
+                f" the cookie otherwise; set {config_key('cookie_secure')} = True or remove it."
             )
 
     def _check_flask_session(self) -> None:
@@ -249,14 +251,17 @@ class Settings:
             return
         if self.user_id_key is not None:
             raise ConfigurationError(
-                f"{config_key('user_id_key')} needs {config_key('as_flask_session')} True: the user"
-                " id is read from flask.session. Alternatively, remove"
+                f"{config_key('user_id_key')} needs {config_key('as_flask_session')} = True,"
+                " because the user id is read from flask.session; set"
+                f" {config_key('as_flask_session')} = True, or remove"
                 f" {config_key('user_id_key')} and sign users in with login_user()."
             )
         if self.migrate_cookie_session:
             raise ConfigurationError(
-                f"{config_key('migrate_cookie_session')} needs {config_key('as_flask_session')}"
-                " True: otherwise flask.session remains Flask's signed cookie."
+                f"{config_key('migrate_cookie_session')} needs {config_key('as_flask_session')} ="
+                " True, because flask.session remains Flask's signed cookie otherwise; set"
+                f" {config_key('as_flask_session')} = True, or remove"
+                f" {config_key('migrate_cookie_session')}."
             )
 
 
@@ -308,8 +313,8 @@ def _validated_by(validator: Validator, subject: str, value: t.Any) -> t.Any:
 
 
 def _with_timeouts(configured: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """The values with a default for each timeout that is None: the timeout's own default, or less
-    if a timeout that is set is shorter."""
+    """The values, with a default for each timeout that is None. The default is shortened if a
+    timeout that is set requires it."""
     values = dict(configured)
 
     def fill_in(name: str, *limits: timedelta) -> None:

@@ -55,7 +55,8 @@ client_changed = _signals.signal(
 
 
 class PendingSignals:
-    """Signals of acts that were done, to be sent when the rest of the request's work is done."""
+    """Signals of acts that are stored in Redis. They are sent later, when the request's act or
+    commit is complete."""
 
     def __init__(self, send: Callable[..., None]) -> None:
         self._send = send
@@ -76,7 +77,7 @@ class PendingSignals:
 
     @contextmanager
     def sent_at_end(self) -> Iterator[None]:
-        """Sends the signals of the acts in the block when the block ends, also if it fails."""
+        """Sends the pending signals when the block ends, also if the block raises."""
         try:
             yield
         finally:

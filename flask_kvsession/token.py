@@ -86,7 +86,7 @@ def new_session_id(hashed_user: str | None) -> str:
 
 
 def is_session_id(value: object) -> bool:
-    """Whether `value` has the form of a session id. No session has another id."""
+    """Whether `value` has the form of a session id. Every session's id has this form."""
     return isinstance(value, str) and _SESSION_ID.fullmatch(value) is not None
 
 

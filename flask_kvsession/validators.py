@@ -209,8 +209,9 @@ def redis_url(value: t.Any) -> str:
             " pass a redis-py client instead: KVSession(app, redis=client)"
         )
     if scheme not in _URL_SCHEMES:
-        known = ", ".join(f"{scheme}://" for scheme in _URL_SCHEMES)
-        raise InvalidValue(f"must begin with one of {known}{did_you_mean(scheme, _URL_SCHEMES)}")
+        known = [f"{name}://" for name in _URL_SCHEMES]
+        proposal = did_you_mean(f"{scheme}://", known)
+        raise InvalidValue(f"must begin with one of {', '.join(known)}{proposal}")
     if scheme == "embedded":
         if value == "embedded://":
             raise InvalidValue("has no folder; write embedded://PATH")
@@ -246,8 +247,8 @@ def _is_understood_by_redis_py(url: str) -> bool:
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     """The end of a message that proposes the known word closest to `word`; "" if none is close.
 
-    A known word is close if its spelling is similar, or if it is the only one that continues `word`
-    after a "_". The message shows it after `prefix`.
+    A known word is close if its spelling is similar, or if it is the only known word that begins
+    with `word` and a "_". The message shows `prefix` before the known word.
     """
     candidates = list(known)
     close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.75)
@@ -258,7 +259,7 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def quoted(value: t.Any) -> str:
-    """The value as a message shows it: its repr, of at most 200 characters."""
+    """The repr of the value for a message, cut at 200 characters."""
     try:
         shown = repr(value)
     except Exception:  # an int with too many digits, or a broken __repr__

@@ -1,7 +1,8 @@
-"""Fixtures: a real server, apps that each have a key prefix, and a clock that tests advance.
+"""Fixtures: a real server, apps with a key prefix for each test, and a clock that tests advance.
 
-The server is the embedded server; `KVSESSION_EMBEDDED_SERVER` names another binary. If
-`KVSESSION_TEST_REQUIRE` is set, a test that lacks a part fails and is not skipped.
+The server is the embedded server; the environment variable `KVSESSION_EMBEDDED_SERVER` names its
+program. If `KVSESSION_TEST_REQUIRE` is set and a part that a test needs is missing, the test fails
+and is not skipped.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from .support.commands import CountCommands, Keys, commands_sent
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> t.Any:
-    """If every part is required, reports a skipped test as failed."""
+    """If `KVSESSION_TEST_REQUIRE` is set, reports a skipped test as failed."""
     report = yield
     if (
         report.skipped
@@ -48,7 +49,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
     """One real server for all tests of this process."""
     server = EmbeddedServer(tmp_path_factory.mktemp("server"), ephemeral=True)
     with redis.Redis(unix_socket_path=server.socket_path) as client:
-        for name in SCRIPTS:  # else the first use of a script costs one test a round trip
+        for name in SCRIPTS:  # otherwise the first use of a script needs one more round trip
             client.script_load(load_script(name).source)
     yield server
     server.close()
@@ -67,7 +68,7 @@ def prefix() -> str:
 
 @pytest.fixture
 def redis_client(socket_path: str) -> Iterator[redis.Redis]:
-    """A plain client, with which a test looks at the store."""
+    """A plain Redis client, with which a test inspects the keys."""
     client = redis.Redis(unix_socket_path=socket_path)
     yield client
     client.close()
@@ -133,8 +134,8 @@ def keys(redis_client: redis.Redis, prefix: str) -> Keys:
 
 @pytest.fixture
 def do(app: Flask) -> Do:
-    """`do(browser, act)` posts to a view that calls `act`. The view responds with the result of
-    `act` if that can be a response, and with an empty object otherwise."""
+    """`do(browser, act)` posts to a view that calls `act`. If the result of `act` can be a
+    response, the view returns it. Otherwise the view returns an empty object."""
     acts: list[Callable[[], t.Any]] = []
 
     @app.post("/do")
@@ -154,8 +155,8 @@ def do(app: Flask) -> Do:
 
 @pytest.fixture
 def sign_in() -> SignIn:
-    """Makes a browser that has signed in; keyword arguments are the JSON that the login view
-    reads."""
+    """Makes a browser that has signed in. The keyword arguments are sent to the login view as
+    JSON."""
 
     def sign_in(app: Flask, user: str = "ada", **login: t.Any) -> FlaskClient:
         browser = app.test_client()

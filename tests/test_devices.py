@@ -185,7 +185,7 @@ class TestList:
         laptop = Browsers(app)("laptop")
         page = page_of(laptop)
         assert names_on(page) == ["Unknown device"]
-        assert "in its own words" not in page
+        assert "User agent" not in page
         assert "127.0.0.1" not in page
         (row,) = sessions_of(laptop)
         assert row["device"] is row["ip_address"] is row["location"] is None
@@ -194,7 +194,7 @@ class TestList:
         """With one session, the page says that there is no other and has no form for others."""
         laptop = browser_of("laptop")
         page = page_of(laptop)
-        assert "You are signed in nowhere else." in page
+        assert "You are not signed in on any other device." in page
         assert "revoke-others" not in page
         assert '/revoke"' not in page
         assert "sign-out" in page
@@ -580,7 +580,7 @@ class TestFreshToRevoke:
         laptop = Browsers(app)("laptop")
         Browsers(app)("phone")
         clock.advance(hours=1)
-        assert "For that you have to sign in again first." in page_of(laptop)
+        assert "You have to sign in again first." in page_of(laptop)
         others = f"{LIST}revoke-others"
         refused = laptop.post(others, headers=AS_PAGE)
         assert refused.status_code == 401

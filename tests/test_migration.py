@@ -322,7 +322,7 @@ def test_settings_of_flask_session_need_as_flask_session(key: str, value: t.Any)
     """A setting that concerns `flask.session` is refused without `KVSESSION_AS_FLASK_SESSION`."""
     app = Flask("app")
     app.config[key] = value
-    with pytest.raises(ConfigurationError, match=f"^{key} needs KVSESSION_AS_FLASK_SESSION True"):
+    with pytest.raises(ConfigurationError, match=f"^{key} needs KVSESSION_AS_FLASK_SESSION = True"):
         kvs.KVSession(app)
 
 
@@ -333,7 +333,7 @@ def test_another_thread_does_not_see_the_session_before_its_load_hooks_are_done(
     entered, checked = threading.Event(), threading.Event()
     seen: list[object] = []
 
-    def check(hooked: kvs.Session, sent_no_token: bool) -> None:
+    def check(hooked: kvs.Session, may_import: bool) -> None:
         assert hooked["user_id"] == "mallory"
         entered.set()
         checked.wait(0.2)  # time for the other thread to look

@@ -86,6 +86,17 @@ def test_an_invalid_session_id_gets_a_described_refusal(
     assert 200 not in try_out(app, sign_in, method, path, GenerationMode.NEGATIVE)
 
 
+def test_the_refusal_of_a_request_from_another_site_is_described(
+    app: Flask, sign_in: SignIn
+) -> None:
+    """The refusal has the content type and the body that the description names."""
+    headers = {"Sec-Fetch-Site": "cross-site"}
+    response = sign_in(app).post(f"{PREFIX}/revoke-all", headers=headers)
+    described = description()["components"]["responses"]["CrossSite"]["content"]
+    assert response.status_code == 403
+    assert response.get_json() == described[response.content_type]["example"]
+
+
 def try_out(app: Flask, sign_in: SignIn, method: str, path: str, mode: GenerationMode) -> set[int]:
     """Send generated requests, each from a newly signed-in browser; return the status codes.
 

@@ -225,7 +225,9 @@ def test_script_uses_only_passed_keys_and_encodes_no_json(name: str) -> None:
     """A script uses only keys that are passed and encodes no JSON: cjson turns [] into {}."""
     code = re.sub(r"--.*", "", lua_of(name))
     calls = re.findall(r"redis\.p?call\(\s*'(\w+)'\s*(?:,\s*([^,)]+))?", code)
-    calls += re.findall(r"(?<!function )\b(read|entomb|write_session)\(([^,)]+)", code)
+    calls += re.findall(
+        r"(?<!function )\b(read|replace_by_tombstone|write_session)\(([^,)]+)", code
+    )
     keys = {key for command, key in calls if command != "TIME"}
     assert keys
     assert all(key.startswith("KEYS[") for key in keys - PARAMETERS)

@@ -1,9 +1,9 @@
-"""Values of subclasses as their base types, in `flask.session`.
+"""Converts values of subclasses to their base types, for `flask.session`.
 
-Authlib stores its `UserInfo`, a view stores `request.form`, and a flashed message may be translated
-when it is shown. None of these would come back as it was. `flask.session` turns them at their
-assignment into what Flask's own session would load in the next request. So the same request reads
-what the next one will read.
+Existing apps store such values: Authlib stores its `UserInfo`, a view stores `request.form`, and a
+flashed message may be a lazily translated string. None of them would come back with the same type.
+`flask.session` converts them at the assignment, to the values that Flask's own session would load
+in the next request. So this request and the next request read the same value.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ..errors import UnstorableValue
 def encode(key: str, value: t.Any) -> tuple[t.Any, bytes]:
     """The value to keep in the session, and its encoding.
 
-    A storable value stays the same object, so that the app can go on changing a list. Raises
-    `UnstorableValue` if the value has no storable base type.
+    A storable value is kept as the same object, so that a later change inside a list is detected.
+    Raises `UnstorableValue` if the value has no storable base type.
     """
     try:
         return value, codec.encode(key, value)
@@ -52,7 +52,7 @@ def _to_base_type(value: t.Any) -> t.Any:
     for base, convert in _CONVERTERS.items():
         if issubclass(kind, base):
             return value if kind is base else convert(value)
-    # A lazily translated string has all methods of str. Its text in the current language is kept.
+    # A lazily translated string has all methods of str. It becomes text in the current language.
     if callable(getattr(value, "casefold", None)) and value == str(value):
         return str.__str__(str(value))
     if callable(getattr(kind, "__html__", None)):

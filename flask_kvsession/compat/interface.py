@@ -23,15 +23,15 @@ SessionMixin.register(FlaskSession)
 
 
 class KVSessionInterface(SessionInterface):
-    """Gives a request its session, and saves it.
+    """Opens and saves the session of a request.
 
-    The getters, which read `SESSION_COOKIE_*`, are Flask's own. A subclass may override them as
-    with any session interface.
+    The getters that read `SESSION_COOKIE_*` are Flask's own. A subclass may override them, as in
+    any session interface.
     """
 
     def open_session(self, app: Flask, request: Request) -> SessionMixin:
-        """The request's session, not loaded yet: if this method fails, Flask does not call the
-        app's error handlers."""
+        """The request's session, not loaded yet: for an exception in this method, Flask would not
+        call the app's error handlers."""
         return t.cast(SessionMixin, request_session_of(app, request).session)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
@@ -42,14 +42,14 @@ class KVSessionInterface(SessionInterface):
 def install(app: Flask, state: AppState) -> None:
     """Makes `flask.session` this package's session.
 
-    Raises `ConfigurationError` if another extension has replaced `flask.session` already.
+    Raises `ConfigurationError` if the app's session interface is not Flask's own.
     """
     kind = type(app.session_interface)
     if kind is not SecureCookieSessionInterface:
         raise ConfigurationError(
-            f"KVSESSION_AS_FLASK_SESSION needs flask.session for itself, and this app has a"
-            f" {kind.__module__}.{kind.__qualname__} for it already; remove what has put it there,"
-            " such as Flask-Session's Session(app), or remove the setting."
+            "KVSESSION_AS_FLASK_SESSION replaces app.session_interface, but this app's interface is"
+            f" already a {kind.__module__}.{kind.__qualname__}; remove the code that sets it, such"
+            " as Flask-Session's Session(app), or remove KVSESSION_AS_FLASK_SESSION."
         )
     app.session_interface = KVSessionInterface()
     state.request_session_class = FlaskRequestSession
@@ -59,11 +59,12 @@ def install(app: Flask, state: AppState) -> None:
 
 
 def _require_own_interface(state: AppState) -> None:
-    """Another interface that was put in place of ours would not save any change."""
+    """Raises `ConfigurationError` if the app has another session interface now, because that would
+    save no change of the session."""
     if not isinstance(state.app.session_interface, KVSessionInterface):
         kind = type(state.app.session_interface)
         raise ConfigurationError(
-            f"A {kind.__module__}.{kind.__qualname__} was put in place of Flask-KVSession-Redis's"
-            " session interface; remove what has put it there, such as Flask-Session's"
+            f"A {kind.__module__}.{kind.__qualname__} has replaced the session interface of"
+            " Flask-KVSession-Redis; remove the code that sets it, such as Flask-Session's"
             " Session(app), or remove KVSESSION_AS_FLASK_SESSION."
         )

@@ -1,7 +1,7 @@
 """Flask-Login's "remember me", kept in the session instead of in a second cookie.
 
-Flask-Login's remember cookie signs its user in again whenever the session is gone. It is stored in
-the browser only, so no revocation reaches it.
+Flask-Login's remember cookie signs its user in again whenever the session is gone. Only the browser
+stores this cookie, so it cannot be revoked.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if t.TYPE_CHECKING:
     from flask import Flask
     from flask.wrappers import Response
 
-# Flask-Login writes what it wants to do with its remember cookie into the session. Its hook at the
-# end of the request removes that value again, and sets or clears the cookie.
+# During the request, Flask-Login writes "set" or "clear" into the session, for its remember cookie.
+# At the end of the request, its hook removes that value, and sets or clears the cookie.
 _REMEMBER_KEY, _SECONDS_KEY = "_remember", "_remember_seconds"
 _SET, _CLEAR, _IGNORE = "set", "clear", "kept"
 
 
 def remember_in_session(app: Flask) -> None:
-    """Makes Flask-Login's `login_user(user, remember=True)` a permanent session, which is listed
-    and can be revoked, in place of its remember cookie.
+    """Makes Flask-Login's `login_user(user, remember=True)` start a permanent session, which is
+    listed and can be revoked, instead of setting its remember cookie.
 
     Call it once, after `KVSession(app)`. A session is remembered for `PERMANENT_SESSION_LIFETIME`;
     a `duration` given to `login_user` is ignored. Existing remember cookies are cleared and sign no
@@ -46,7 +46,7 @@ def remember_in_session(app: Flask) -> None:
     settings = state.configured
     if not settings.as_flask_session or settings.user_id_key != FLASK_LOGIN_USER_KEY:
         raise ConfigurationError(
-            "remember_in_session needs the users of Flask-Login; set"
+            "remember_in_session needs Flask-Login's user id in flask.session; set"
             f" {config_key('as_flask_session')} = True and"
             f' {config_key("user_id_key")} = "{FLASK_LOGIN_USER_KEY}".'
         )
@@ -56,9 +56,9 @@ def remember_in_session(app: Flask) -> None:
     user_logged_in.connect(_on_login, app)
 
 
-def _on_load(session: Session, sent_no_token: bool) -> None:
-    """Hides the remember cookie from Flask-Login, before any code sees the session. Flask-Login
-    would accept the cookie whenever the session is empty, also after a revocation."""
+def _on_load(session: Session, may_import: bool) -> None:
+    """Hides the remember cookie from Flask-Login, before any code reads the session. Otherwise
+    Flask-Login would accept the cookie whenever the session is empty, also after a revocation."""
     if not is_current(session):
         return  # session_transaction() of a test client
     session = t.cast(FlaskSession, session)
@@ -69,7 +69,7 @@ def _on_load(session: Session, sent_no_token: bool) -> None:
             session[_REMEMBER_KEY] = _IGNORE
     elif hasattr(current_app, "login_manager"):
         _hide(cookie)
-        if sent_no_token:
+        if may_import:
             _import_user(session, value)
         session[_REMEMBER_KEY] = _CLEAR
         after_this_request(_clear_cookie)
@@ -81,8 +81,8 @@ def _hide(cookie: RememberCookie) -> None:
 
 
 def _clear_cookie(response: Response) -> Response:
-    """Tells Flask-Login again to clear the cookie: a view that clears the session has removed that
-    value. Without a user, Flask-Login must not see the mark of a login that is not fresh."""
+    """Tells Flask-Login again to clear the cookie: if a view has cleared the session, that value is
+    gone. If nobody is signed in, also removes Flask-Login's mark of a login that is not fresh."""
     session = current_session
     if session.failure:
         return response
@@ -94,7 +94,7 @@ def _clear_cookie(response: Response) -> Response:
 
 
 def _import_user(session: FlaskSession, cookie: str) -> None:
-    """Signs the cookie's user in, if the app knows that user and no other is signed in."""
+    """Signs the cookie's user in, if the app knows this user and no other user is signed in."""
     from flask_login import decode_cookie
 
     user_id = decode_cookie(cookie) if cookie.isascii() else None

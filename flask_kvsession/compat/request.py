@@ -23,8 +23,8 @@ if t.TYPE_CHECKING:
 
 
 class FlaskRequestSession(RequestSession):
-    """Follows what the app says in `flask.session`: a change of `KVSESSION_USER_ID_KEY` is a login
-    or a logout, and a change of `permanent` gives the browser another cookie."""
+    """Carries out what the app changes in `flask.session`: a change of `KVSESSION_USER_ID_KEY` is a
+    login or a logout, and a change of `permanent` gives the browser another cookie."""
 
     session_class = FlaskSession
     session: FlaskSession
@@ -40,8 +40,8 @@ class FlaskRequestSession(RequestSession):
     # Replaced methods of the core
 
     def check_verb(self, verb: str) -> None:
-        """Raises `ConfigurationError` in an app with `KVSESSION_USER_ID_KEY`: two ways to say who
-        is signed in would contradict each other."""
+        """Raises `ConfigurationError` in an app with `KVSESSION_USER_ID_KEY`: two ways to sign a
+        user in would contradict each other."""
         key = self._app.settings.user_id_key
         if key is None:
             return
@@ -109,37 +109,38 @@ class FlaskRequestSession(RequestSession):
             super().update(stored, changes, remembered=remembered)
 
     def has_unsaved_changes(self) -> bool:
-        # Imported data are no loss: the next request imports them again.
+        # Imported data are not lost: the next request imports them again.
         return super().has_unsaved_changes() and self.session.changes() != self._imported
 
     @property
     def released_keys(self) -> Set[str]:
-        # `flash` assigns the whole list, with the messages to a previous user in it.
+        # `flash` assigns the whole list, which may contain messages to a previous user.
         return super().released_keys - {MESSAGES_KEY}
 
     # Data from before this package
 
     def _on_load(self) -> None:
-        """Imports the browser's former session, if the browser sends no token.
+        """Imports the browser's signed cookie if `KVSESSION_MIGRATE_COOKIE_SESSION` is on and the
+        browser sends no token.
 
-        A browser that sends a token has been here before. Its former session must not outlive a
-        revocation.
+        A browser that sends a token was moved over before. If its signed cookie were imported
+        again, that would undo a revocation.
         """
         is_moving = self._app.settings.migrate_cookie_session
-        sent_no_token = is_moving and not any(self._app.cookie.tokens_in(self._request))
-        if sent_no_token:
+        may_import = is_moving and not any(self._app.cookie.tokens_in(self._request))
+        if may_import:
             self.session.import_data(signed_cookie.read(self._app.app, self._request))
             self._has_signed_data = bool(self.session)
         for hook in self._app.load_hooks:
-            hook(self.session, sent_no_token)
-        if sent_no_token or self._app.load_hooks:
+            hook(self.session, may_import)
+        if may_import or self._app.load_hooks:
             self._imported = self.session.changes()
 
     # Logins and logouts by `KVSESSION_USER_ID_KEY`
 
     def _apply_user_change(self) -> bool:
-        """Carries out a login or logout by the key, with all pending changes; returns whether there
-        was one."""
+        """Carries out a pending login or logout by the key, with all other changes. Returns whether
+        one was pending."""
         if not self.session.is_user_change_pending:
             return False
         user_id = self.session.user_id
@@ -168,7 +169,7 @@ class FlaskRequestSession(RequestSession):
         """Ends the user's session. The remaining data go into a new anonymous session.
 
         If the session was ended from outside, or replaced, only data that this request has assigned
-        remain. If they cannot be written, the logout is done all the same.
+        remain. If they cannot be written, the logout still counts as done.
         """
         transition, permanent = self._transition(), bool(self.session.requested_permanent)
         ended = self.delete_session()
@@ -190,16 +191,16 @@ class FlaskRequestSession(RequestSession):
         )
 
     def _is_authenticated_by_key(self) -> bool:
-        """Whether the user has proved who they are in this request. Imported data, and a login by
-        Flask-Login's remember cookie, are no proof."""
+        """Whether the user has authenticated in this request. Imported data, and a login by
+        Flask-Login's remember cookie, are no authentication."""
         assigned, fresh = self.session.assigned, self.session.get(FLASK_LOGIN_FRESH_KEY)
         is_assigned = self._app.settings.user_id_key in assigned
         is_confirmed = FLASK_LOGIN_FRESH_KEY in assigned and fresh is True
         return is_confirmed or (is_assigned and fresh is not False)
 
     def _is_confirmed_by_key(self) -> bool:
-        """Whether Flask-Login's `confirm_login` was called: without a login, only it sets this
-        key to True."""
+        """Whether Flask-Login's `confirm_login` was called: except in a login, only `confirm_login`
+        sets this key to True."""
         session = self.session
         is_by_key = self._app.settings.user_id_key is not None and session.is_authenticated
         is_assigned = FLASK_LOGIN_FRESH_KEY in session.assigned
@@ -208,8 +209,9 @@ class FlaskRequestSession(RequestSession):
     def _has_cookie_to_clear(self) -> bool:
         """Whether the browser's cookie must be deleted although it opens no session.
 
-        A signed cookie would bring back the data that were cleared. And if `clear()` is a logout,
-        the cookie's token may be one that a concurrent request has replaced: its session must end.
+        Otherwise a signed cookie would bring back the data that were cleared. If `clear()` is a
+        logout, it must also delete the new cookie of a concurrent rotation. After a rotation the
+        token of this request opens no session.
         """
         is_logout = self._app.settings.user_id_key is not None and self.session.is_cleared
         return is_logout or self._has_signed_data

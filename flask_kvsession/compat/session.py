@@ -1,4 +1,4 @@
-"""`flask.session`: the core's mapping, and what apps expect of Flask's own session besides."""
+"""`flask.session`: the core's mapping, with the other features of Flask's own session."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ log = logging.getLogger("flask_kvsession")
 class FlaskSession(Session):
     """This request's session as `flask.session`.
 
-    Subclasses of the storable types become their base types. With `KVSESSION_USER_ID_KEY` the value
-    of that key says who is signed in.
+    A value of a subclass of a storable type becomes its base type. With `KVSESSION_USER_ID_KEY`,
+    the value of that key is the id of the signed-in user.
     """
 
     __slots__ = ("_loaded_user_hash", "_requested_permanent", "on_load")
@@ -41,8 +41,8 @@ class FlaskSession(Session):
     def user_id(self) -> UserId | None:
         """The id of the signed-in user; None for an anonymous session.
 
-        With `KVSESSION_USER_ID_KEY`, the value of that key, from its assignment on. The login in
-        Redis follows at the commit.
+        With `KVSESSION_USER_ID_KEY` it is the value of that key, from the assignment on. The login
+        is stored in Redis at the commit.
         """
         key = self._settings.user_id_key
         if key is None:
@@ -52,7 +52,7 @@ class FlaskSession(Session):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the user proved who they are within `KVSESSION_FRESH_FOR`."""
+        """Whether the user authenticated within `KVSESSION_FRESH_FOR`."""
         if self.is_user_change_pending:
             return False
         # Flask-Login sets False if the client has changed.
@@ -78,10 +78,11 @@ class FlaskSession(Session):
         self._requested_permanent = bool(value)
 
     def clear(self) -> None:
-        """Removes all data, also those that other requests add meanwhile.
+        """Removes all data, also data that other requests add meanwhile, and sets `permanent` to
+        False.
 
-        A `permanent` that this request has set stays: a hook that sets it for every page is not
-        called again in this request.
+        If this request has set `permanent` before, it keeps that value: a hook that sets it for
+        every page is not called again in this request.
         """
         super().clear()
         if self._requested_permanent is None:
@@ -120,9 +121,9 @@ class FlaskSession(Session):
         return user != self._loaded_user_hash or user != (stored.user_hash if stored else None)
 
     def import_data(self, data: Mapping[str, t.Any]) -> None:
-        """Puts in data that the browser had before this package. They are written like any change,
-        but they are no login. Values that are unstorable or too large are left out."""
-        # The user id first, because the rest may not fit in.
+        """Adds data from the browser's old cookies. They are written like any change, but do not
+        count as a login. Values that are unstorable or too large are left out."""
+        # The user id comes first, because the size limit may leave no room for it later.
         for key in sorted(data, key=lambda key: key != self._settings.user_id_key):
             if key == "_permanent":  # Flask's own session keeps `permanent` under this key
                 self._requested_permanent = bool(data[key])
@@ -131,7 +132,7 @@ class FlaskSession(Session):
                 value, size = self._checked(key, data[key])
                 self._check_size(key, size)
             except (KVSessionError, ValueError) as error:
-                log.warning("a value of the browser's former session was left out: %s", error)
+                log.warning("a value of an imported cookie was left out: %s", error)
             else:
                 self._data.put(key, value, size)
 

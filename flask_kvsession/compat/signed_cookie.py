@@ -1,4 +1,4 @@
-"""Flask's own signed session cookie, read to carry its data over."""
+"""Reads Flask's own signed session cookie, so that its data can be imported."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ def read(app: Flask, request: Request) -> dict[str, t.Any]:
     """The data of a valid signed cookie that is not older than `PERMANENT_SESSION_LIFETIME`; empty
     without such a cookie.
 
-    A cookie is no proof of identity, so Flask-Login's mark of a fresh login becomes False. Raises
-    `ConfigurationError` if the app has no `SECRET_KEY` to verify the cookie.
+    A signed cookie is no authentication, so Flask-Login's mark of a fresh login becomes False.
+    Raises `ConfigurationError` if the app has no `SECRET_KEY` to verify the cookie.
     """
     session = _interface.open_session(app, request)
     if session is None:
         raise ConfigurationError(
-            "KVSESSION_MIGRATE_COOKIE_SESSION needs the SECRET_KEY that the cookies were signed"
-            " with; set SECRET_KEY, or remove the setting when all browsers have moved."
+            "KVSESSION_MIGRATE_COOKIE_SESSION needs the SECRET_KEY that signed the cookies; set"
+            " SECRET_KEY, or remove KVSESSION_MIGRATE_COOKIE_SESSION when no signed cookie is valid"
+            " any more."
         )
     data = dict(session)
     if FLASK_LOGIN_FRESH_KEY in data:

@@ -1,7 +1,7 @@
-"""The data that go along when the user of a `flask.session` changes.
+"""Chooses the data that stay in a `flask.session` when its user changes.
 
-In apps with `KVSESSION_USER_ID_KEY` the data lie beside the key that says who is signed in. The
-data of a user stay behind, whichever user signs in next in the same browser.
+In apps with `KVSESSION_USER_ID_KEY`, the user's id and the user's data are in the same mapping. If
+another user signs in in the same browser, the previous user's data are dropped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MESSAGES_KEY = "_flashes"
 """The key under which Flask keeps flashed messages."""
 
 _NO_USER = ""
-"""Equal to no user's hash."""
+"""A value that is not the hash of any user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class LoginTransition:
     ) -> dict[str, bytes]:
         """The data of the login of the user with this hash.
 
-        `current` is the record that the login replaces, as it is now. If it is gone, a user's data
-        have gone with it.
+        `current` is the record that the login replaces, as it is now. If it is gone (`is_gone`),
+        the data of its user are dropped.
         """
         data = self.changes.applied_to(current.encoded_data() if current else {})
         if self.loaded_user_hash is None:
@@ -53,21 +53,21 @@ class LoginTransition:
     def data_after_logout(
         self, ended: Record | None
     ) -> tuple[dict[str, bytes], PreviousUser | None]:
-        """The data that a logout leaves to the browser, and which of them are the user's.
+        """The data that remain in the browser after a logout, and the keys of the user's data.
 
-        All data are the user's, but those that this request has assigned. If the session had ended
-        before (`ended` is None), nothing else is left.
+        All data are the user's, except data that this request has assigned. If the session had
+        ended before (`ended` is None), only the assigned data remain.
         """
-        own = self.data_for_login(_NO_USER, self.loaded)
+        kept = self.data_for_login(_NO_USER, self.loaded)
         if self.loaded_user_hash is None or (self.loaded and not ended):
-            return own, None
+            return kept, None
         data = self.changes.applied_to(ended.encoded_data() if ended else {})
-        keys = sorted(key for key, value in data.items() if own.get(key) != value)
+        keys = sorted(key for key, value in data.items() if kept.get(key) != value)
         return data, PreviousUser(self.loaded_user_hash, keys) if keys else None
 
     def _new_messages(self, encoded_messages: bytes) -> dict[str, bytes]:
-        """The messages that this request has flashed. `flash` assigns the whole list, and earlier
-        messages are not for this user."""
+        """The messages that this request has flashed. `flash` assigns the whole list, in which the
+        earlier messages are for the previous user."""
         encoded = self.loaded.encoded_data().get(MESSAGES_KEY) if self.loaded else None
         earlier = codec.decode(MESSAGES_KEY, encoded) if encoded else []
         messages = codec.decode(MESSAGES_KEY, encoded_messages)

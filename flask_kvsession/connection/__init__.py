@@ -1,4 +1,4 @@
-"""From a URL to a Redis client whose commands have a deadline.
+"""Makes a Redis client from a URL. Its commands have a deadline.
 
 `client` makes the client. `embedded` runs the private server behind an `embedded://PATH` URL.
 """

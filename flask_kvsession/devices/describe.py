@@ -26,7 +26,7 @@ _MOBILE = re.compile(r"\bMobile\b")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a user agent says about itself: names without versions.
+    """The names in a user agent, without versions.
 
     Browsers no longer update the versions in the user agent, so the versions are often wrong.
     """

@@ -1,8 +1,8 @@
-"""Translate the pages' texts with the app's `gettext` and `ngettext`, if its Jinja has them.
+"""Translate the pages' texts with `gettext` and `ngettext` of the app's Jinja environment.
 
-Flask-Babel and Jinja's i18n extension add these two functions to the Jinja environment. The
-templates call `translate` and `ntranslate` instead of `{% trans %}`, because `{% trans %}` does not
-compile without that extension.
+Flask-Babel and Jinja's i18n extension add these two functions to the environment. Without them, the
+texts are English. The templates call `translate` and `ntranslate`. They cannot use `{% trans %}`,
+because it does not compile without that extension.
 """
 
 from __future__ import annotations

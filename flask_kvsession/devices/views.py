@@ -97,7 +97,7 @@ def add_headers(response: Response) -> Response:
 
 
 def revocation_guard(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
-    """Require a login, and a fresh one with `KVSESSION_FRESH_TO_REVOKE`.
+    """Require a login, and with `KVSESSION_FRESH_TO_REVOKE` a fresh one.
 
     After signing in or confirming, a browser returns to the list, and the user has to choose
     again: the browser does not repeat the POST.

@@ -1,7 +1,7 @@
-"""The acts on sessions in Redis, in the words of the domain. Nothing here needs Flask.
+"""The acts on sessions in Redis. Nothing here needs Flask.
 
-`SessionStore` has the acts, `server` sends commands and scripts, `clock` tells the server's time,
-and `lua/` holds one script for each atomic act.
+`session_store` has the acts, `server` sends commands and scripts, `clock` estimates the server's
+time, and `lua/` holds one script for each atomic act.
 """
 
 from __future__ import annotations

@@ -23,10 +23,10 @@ class ServerClock:
         return self._difference is not None
 
     def learn(self, server_ms: int) -> None:
-        """Takes over the time that the server has just told.
+        """Takes over the time that the server has just sent.
 
-        Ignores differences under 100 ms (network jitter), so that time never runs backwards between
-        two logins.
+        Ignores differences of up to 100 ms (network jitter), so that a later login does not get an
+        earlier time.
         """
         difference = server_ms - _monotonic_ms()
         if self._difference is None or abs(difference - self._difference) > _TOLERANCE_MS:

@@ -1,6 +1,6 @@
 """One Redis server or cluster: its keys, its commands, its scripts, its time.
 
-This is the only module of the store that knows redis-py. Every failure leaves it as
+This is the only module of the store that uses redis-py. It raises every failure as
 `StoreUnavailable`.
 """
 
@@ -53,9 +53,10 @@ class Server:
         return f"{self._prefix}:{{{user[:SHARD_CHARS]}}}:u:{user}"
 
     def call(self, *command: t.Any) -> t.Any:
-        """The reply to one command, in bytes whatever the client's `decode_responses` is."""
+        """The reply to one command. Text in it is bytes, also if the client has
+        `decode_responses`."""
         try:
-            # redis-py's types end here. The header of each script says what its reply holds.
+            # The reply has no static type. The header of each script describes its reply.
             return self._client.execute_command(*command, NEVER_DECODE=True)  # type: ignore[no-untyped-call]
         except (redis.RedisError, RedisClusterException, OSError) as error:
             raise StoreUnavailable from error
@@ -71,7 +72,7 @@ class Server:
             return False
 
     def run_script(self, name: str, keys: list[str], *args: t.Any) -> list[t.Any]:
-        """The reply of a script, without the server's time that each reply begins with."""
+        """The reply of a script, without its first item, the server's time. The clock gets that."""
         script = load_script(name)
         try:
             reply = self.call("EVALSHA", script.digest, len(keys), *keys, *args)
@@ -90,12 +91,12 @@ class Server:
 class Script(t.NamedTuple):
     source: str
     digest: str
-    """The SHA-1 by which a server that has run the script before knows it."""
+    """The SHA-1 for EVALSHA, which works if the server has run the script before."""
 
 
 @functools.cache
 def load_script(name: str) -> Script:
-    """The script of the act of this name, with the functions of `common.lua` before it."""
+    """The script of this act: the functions of `common.lua`, then the act's own file."""
     source = _read_lua("common") + _read_lua(name)
     return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 

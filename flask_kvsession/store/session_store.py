@@ -1,7 +1,7 @@
-"""What can be done to sessions in Redis.
+"""`SessionStore`: the acts on sessions in Redis.
 
-Each method that changes something is one atomic act, the `.lua` file of the same name, or is built
-of such acts. Reads are plain commands: a script would block while writes are paused.
+Each method that changes something is one atomic act (the `.lua` file of the same name), or consists
+of such acts. Reads are plain commands: a script would wait while the server has paused writes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from .server import RedisClient, Server
 log = logging.getLogger("flask_kvsession")
 
 _MAX_SESSIONS_PER_ACT = 1000
-"""A script blocks every other client of the server, so one act ends no more sessions."""
+"""How many sessions one act ends at most: a script blocks every other client of the server."""
 
 
 class Commit(IntEnum):
-    """The result of a commit. REPEATED: the store held the new record already."""
+    """The result of a commit. REPEATED: the store already held the new record."""
 
     REFUSED = 0
     WRITTEN = 1
@@ -69,7 +69,8 @@ class Found:
 class Merge(t.Protocol):
     """Chooses a login's data from the record that the login replaces.
 
-    It is called again if that record has changed or is gone (`is_gone`). None means: no login.
+    It is called again if that record has changed or is gone (`is_gone`). It returns None to refuse
+    the login.
     """
 
     def __call__(
@@ -80,8 +81,8 @@ class Merge(t.Protocol):
 class SessionStore:
     """The sessions under one key prefix of one server or cluster.
 
-    Every method raises `StoreUnavailable` if the server does not answer or refuses. An act that
-    failed so may or may not have been carried out.
+    Every method raises `StoreUnavailable` if the server does not answer or refuses the command. The
+    server may have carried the act out or not.
     """
 
     def __init__(self, client: RedisClient, settings: Settings | None = None) -> None:
@@ -135,12 +136,13 @@ class SessionStore:
     # Atomic acts: one script each
 
     def create(self, new: Stored, replaces: Record | None = None) -> list[str]:
-        """Stores a new session. Returns the ids of all its user's sessions if they are now more
-        than the limit, else nothing.
+        """Stores a new session. If the user now has more sessions than the limit, returns the ids
+        of all of them. Otherwise returns an empty list.
 
-        `replaces` is the record that the new session goes on from, if there is one. Raises
-        `StoreUnavailable` also if the session was ended while the reply to a first attempt was
-        lost: that session must not come back.
+        `replaces` is the record from which the new session has its data, if there is one; data that
+        were over the size limit there are accepted. If the reply to a first attempt was lost and
+        the session was ended before the second attempt, raises `StoreUnavailable`: an ended session
+        must not come back.
         """
         self._check_size(new.record, replaces)
         user_id = new.record.user_id
@@ -154,8 +156,8 @@ class SessionStore:
         return _texts(over_limit)
 
     def commit(self, loaded: Stored, new: Record) -> tuple[Commit, Stored | None]:
-        """Writes `new` if the session is still as loaded. Returns the result, and the session as
-        the store holds it now (None if it is gone)."""
+        """Writes `new` if the stored record is still the loaded one. Returns the result, and the
+        session as the store holds it now (None if it is gone)."""
         raw = record.encode(new)
         self._check_size(new, loaded.record)
         lifetime = self._settings.expires(new) - self.now()
@@ -169,8 +171,9 @@ class SessionStore:
     def remove(self, stored: Stored, *, if_unchanged: bool = False) -> tuple[bool, Stored | None]:
         """Ends a session for its own browser.
 
-        Returns whether it is gone, and the session as it was when it ended (None if it had ended
-        before). With `if_unchanged` a session that has changed stays, and is returned as it is now.
+        Returns True, and the session as it was when it ended (None if it had ended before). With
+        `if_unchanged`, a session that has changed stays: returns False, and the session as it is
+        now.
         """
         expected = stored.raw if if_unchanged else b""
         gone, current = self._server.run_script(
@@ -201,8 +204,8 @@ class SessionStore:
         """Ends the least recently used of the user's sessions until `limit` are left.
 
         `ids` are all ids in the user's index. `newest` is never ended; `replaced` is not ended and
-        does not count. Returns the sessions that it ended. If the index holds other ids by now, it
-        ends none and returns all ids instead.
+        does not count. Returns the ended sessions. If the index now has an id that is not in `ids`,
+        it ends no session and returns all ids of the index.
         """
         keys = self._user_keys(user, ids)
         ended, current_ids = self._server.run_script(
@@ -210,13 +213,13 @@ class SessionStore:
         )
         return self._infos(ids, ended), _texts(current_ids)
 
-    # Built of those acts
+    # Methods that consist of these acts
 
     def update(self, stored: Stored, change: Callable[[Record], Record | None]) -> Outcome:
         """Changes a session by compare-and-set.
 
-        `change` takes the record and gives the new one, or None to leave it. If another request was
-        faster, `change` is called again with the record that the other request wrote.
+        `change` takes the record and returns the new one, or None to leave the record unchanged. If
+        another request was faster, `change` is called again with the record of that request.
         """
         deadline = self._server.deadline()
         while (new := change(stored.record)) is not None:
@@ -284,16 +287,18 @@ class SessionStore:
     def update_all(
         self, user_id: UserId, changes: Mapping[str, t.Any], remove: Iterable[str] = ()
     ) -> int:
-        """Changes data in all of a user's sessions, also in those that begin meanwhile. Returns the
-        number of sessions that have the changes now.
+        """Changes data in all of a user's sessions, also in sessions that begin meanwhile. Returns
+        the number of sessions that have the changes now.
 
-        After `StoreUnavailable` some sessions may have the changes: call it again.
+        Raises `SessionTooLarge` if the changes do not fit into one of the sessions; the other
+        sessions have the changes then. After `StoreUnavailable` some sessions may have the changes:
+        call it again.
         """
         edit = Changes(set=codec.encode_all(changes), removed=frozenset(remove))
         for key in self._settings.reserved_keys & {*edit.set, *edit.removed}:
             raise ValueError(
                 f"The key {key!r} says whose session it is, so update_all_sessions cannot change"
-                " it; leave it out."
+                " this key; remove it from the call."
             )
         changed, visited, refusal = 0, set[str](), None
         while new := [s for s in self.sessions_of(user_id) if s.id not in visited]:
@@ -302,7 +307,7 @@ class SessionStore:
                 try:
                     changed += self._edit(stored, edit)
                 except SessionTooLarge as error:
-                    refusal = error  # the other sessions get the changes all the same
+                    refusal = error  # raised after the other sessions have got the changes
         if refusal:
             raise refusal
         return changed
@@ -316,7 +321,7 @@ class SessionStore:
         return ended[0] if ended else None
 
     def revoke_all(self, user_id: UserId, *, spare: str | None = None) -> list[SessionInfo]:
-        """Ends all of a user's sessions but `spare`, also those that begin meanwhile."""
+        """Ends all sessions of a user except `spare`, also sessions that begin meanwhile."""
         user = user_hash(user_id)
         ids = _texts(self._server.call("ZRANGE", self._server.index_key(user), 0, -1))
         all_ended: list[SessionInfo] = []
@@ -341,7 +346,7 @@ class SessionStore:
     def _enforce_limit(
         self, user_id: UserId, ids: list[str], newest: str, replaced: str
     ) -> list[SessionInfo]:
-        """Ends this user's least recently used sessions beyond the limit; returns those."""
+        """Ends this user's least recently used sessions beyond the limit, and returns them."""
         limit = self._settings.session_limit(user_id) if ids else None
         deadline = self._server.deadline()
         while limit is not None and len(ids) - (replaced in ids) > limit:
@@ -421,7 +426,7 @@ class SessionStore:
         return [self.info(stored) for stored in active if stored]
 
     def _check_size(self, new: Record, old: Record | None = None) -> None:
-        """Refuses data over the limit, unless the old record's data were larger still."""
+        """Refuses data over the limit, unless the old record's data were as large or larger."""
         size, limit = new.data_size, self._settings.max_session_bytes
         if size > limit and (old is None or size > old.data_size):
             raise SessionTooLarge.caused_by("This write", size, limit)
@@ -448,5 +453,5 @@ def _ended_while_created() -> StoreUnavailable:
 
 @functools.lru_cache(maxsize=1024)
 def _log_unreadable(session_id: str, reason: str) -> None:
-    """Logs once, not on every request, that a record is unreadable. The record stays as it is."""
+    """Logs once, not on every request, that a record is unreadable. The record is not changed."""
     log.error("session %s cannot be read and counts as none: %s", session_id, reason)

@@ -129,7 +129,7 @@ def test_without_scripts_a_device_is_signed_out_after_a_question(open_list: Prof
     other.locator("summary", has_text="Sign out").click()
     other.get_by_role("button", name="Yes, sign it out").click()
     assert laptop.get_by_role("status").inner_text() == "1 device was signed out."
-    assert laptop.get_by_text("You are signed in nowhere else.").is_visible()
+    assert laptop.get_by_text("You are not signed in on any other device.").is_visible()
     assert not is_signed_in(phone)
     assert is_signed_in(laptop)
 

@@ -35,7 +35,7 @@ class Install(t.Protocol):
 
 
 def add_views(app: Flask) -> None:
-    """Adds the views that most tests need; a test adds the views that only it needs."""
+    """Adds the views that most tests need. A test adds its special views itself."""
 
     @app.post("/login/<user>")
     def login(user: str) -> t.Any:

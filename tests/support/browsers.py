@@ -57,7 +57,7 @@ def browser_with(app: Flask, token: str | None) -> FlaskClient:
 
 
 def may_enter(*browsers: FlaskClient) -> list[bool]:
-    """Whether the guarded view `/me` lets each browser in."""
+    """For each browser, whether the guarded view `/me` accepts it."""
     return [browser.get("/me").status_code == 200 for browser in browsers]
 
 

@@ -1,4 +1,4 @@
-"""What the browser tests need: Chromium, which a machine may lack, and screenshots."""
+"""Helpers of the browser tests: options of Chromium, and the skip if Chromium is missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Screenshot = Callable[["Page", str], None]
 
 
 def missing(what: str) -> t.NoReturn:
-    """Skips the test; where `KVSESSION_TEST_REQUIRE` is set, as in CI, it fails instead."""
+    """Skips the test. If `KVSESSION_TEST_REQUIRE` is set, as in CI, the test fails instead."""
     if os.environ.get("KVSESSION_TEST_REQUIRE"):
         pytest.fail(what)
     pytest.skip(what)

@@ -35,8 +35,8 @@ Keys = Callable[[], set[str]]
 
 @contextmanager
 def commands_sent(client: redis.Redis) -> Iterator[Commands]:
-    """Counts on the server (MONITOR) the commands that clients send in the block. Commands that a
-    script calls and the handshake of a connection are no round trips."""
+    """Counts the commands that clients send in the block, with the server's MONITOR. Commands
+    inside a script and the handshake of a connection are not counted: they are no round trips."""
     commands = Commands()
     with client.monitor() as monitor:  # type: ignore[no-untyped-call]
         yield commands

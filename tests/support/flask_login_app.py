@@ -1,6 +1,6 @@
-"""A small app with Flask-Login, written as its documentation teaches, and its browsers.
+"""A small app with Flask-Login, written as in the documentation of Flask-Login, and its browsers.
 
-The app does not know our extension.
+The app does not use this package; a test installs the package into the app.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def signed_in(app: Flask, agent: str = "laptop", name: str = "ada", **form: t.An
 
 
 def who(browser: FlaskClient, path: str = "/") -> str | None:
-    """The user whom a page greets; None if the page redirects the browser or greets no user."""
+    """The user's name on the page; None if the page redirects the browser or names no user."""
     greeting = re.search(r"<p>(\w+) at ", browser.get(path).text)
     return greeting[1] if greeting and greeting[1] != "nobody" else None
 

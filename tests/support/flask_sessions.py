@@ -1,4 +1,4 @@
-"""Browsers of apps whose `flask.session` is our session: the cookie is Flask's, named `session`."""
+"""Browsers of apps with `KVSESSION_AS_FLASK_SESSION`: their cookie has the name `session`."""
 
 from __future__ import annotations
 

@@ -7,4 +7,4 @@ from functools import partial
 from werkzeug.security import generate_password_hash
 
 cheap_password_hash = partial(generate_password_hash, method="pbkdf2:sha256:1")
-"""Takes the place of `generate_password_hash` in an app that hashes passwords."""
+"""Replaces `generate_password_hash` in an app that hashes passwords."""

@@ -27,7 +27,8 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lose_reply_to(self, name: bytes, *, before_hanging_up: Callable[[], object]) -> None:
-        """The server carries out the next command of this name, but its reply never arrives."""
+        """The server carries out the next command of this name, but the client gets no reply.
+        `before_hanging_up` is called before the connection is closed."""
         is_wanted = threading.Event()
         done = threading.Event()
 

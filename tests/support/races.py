@@ -1,4 +1,4 @@
-"""A stage for races: a request is parked after the load of its session and before its act."""
+"""Races between requests: a request waits after the load of its session and before its act."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Stage:
         return client
 
     def park(self, token: str | None, act: Act) -> Callable[[], TestResponse]:
-        """Parks a request that has loaded its session; a call of the result lets the request
-        act."""
+        """Sends a request, which loads its session and then waits. Returns a function that lets the
+        request act."""
         loaded, go = threading.Event(), threading.Event()
         name = f"parked-{len(self._acts)}"
 
@@ -60,7 +60,7 @@ class Stage:
         return release
 
     def all_at_once(self, tokens: list[str | None], act: Act) -> list[TestResponse]:
-        """Sends requests that all load their session before any of them acts."""
+        """Sends several requests. Each of them acts after all of them have loaded their session."""
         barrier = threading.Barrier(len(tokens), timeout=PATIENCE)
         name = f"crowd-{len(self._acts)}"
         self._acts[name] = act, barrier.wait

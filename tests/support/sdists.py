@@ -22,7 +22,8 @@ def unpack_installed(name: str, cache: pytest.Cache, into: Path) -> Path:
 
 
 def unpack(name: str, release: str, kept_in: Path, into: Path) -> Path:
-    """The unpacked source of a package, in `into`. The archive is fetched once, into `kept_in`."""
+    """Unpacks the source of a package into the folder `into`. The archive is downloaded once, into
+    `kept_in`."""
     archive = kept_in / f"{name}-{release}.tar.gz"
     if not archive.exists():
         _fetch(name, release, archive)

@@ -1,7 +1,7 @@
 """A private Redis or Valkey server for development and tests.
 
-`server` is what an app's process uses. `supervisor` is the separate process that runs the server
-and stops it after the last user has gone.
+`server` runs in the app's process. `supervisor` is a separate process, which runs the server and
+stops it when no process uses it any more.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ def _open_log(path: str, flags: int) -> int:
 
 
 def _run_supervisor(arguments: list[str], lock: int, log: t.BinaryIO) -> bytes:
-    """What the supervisor prints: READY_MESSAGE, or nothing if its server did not start in time."""
+    """The supervisor's output: READY_MESSAGE, or nothing if its server did not start in time."""
     # -I and -S skip the environment and site-packages: the start takes a third of the time and
     # does not depend on what is installed.
     command = [sys.executable, "-I", "-S", supervisor.__file__, *arguments]

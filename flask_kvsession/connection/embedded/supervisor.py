@@ -46,7 +46,8 @@ def is_ready(socket_path: str) -> bool:
 def is_private_folder(path: str) -> bool:
     """Whether `path` is a real folder that only this user can enter.
 
-    Every user can create a folder or a symlink in the system's temporary folder.
+    The check is needed because every user can create a folder or a symlink in the system's
+    temporary folder.
     """
     with contextlib.suppress(FileNotFoundError):
         status = os.lstat(path)
@@ -117,7 +118,7 @@ def _shut_down_orphans(socket_paths: set[str]) -> None:
     """Stop a server whose supervisor was killed: two servers must never write to one data file."""
     for path in socket_paths:
         if is_private_folder(os.path.dirname(path)) and not _shut_down(path):
-            sys.exit("An old server of this folder is running and does not stop; stop it yourself.")
+            sys.exit(f"An old server at {path} is still running and does not stop; kill it.")
 
 
 def _shut_down(socket_path: str) -> bool:

@@ -9,8 +9,9 @@
 -- ARGV[3]  the new record's lifetime, ms
 -- ARGV[4]  the session's id
 --
--- Returns {server time in ms, 0 if it was not written, 1 if it was, 2 if it had been before,
---          the record held now, or false if it is gone}
+-- Returns {server time in ms,
+--          0 if the new record was not written, 1 if it was, 2 if the store already held it,
+--          the current record, or false if there is none}
 
 local now = server_time()
 local current = read(KEYS[1])
@@ -18,8 +19,8 @@ local current = read(KEYS[1])
 if not current then
   return {now, 0, false}
 end
--- The new record is there already: the reply to an earlier attempt was lost, or another request
--- made the same change in the same ms.
+-- The store already holds the new record: the reply to an earlier attempt was lost, or another
+-- request made the same change in the same ms.
 if current == ARGV[2] then
   return {now, 2, current}
 end

@@ -1,7 +1,7 @@
 -- Functions that several acts use. The store sends this file before each act's own file.
 --
--- A lifetime goes to Redis as the text that it came as, or formatted as an integer: Redis 7.2.0 to
--- 7.2.4 would write the Lua number 100000000 as 1e+8, which SET refuses.
+-- A lifetime is passed to Redis as text, either unchanged from ARGV or formatted as an integer:
+-- Redis 7.2.0 to 7.2.4 would write the Lua number 100000000 as 1e+8, which SET refuses.
 
 -- The server's time, ms.
 local function server_time()
@@ -23,9 +23,10 @@ end
 -- Writes a record and its entry in the user's index (nil for an anonymous session). `lifetime` is
 -- the text of the number of ms.
 --
--- The index comes first: if a failure lets only one of the two be written, a record that no list
--- shows would be the worse one. Both writes come before any cleaning: with memory full, Redis
--- refuses only the first write of a script.
+-- The index is written first. If a failure allowed only one of the two writes, an index entry
+-- without a record does no harm, but a record without an entry could not be listed or revoked.
+-- Both writes come before the cleaning: if the memory is full, Redis refuses only the first write of
+-- a script.
 local function write_session(key, record, lifetime, index, id, now)
   if index then
     redis.call('ZADD', index, now + tonumber(lifetime), id)
@@ -44,7 +45,7 @@ end
 --
 -- UNLINK comes before SET: with memory full, Redis refuses a SET unless the script has written
 -- before.
-local function entomb(key, record, reason, index, id)
+local function replace_by_tombstone(key, record, reason, index, id)
   local family = string.match(record, '^{"v":%d+,"family":"([%w_-]+)"') or ''
   local tombstone = string.format('{"ended":"%s","family":"%s"}', reason, family)
   local lifetime = redis.call('PTTL', key)

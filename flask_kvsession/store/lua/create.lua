@@ -1,5 +1,5 @@
--- Creates a session and enters it in its user's index. If the reply to an earlier attempt was lost,
--- a repeat changes nothing; it does not bring a session back that was ended meanwhile.
+-- Creates a session and enters it in its user's index. If the reply to a first attempt was lost, a
+-- second attempt changes nothing, and does not bring back a session that was ended meanwhile.
 --
 -- KEYS[1]  the session's record
 -- KEYS[2]  the user's index; absent for an anonymous session
@@ -14,7 +14,7 @@
 local now = server_time()
 local over_limit = {}
 
--- Not read(): a key of another type, which nothing should ever have put there, is an error here.
+-- GET and not read(): if the key has another type, the script must fail.
 local current = redis.call('GET', KEYS[1])
 if current and current ~= ARGV[1] then
   return {now, 0, over_limit}

@@ -1,16 +1,16 @@
--- Ends a user's least recently used sessions beyond the limit. It decides by the records that the
--- store holds now: sessions may have ended, been used or begun since the caller read the index.
+-- Ends a user's least recently used sessions beyond the limit. It reads the current records: since
+-- the caller read the index, sessions may have begun, been used or ended.
 --
 -- KEYS[1]     the user's index
 -- KEYS[2...]  the records of all the user's sessions
 -- ARGV[1]     the reason that the tombstones give
 -- ARGV[2]     the number of sessions that the user may have
 -- ARGV[3]     the id of the newest session, which stays
--- ARGV[4]     the id of the session that the newest one replaces, which does not count; or empty
+-- ARGV[4]     the id of the session that the newest one replaces; it does not count. Or empty
 -- ARGV[5...]  the sessions' ids, in the order of their keys
 --
 -- Returns {server time in ms, {for each record key: the record that was ended, or false},
---          {all ids in the index, if one of them has no key here; then nothing was ended}}
+--          {all ids in the index, if one of them has no key here; then no session was ended}}
 
 local now = server_time()
 local ended, active, known = {}, {}, {}
@@ -51,7 +51,7 @@ end)
 
 for n = 1, #active - tonumber(ARGV[2]) do
   local session = active[n]
-  entomb(KEYS[session.place], session.record, ARGV[1], KEYS[1], session.id)
+  replace_by_tombstone(KEYS[session.place], session.record, ARGV[1], KEYS[1], session.id)
   ended[session.place - 1] = session.record
 end
 

@@ -1,19 +1,20 @@
--- Removes a session on behalf of its own browser (logout, or a login that replaces it). It leaves
+-- Removes a session for its own browser: a logout, or a login that replaces the session. It leaves
 -- no tombstone.
 --
 -- KEYS[1]  the session's record
 -- KEYS[2]  the user's index; absent for an anonymous session
--- ARGV[1]  the record as it was loaded; empty to remove whatever record is there now
+-- ARGV[1]  the record as it was loaded; empty to remove the record also if it has changed
 -- ARGV[2]  the session's id
 -- ARGV[3]  the hash of the secret that must open the record, which must be anonymous; or empty
 --
--- Returns {server time in ms, 1 if the session is gone, 0 if it stays because it has changed,
+-- Returns {server time in ms,
+--          1 if the session is gone, 0 if it stays because it has changed,
 --          the record that was removed or that stays, or false if there was none}
 
 local now = server_time()
 local current = read(KEYS[1])
 
--- A tombstone stays: it stops a late create from bringing the session back.
+-- A tombstone is not removed: it stops a repeated create from bringing the session back.
 if current and is_tombstone(current) then
   current = false
 end

@@ -19,7 +19,7 @@ for i = 2, #KEYS do
   if not current or is_tombstone(current) then
     redis.call('ZREM', KEYS[1], id)
   elseif ARGV[2] == '' or ARGV[2] == current then
-    entomb(KEYS[i], current, ARGV[1], KEYS[1], id)
+    replace_by_tombstone(KEYS[i], current, ARGV[1], KEYS[1], id)
     ended[i - 1] = current
   end
 end
