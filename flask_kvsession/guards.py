@@ -76,9 +76,10 @@ def cross_origin_guard() -> None:
 
     Browsers send the origin of a request. A request without an origin does not come from a browser
     and passes. Requests from `KVSESSION_TRUSTED_ORIGINS` pass too. The algorithm is that of Go's
-    `http.CrossOriginProtection` (OWASP ASVS 5.0, 3.5.1).
+    `http.CrossOriginProtection` (OWASP ASVS 5.0, 3.5.1). Exception: an OPTIONS request passes only
+    if Flask answers it, because a view that handles OPTIONS itself may change something.
     """
-    if request.method in ("GET", "HEAD", "OPTIONS"):
+    if request.method in ("GET", "HEAD") or _is_automatic_options():
         return
     site = request.headers.get("Sec-Fetch-Site")
     if site in ("same-origin", "none"):
@@ -103,7 +104,7 @@ def guard_protected_paths(settings: Settings) -> None:
     if request.endpoint is not None and request.endpoint == settings.login_view:
         return  # otherwise nobody could sign in
     if any(_path_matches(pattern, request.path) for pattern in settings.protected_paths):
-        _check_unless_preflight(require_login)
+        _check_unless_automatic_options(require_login)
 
 
 def require_login(back_to: str | None = None) -> None:
@@ -157,22 +158,29 @@ def _guarded(view: Callable[P, R], check: Callable[[], object]) -> Callable[P, R
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        _check_unless_preflight(check)
+        _check_unless_automatic_options(check)
         return view(*args, **kwargs)
 
     @wraps(view)
     async def guarded_coroutine(*args: P.args, **kwargs: P.kwargs) -> t.Any:
-        _check_unless_preflight(check)
+        _check_unless_automatic_options(check)
         return await t.cast(t.Any, view)(*args, **kwargs)
 
     is_coroutine = iscoroutinefunction(view)
     return t.cast("Callable[P, R]", guarded_coroutine) if is_coroutine else guarded
 
 
-def _check_unless_preflight(check: Callable[[], object]) -> None:
-    # Before some requests to another site, a browser sends OPTIONS without cookies.
-    if request.method != "OPTIONS":
+def _check_unless_automatic_options(check: Callable[[], object]) -> None:
+    # With OPTIONS a browser asks, without cookies, whether it may send the real request.
+    if not _is_automatic_options():
         check()
+
+
+def _is_automatic_options() -> bool:
+    """Whether Flask itself answers this OPTIONS request, without a call of the view."""
+    # A rule that was not made by `add_url_rule` does not have the attribute.
+    is_automatic = getattr(request.url_rule, "provide_automatic_options", False)
+    return request.method == "OPTIONS" and bool(is_automatic)
 
 
 def _require_role(roles: frozenset[str]) -> None:

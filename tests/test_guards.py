@@ -11,9 +11,10 @@ from functools import wraps
 import pytest
 from flask import Blueprint, Flask, g, request, url_for
 from flask.testing import FlaskClient
-from flask.views import MethodView
+from flask.views import MethodView, View
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
@@ -30,6 +31,52 @@ GUARDS: dict[str, Guard] = {
     "fresh": kvs.fresh_login_required,
     "roles": kvs.roles_required("admin"),
 }
+
+
+def _add_class_view(app: Flask, view: t.Any) -> None:
+    class Own(View):
+        methods = ("GET", "OPTIONS")
+
+        def dispatch_request(self) -> t.Any:
+            return view()
+
+    app.add_url_rule("/x", view_func=Own.as_view("own"))
+
+
+def _add_method_view(app: Flask, view: t.Any) -> None:
+    class Own(MethodView):
+        def options(self) -> t.Any:
+            return view()
+
+    app.add_url_rule("/x", view_func=Own.as_view("own"))
+
+
+def _add_werkzeug_rule(app: Flask, view: t.Any) -> None:
+    app.url_map.add(Rule("/x", endpoint="own"))
+    app.endpoint("own")(view)
+
+
+def _add_without_automatic_options(app: Flask, view: t.Any) -> None:
+    app.add_url_rule("/x", "own", view, provide_automatic_options=False, methods=["GET", "OPTIONS"])
+
+
+def _add_with_an_attribute(app: Flask, view: t.Any) -> None:
+    view.provide_automatic_options = False
+    view.required_methods = ["OPTIONS"]
+    app.add_url_rule("/x", "own", view)
+
+
+AddRule = Callable[[Flask, t.Any], object]
+
+OPTIONS_RULES: dict[str, AddRule] = {
+    "methods": lambda app, view: app.route("/x", methods=["GET", "OPTIONS"], endpoint="own")(view),
+    "keyword": _add_without_automatic_options,
+    "attribute": _add_with_an_attribute,
+    "class": _add_class_view,
+    "method": _add_method_view,
+    "werkzeug": _add_werkzeug_rule,
+}
+"""Ways to add a rule whose OPTIONS requests the view handles itself."""
 
 
 def mount(app: Flask, path: str) -> None:
@@ -395,19 +442,6 @@ class TestGuardedViews:
         assert anonymous.post("/x/7").status_code == 401
         assert anonymous.get("/x/7").status_code == (401 if whole else 200)
 
-    @pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS)
-    @pytest.mark.parametrize("automatic", [True, False])
-    def test_options_request_passes_without_touching_the_session(
-        self, app: Flask, guard: Guard, automatic: bool
-    ) -> None:
-        """An OPTIONS request without cookies passes a guard and does not touch the session."""
-        methods = ["GET"] if automatic else ["GET", "OPTIONS"]
-        view = app.route("/x", methods=methods)(guard(lambda: ("mine", 204)))
-        view.provide_automatic_options = automatic
-        response = app.test_client().options("/x")
-        assert response.status_code in (200, 204)
-        assert "Vary" not in response.headers
-
     def test_error_of_a_guarded_view_is_raised_unchanged(self, app: Flask, admin: t.Any) -> None:
         """A guard does not change an error that its view raises."""
 
@@ -432,6 +466,69 @@ class TestGuardedViews:
         for roles, status in ((["admin"], 403), (["editor"], 403), (["admin", "editor"], 200)):
             browser = sign_in(app, data={"roles": roles})
             assert browser.get("/x").status_code == status
+
+
+class TestOptions:
+    """An OPTIONS request passes a guard only where Flask answers it without the view."""
+
+    @pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS)
+    def test_automatic_options_request_passes_without_touching_the_session(
+        self, app: Flask, guard: Guard
+    ) -> None:
+        """An OPTIONS request that Flask answers passes a guard and does not touch the session."""
+        app.get("/x")(guard(pytest.fail))
+        response = app.test_client().options("/x")
+        assert (response.status_code, response.data) == (200, b"")
+        assert "Vary" not in response.headers
+
+    @pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS)
+    @pytest.mark.parametrize("rule", OPTIONS_RULES.values(), ids=OPTIONS_RULES)
+    def test_options_request_that_reaches_the_view_is_refused(
+        self, app: Flask, admin: t.Any, guard: Guard, rule: AddRule
+    ) -> None:
+        """A view that handles OPTIONS itself runs for an OPTIONS request of a user only."""
+        rule(app, guard(lambda: ("the view's", 200)))
+        assert app.test_client().options("/x").status_code == 401
+        assert admin().options("/x").text == "the view's"
+
+    @pytest.mark.parametrize("rule", OPTIONS_RULES.values(), ids=OPTIONS_RULES)
+    def test_options_request_to_a_view_below_a_protected_path_is_refused(
+        self, make_app: MakeApp, sign_in: SignIn, rule: AddRule
+    ) -> None:
+        """A protected path is closed for an OPTIONS request that a view handles."""
+        app = make_app(protected_paths=("/x",))
+        rule(app, lambda: ("the view's", 200))
+        assert app.test_client().options("/x").status_code == 401
+        assert sign_in(app).options("/x").text == "the view's"
+
+    def test_options_request_to_a_guarded_async_view_is_refused(self, app: Flask) -> None:
+        """An async view that handles OPTIONS itself does not run for an anonymous browser."""
+
+        @app.route("/x", methods=["OPTIONS"])
+        @kvs.login_required
+        async def view() -> t.Any:
+            pytest.fail("nobody is signed in")
+
+        assert app.test_client().options("/x").status_code == 401
+
+    def test_guard_over_before_request_refuses_an_options_request_to_a_view(
+        self, app: Flask
+    ) -> None:
+        """A guard of a blueprint judges an OPTIONS request by the rule of the view."""
+        blueprint = Blueprint("area", __name__)
+        blueprint.before_request(kvs.login_required(lambda: None))
+        blueprint.add_url_rule("/own", "own", pytest.fail, methods=["OPTIONS"])
+        blueprint.add_url_rule("/automatic", "automatic", pytest.fail)
+        app.register_blueprint(blueprint)
+        assert app.test_client().options("/own").status_code == 401
+        assert app.test_client().options("/automatic").status_code == 200
+
+    def test_options_request_for_a_missing_page_below_a_protected_path_gives_401(
+        self, make_app: MakeApp
+    ) -> None:
+        """An OPTIONS request that matches no rule is refused below a protected path."""
+        app = make_app(protected_paths=("/a/*",))
+        assert app.test_client().options("/a/missing").status_code == 401
 
 
 class TestRoles:
@@ -576,8 +673,8 @@ class TestProtectedPaths:
         """A protected path is closed for each method that is not OPTIONS."""
         assert make("/*").test_client().open("/a", method=method).status_code == 401
 
-    def test_options_request_passes_a_protected_path(self, make: t.Any) -> None:
-        """An OPTIONS request passes a protected path."""
+    def test_automatic_options_request_passes_a_protected_path(self, make: t.Any) -> None:
+        """An OPTIONS request that Flask answers passes a protected path."""
         assert make("/*").test_client().options("/a").status_code == 200
 
     def test_unprotected_path_does_not_touch_the_session(self, make: t.Any) -> None:
