@@ -6,6 +6,7 @@ precedence, and the extension registers none.
 
 from __future__ import annotations
 
+import re
 import typing as t
 from collections.abc import Callable
 from functools import wraps
@@ -223,7 +224,26 @@ def _is_within_site(url: str) -> bool:
         and not url.startswith("//")
         and "\\" not in url
         and not any(char < " " or char == "\x7f" for char in url)
+        and not _path_in_browser(url).startswith("//")
     )
+
+
+def _path_in_browser(url: str) -> str:
+    """The path that a browser makes of the URL, without dot segments (WHATWG URL, 4.4).
+
+    A script that reads `location.pathname` of "/.//evil.com" gets "//evil.com", another site.
+    """
+    path: list[str] = []
+    _, *segments = re.split(r"[?#]", url.rstrip(" "), maxsplit=1)[0].split("/")
+    for number, segment in enumerate(segments, 1):
+        dots = segment.lower().replace("%2e", ".")
+        if dots == "..":
+            del path[-1:]
+        if dots not in (".", ".."):
+            path.append(segment)
+        elif number == len(segments):
+            path.append("")  # "/a/.." is "/", and "/a/." is "/a/"
+    return "/" + "/".join(path)
 
 
 def _path_matches(pattern: str, path: str) -> bool:
