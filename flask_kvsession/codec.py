@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from uuid import UUID
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from markupsafe import Markup
@@ -57,12 +57,15 @@ def decode(key: str, encoded: bytes) -> t.Any:
     """A new value, equal to the one that was encoded.
 
     Raises `KVSessionError` for bytes that `encode` did not write, and for a time zone that this
-    machine does not know.
+    machine does not know. The message and the traceback do not quote the value.
     """
     try:
         return _from_json(msgspec.json.decode(encoded))
+    except ZoneInfoNotFoundError:
+        reason = "this machine does not know its time zone; install tzdata"
     except Exception as error:
-        raise KVSessionError(f"session[{key!r}] cannot be decoded: {error}") from error
+        reason = type(error).__name__
+    raise KVSessionError(f"session[{key!r}] cannot be decoded: {reason}.")
 
 
 def check_key(key: object) -> None:
@@ -141,7 +144,9 @@ def _write_float(value: float, place: _Place, depth: int) -> t.Any:
 
 def _write_decimal(value: Decimal, place: _Place, depth: int) -> t.Any:
     if not value.is_finite():
-        raise UnstorableValue(f"{_path_to(place)} is Decimal('{value}'); store None or a str.")
+        raise UnstorableValue(
+            f"{_path_to(place)} is a Decimal that is infinite or NaN; store None or a str."
+        )
     return {" c": str(value)}
 
 

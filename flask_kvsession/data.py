@@ -27,6 +27,9 @@ class Changes:
     removed: Collection[str] = ()
     cleared: bool = False
 
+    def __repr__(self) -> str:
+        return f"<Changes: {len(self.set)} keys set, {len(self.removed)} removed>"
+
     def __bool__(self) -> bool:
         return bool(self.set or self.removed or self.cleared)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -32,6 +32,9 @@ class PreviousUser(msgspec.Struct, frozen=True):
 
     user: str
     keys: list[str]
+
+    def __repr__(self) -> str:
+        return f"<PreviousUser with {len(self.keys)} keys>"
 
 
 class Before(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -70,6 +73,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     previous_end_reason: str | msgspec.UnsetType = msgspec.UNSET
     """Only in an anonymous session: why the browser's previous session was ended from outside."""
     data: dict[str, msgspec.Raw] = {}
+
+    def __repr__(self) -> str:
+        """Shows no data: error reports contain the reprs of local variables."""
+        return f"<Record created {self.created}, seen {self.seen}, with {len(self.data)} keys>"
 
     @property
     def user_id(self) -> UserId | None:
@@ -140,7 +147,7 @@ class Stored:
 
     id: str
     record: Record
-    raw: bytes
+    raw: bytes = field(repr=False)
 
     @classmethod
     def of(cls, session_id: str, record: Record) -> Stored:

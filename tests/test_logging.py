@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import traceback
 import typing as t
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,13 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
-from flask_kvsession import signals
+from flask_kvsession import codec, signals
+from flask_kvsession.compat.transition import LoginTransition
+from flask_kvsession.data import Changes
 from flask_kvsession.errors import KVSessionError, StoreUnavailable
+from flask_kvsession.record import Client, PreviousUser, Stored, new_record
+from flask_kvsession.request import request_session
+from flask_kvsession.token import Token, new_session_id
 
 from .support.apps import Do, MakeApp, store_of
 from .support.browsers import SignIn, id_of, token_of
@@ -312,6 +319,99 @@ class TestSecretIsOnlyInTheCookie:
         browser.set_cookie("kvsession", token[:-1] + ("A" if token[-1] != "A" else "B"))
         location = browser.get("/me", headers={"Accept": "text/html"}).location
         assert location == "/data?next=/me"
+
+
+class TestDataAreInNoReport:
+    """Error reports contain messages and reprs, so neither shows data of the session."""
+
+    DATA = "4711-0815"
+
+    @pytest.mark.parametrize("as_flask_session", [False, True])
+    def test_no_repr_of_an_object_of_the_package_shows_data(
+        self, make_app: MakeApp, as_flask_session: bool
+    ) -> None:
+        """While a view and a receiver run, no object of the package has data in its repr."""
+        app = make_app(as_flask_session=as_flask_session)
+        shown: list[str] = []
+        kinds: set[str] = set()
+
+        def look(*args: t.Any, **kwargs: t.Any) -> None:
+            for thing in gc.get_objects():
+                kind = type(thing)
+                if str(kind.__module__).startswith("flask_kvsession"):
+                    kinds.add(kind.__name__)
+                    shown.extend([kind.__name__] if self.DATA in repr(thing) else [])
+
+        @app.post("/look")
+        def view() -> t.Any:
+            g.session["card"], g.session["other"] = self.DATA, [self.DATA]
+            keep.append(request_session().session.changes())
+            look()
+            return {}
+
+        keep: list[object] = []
+        browser = app.test_client()
+        with signals.user_logged_in.connected_to(look, app):
+            browser.post("/data", json={"card": self.DATA})
+            browser.post("/login/ada", json={"data": {"pin": self.DATA}})
+            keep += store_of(app).sessions_of("ada")
+            browser.post("/look")
+        assert kinds >= {"Record", "Stored", "Changes", "TrackedData", "SessionInfo"}
+        assert shown == []
+
+    def test_repr_of_what_a_previous_user_left_shows_no_data(self) -> None:
+        """The repr of a login transition shows neither the record's data nor the changes."""
+        changes = Changes(set={"card": self.DATA.encode()}, removed=[self.DATA])
+        record = new_record(
+            Token.for_session(new_session_id(None)),
+            now=1,
+            client=Client(),
+            previous_user=PreviousUser("hash", [self.DATA]),
+            data={self.DATA: self.DATA.encode()},
+        )
+        transition = LoginTransition(record, None, changes, frozenset())
+        assert self.DATA not in repr(transition)
+        assert self.DATA not in repr(Stored.of("id", record))
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b'{" y":"4711-0815"}',
+            b'{" c":"4711-0815"}',
+            b'{" d":["2026-01-01",0,"4711-0815"]}',
+            b'{" d":"4711-0815"}',
+            b'{" i":"4711-0815"}',
+            b'{" u":"4711-0815"}',
+            b'{" e":["4711-0815"]}',
+            b'{" t":"4711-0815',
+        ],
+        ids=repr,
+    )
+    def test_error_for_a_value_that_cannot_be_decoded_does_not_quote_it(self, raw: bytes) -> None:
+        """The traceback of a value that cannot be decoded does not contain the value."""
+        with pytest.raises(KVSessionError) as caught:
+            codec.decode("card", raw)
+        assert self.DATA not in "".join(traceback.format_exception(caught.value))
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            ["4711-0815", object()],
+            {"x": "4711-0815", "y": {1: "4711-0815"}},
+            "4711-0815\ud800",
+            Decimal("NaN47110815"),
+            "4711-0815" * 10_000,
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    def test_error_for_a_value_that_is_refused_does_not_quote_it(
+        self, app: Flask, do: Do, value: t.Any
+    ) -> None:
+        """The traceback of a refused assignment does not contain the value."""
+        with pytest.raises(KVSessionError) as caught:
+            do(app.test_client(), lambda: g.session.update(card=value))
+        lines = traceback.format_exception(caught.value)
+        assert not any(data in line for line in lines for data in (self.DATA, "47110815"))
 
 
 def dump(client: redis.Redis, key: str) -> object:
