@@ -6,6 +6,7 @@ precedence, and the extension registers none.
 
 from __future__ import annotations
 
+import logging
 import re
 import typing as t
 from collections.abc import Callable
@@ -89,7 +90,9 @@ def cross_origin_guard() -> None:
         return
     if request.headers.get("Origin") in app_state().settings.trusted_origins:
         return
-    raise _other_site()
+    refusal = _other_site()
+    request_session().log_refusal(refusal, logging.WARNING)
+    raise refusal
 
 
 def _other_site() -> Forbidden:
@@ -127,6 +130,7 @@ def require_fresh_login(back_to: str | None = None) -> None:
     require_login(back_to)
     if not current_session.is_fresh:
         refusal = FreshLoginRequired()
+        request_session().log_refusal(refusal)
         _redirect_browser("confirm_view", refusal, back_to)
         raise refusal
 
@@ -190,7 +194,9 @@ def _require_role(roles: frozenset[str]) -> None:
     user_roles = [current_session.get("role")]
     user_roles += several if isinstance(several, list | tuple | set) else []
     if not any(isinstance(role, str) and role in roles for role in user_roles):
-        raise RoleRequired
+        refusal = RoleRequired()
+        request_session().log_refusal(refusal, logging.WARNING)
+        raise refusal
 
 
 def _redirect_browser(

@@ -80,17 +80,17 @@ class TestEvents:
         browser.post("/logout")
         assert logged() == [(logging.INFO, f"user-logged-out: session {sid} of user 'bob'")]
 
-    def test_reads_writes_and_refusals_are_not_logged(
+    def test_reads_writes_and_junk_cookies_are_not_logged(
         self, app: Flask, sign_in: SignIn, logged: Logged
     ) -> None:
-        """Reads, writes, refusals and junk cookies are not logged."""
+        """Reads, writes and junk cookies are not logged."""
         browser, anonymous = sign_in(app), app.test_client()
         logged()
         browser.get("/me")
         browser.post("/data", json={"x": 1})
-        anonymous.get("/me")
+        anonymous.get("/data")
         anonymous.set_cookie("kvsession", "junk\n")
-        anonymous.get("/me")
+        anonymous.get("/data")
         anonymous.set_cookie("kvsession", "A" * 62)
         anonymous.post("/data", json={"x": 1})
         assert logged() == []
@@ -119,6 +119,142 @@ class TestEvents:
         lines = logged()
         assert len(lines) == 3
         assert not any("forged" in line or "\n" in line for _, line in lines)
+
+
+class TestRefusals:
+    """A refusal is one line that names the request and its user (OWASP ASVS 5.0, 16.3.2)."""
+
+    @pytest.fixture
+    def app(self, make_app: MakeApp) -> Flask:
+        app = make_app(protected_paths=("/protected/*",))
+        app.before_request(kvs.cross_origin_guard)
+        views: dict[str, Callable[..., t.Any]] = {
+            "/fresh": kvs.fresh_login_required(pytest.fail),
+            "/admin/<path:path>": kvs.roles_required("admin")(pytest.fail),
+            "/list": kvs.list_sessions,
+            "/confirm": kvs.confirm_login,
+        }
+        for path, view in views.items():
+            app.add_url_rule(path, path.replace(".", ""), view, methods=["GET", "POST"])
+        app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
+        return app
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("GET", "/me"),
+            ("GET", "/fresh"),
+            ("GET", "/admin/x"),
+            ("GET", "/protected/x"),
+            ("GET", "/list"),
+            ("POST", "/confirm"),
+            ("GET", "/devices/"),
+        ],
+    )
+    def test_refusal_of_an_anonymous_browser_is_one_line_at_info(
+        self, app: Flask, logged: Logged, method: str, path: str
+    ) -> None:
+        """Each request that is refused because nobody is signed in gives one line."""
+        expected = f"refused '{method}' '{path}': LoginRequired, anonymous, from '127.0.0.1'"
+        for headers in ({}, {"Accept": "text/html"}):
+            browser = app.test_client()
+            assert browser.open(path, method=method, headers=headers).status_code == 401
+            assert logged() == [(logging.INFO, expected)]
+
+    def test_refusal_of_a_user_names_the_user_and_the_session(
+        self, app: Flask, sign_in: SignIn, clock: Clock, logged: Logged
+    ) -> None:
+        """A missing role is a warning; a login that is not fresh is a line at INFO."""
+        browser = sign_in(app)
+        who = f"session {id_of(browser)} of user 'ada', from '127.0.0.1'"
+        logged()
+        browser.get("/admin/x")
+        assert logged() == [(logging.WARNING, f"refused 'GET' '/admin/x': RoleRequired, {who}")]
+        clock.advance(minutes=16)
+        browser.get("/fresh")
+        expected = f"refused 'GET' '/fresh': FreshLoginRequired, {who}"
+        assert (logging.INFO, expected) in logged()
+
+    def test_request_of_another_site_is_a_warning_and_loads_no_session(
+        self, app: Flask, sign_in: SignIn, logged: Logged, count_commands: CountCommands
+    ) -> None:
+        """A refused post of another site gives one warning and costs no Redis call."""
+        browser = sign_in(app)
+        logged()
+        with count_commands() as commands:
+            browser.post("/logout", headers={"Sec-Fetch-Site": "cross-site"})
+        assert len(commands) == 0
+        line = "refused 'POST' '/logout': Forbidden, anonymous, from '127.0.0.1'"
+        assert logged() == [(logging.WARNING, line)]
+
+    def test_attempt_to_end_another_users_session_is_logged(
+        self, app: Flask, sign_in: SignIn, logged: Logged
+    ) -> None:
+        """The devices pages log a request for a session that is not the user's."""
+        ada, bob = sign_in(app), sign_in(app, "bob")
+        logged()
+        path = f"/devices/{id_of(bob)}/revoke"
+        assert ada.post(path).status_code == 404
+        who = f"session {id_of(ada)} of user 'ada', from '127.0.0.1'"
+        assert logged() == [(logging.INFO, f"refused 'POST' '{path}': NotFound, {who}")]
+
+    @pytest.mark.parametrize(
+        "sent",
+        [
+            {"path": "/protected/a\nERROR forged"},
+            {"path": "/protected/a\r\n\x1b[31m\u2028\ud800"},
+            {"path": "/protected/" + "é" * 10_000},
+            {"path": "/protected/x", "method": "ERROR\nFORGED" + "X" * 10_000},
+            {"path": "/protected/x", "headers": {"User-Agent": "x\x1b" * 1000}},
+            {"path": "/protected/x", "environ_overrides": {"REMOTE_ADDR": "a\nb" * 1000}},
+            {"path": "/protected/x", "query_string": "password=hunter2"},
+        ],
+        ids=lambda sent: repr(sent)[:40],
+    )
+    def test_refusal_is_one_short_line_whatever_the_client_sends(
+        self, app: Flask, logged: Logged, sent: dict[str, t.Any]
+    ) -> None:
+        """The line of a refusal is printable and short, and has no part of the query."""
+        path = sent.pop("path").encode("utf-8", "surrogatepass").decode("latin-1")
+        environ = {"PATH_INFO": path} | sent.pop("environ_overrides", {})
+        response = app.test_client().open("/", environ_overrides=environ, **sent)
+        assert response.status_code == 401
+        ((_, line),) = logged()
+        assert line.isprintable()
+        assert len(line) < 400
+        assert "hunter2" not in line
+
+    def test_refusal_of_a_user_with_a_strange_id_is_one_short_line(
+        self, app: Flask, do: Do, logged: Logged
+    ) -> None:
+        """A user id of any content cannot forge a line."""
+        browser = app.test_client()
+        do(browser, lambda: kvs.login_user("a\nERROR forged" + "x" * 10_000))
+        logged()
+        browser.get("/admin/x")
+        ((_, line),) = logged()
+        assert line.isprintable()
+        assert len(line) < 400
+
+    def test_refusal_names_no_address_if_addresses_are_not_recorded(
+        self, make_app: MakeApp, logged: Logged
+    ) -> None:
+        """With `KVSESSION_RECORD_IP` off, the line has no address."""
+        make_app(record_ip=False).test_client().get("/me")
+        assert [line for _, line in logged()] == [
+            "refused 'GET' '/me': LoginRequired, anonymous, from None"
+        ]
+
+    def test_refusal_shows_no_token(self, app: Flask, sign_in: SignIn, logged: Logged) -> None:
+        """A refused request's token, valid or not, is not in the log."""
+        browser = sign_in(app)
+        token = token_of(browser) or ""
+        browser.get("/admin/x")
+        browser.set_cookie("kvsession", token[:-1] + ("A" if token[-1] != "A" else "B"))
+        browser.get("/me")
+        text = repr(logged())
+        assert token[19:40] not in text
+        assert token[40:-1] not in text
 
 
 class TestErrorsAndWarnings:
@@ -171,8 +307,7 @@ class TestErrorsAndWarnings:
         logged()
         for _ in range(3):
             assert browser.get("/me").status_code == 401
-        ((level, line),) = logged()
-        assert level == logging.ERROR
+        (line,) = [line for level, line in logged() if level == logging.ERROR]
         assert id_of(browser) in line
         assert redis_client.get(key) == raw
 

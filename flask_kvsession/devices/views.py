@@ -216,13 +216,16 @@ def _ended_response(count: int) -> ResponseReturnValue:
 
 
 def _not_found() -> NotFound:
-    """A 404 with our page or JSON. An error handler of the app replaces it."""
+    """A 404 with our page or JSON, logged as a refusal: it may be an attempt to end another user's
+    session. An error handler of the app replaces it."""
     if wants_page():
         response = _render_page("not_found.html", back_to=_list_url())
     else:
         response = make_response({"error": "NotFound"})
     response.status_code = 404
-    return NotFound("There is no such session.", response)
+    refusal = NotFound("There is no such session.", response)
+    request_session().log_refusal(refusal)
+    return refusal
 
 
 def _render_page(template: str, **values: t.Any) -> Response:
