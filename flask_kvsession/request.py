@@ -69,6 +69,12 @@ _IS_OVER = "_kvsession_is_over"
 BEGAN = "_kvsession_began"
 """The attribute of a request with the monotonic time, s, at which it entered the app."""
 
+_READ_TOO_LATE = (
+    "A session was first read after its response had begun, for example in a streamed response. The"
+    " response could not get the header Vary: Cookie any more, so a shared cache may give it to"
+    " other users. Read the session in the view, and pass the values to the stream."
+)
+
 # In Flask 3.1 a request has a context of its own. From Flask 3.2 on, the app context holds it.
 _request_context: t.Any = vars(flask_globals).get("request_ctx", flask_globals.app_ctx)
 
@@ -501,6 +507,8 @@ class RequestSession:
     # How it works
 
     def _load(self) -> Stored | Tombstone | None:
+        if self._is_finished:
+            self._app.warn_once(_READ_TOO_LATE)
         try:
             self._presented = presented = look_up(self._app, self._request, lambda: self._began)
         except StoreUnavailable as failure:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from flask import Flask, g
+from flask import Flask, Response, copy_current_request_context, g, stream_with_context
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -322,6 +322,53 @@ class TestErrorsAndWarnings:
         assert level == logging.WARNING
         assert "KVSESSION_COOKIE_SECURE" in line
         assert "ProxyFix" in line
+
+    @pytest.mark.parametrize("as_flask_session", [False, True])
+    @pytest.mark.parametrize("where", ["stream", "close"])
+    def test_session_first_read_after_its_response_has_begun_is_logged_once(
+        self, make_app: MakeApp, logged: Logged, as_flask_session: bool, where: str
+    ) -> None:
+        """A first read in a stream or a close callback logs one warning that names the remedy."""
+        app = make_app(as_flask_session=as_flask_session)
+        seen: list[t.Any] = []
+
+        def read() -> str:
+            seen.append(kvs.current_session.user_id)
+            return "x"
+
+        @app.get("/stream")
+        def stream() -> t.Any:
+            if where == "stream":
+                return Response(stream_with_context(read() for _ in range(2)))
+            response = Response(["x"])
+            response.call_on_close(copy_current_request_context(read))
+            return response
+
+        browsers = [app.test_client() for _ in range(2)]
+        for browser in browsers:
+            with browser.get("/stream") as response:
+                assert response.data
+                assert "Vary" not in response.headers
+        assert seen[0] is None
+        ((level, line),) = logged()
+        assert level == logging.WARNING
+        assert "Vary: Cookie" in line
+        assert "Read the session in the view" in line
+
+    def test_session_that_the_view_has_read_may_be_read_in_the_stream(
+        self, app: Flask, logged: Logged
+    ) -> None:
+        """A read in the view and again in the stream logs nothing, and has `Vary`."""
+
+        @app.get("/stream")
+        def stream() -> t.Any:
+            assert g.session.user_id is None
+            return Response(stream_with_context(str(g.session.user_id) for _ in range(2)))
+
+        with app.test_client().get("/stream") as response:
+            assert response.data == b"NoneNone"
+            assert response.headers["Vary"] == "Cookie"
+        assert logged() == []
 
 
 class Spy:
