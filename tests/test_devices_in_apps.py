@@ -193,6 +193,9 @@ class TestOtherCsrfProtection:
         assert laptop.post("/devices/revoke-others", headers=headers).status_code == 403
 
 
+FRAMES_ONLY = "frame-ancestors 'none'"
+"""The policy with a layout of the app."""
+
 LAYOUT = "<title>{% block title %}{% endblock %}</title>{% block head %}{% endblock %}"
 LAYOUT += "<style></style><nav>app's</nav>{% block content %}{% endblock %}"
 
@@ -231,30 +234,72 @@ class TestTemplates:
         )
         assert not re.search(r"<script|<style|\sstyle=|\son\w+=|javascript:|https?://", page)
 
-    def test_pages_in_the_app_s_layout_have_our_stylesheet_and_no_policy(
+    def test_pages_in_the_app_s_layout_have_our_stylesheet_and_forbid_only_frames(
         self, page_with: PageWith
     ) -> None:
-        """With a kvsession/base.html of the app, the pages have its layout and our stylesheet."""
+        """With a kvsession/base.html of the app, the pages have its layout and our stylesheet, and
+        the policy forbids only frames."""
         base = '{% extends "layout.html" %}'
         page, policy = page_with({"kvsession/base.html": base, "layout.html": LAYOUT})
         assert "<nav>app's</nav>" in page
         assert "<title>2 devices were signed out. Your devices</title>" in page
         assert "devices.css" in page
         assert names_on(page) == ["laptop", "Firefox on Linux"]
-        assert policy is None
+        assert policy == FRAMES_ONLY
 
     def test_a_sessions_template_of_the_app_replaces_the_whole_page(
         self, page_with: PageWith
     ) -> None:
-        """With a kvsession/sessions.html of the app, its page is sent without our policy."""
+        """With a kvsession/sessions.html of the app, its page may not be in a frame either."""
         own = "{% for row in current + others %}{{ row.device.name }};{% endfor %}"
-        assert page_with({"kvsession/sessions.html": own}) == ("laptop;Firefox on Linux;", None)
+        assert page_with({"kvsession/sessions.html": own}) == (
+            "laptop;Firefox on Linux;",
+            FRAMES_ONLY,
+        )
 
     def test_a_session_template_of_the_app_replaces_each_row(self, page_with: PageWith) -> None:
         """With a kvsession/_session.html of the app, its rows are in our page with our policy."""
         page, policy = page_with({"kvsession/_session.html": "<li>{{ row.device.kind }}</li>"})
         assert "<li>computer</li>" in page
-        assert policy is not None
+        assert policy != FRAMES_ONLY
+
+    @pytest.mark.parametrize("own_layout", [False, True])
+    def test_no_response_of_the_pages_may_be_in_a_frame(
+        self, make_app: MakeApp, own_layout: bool
+    ) -> None:
+        """Lists, redirects, errors and JSON forbid frames in both headers, in each layout."""
+        app = make_app()
+        if own_layout:
+            app.jinja_loader = DictLoader({"kvsession/base.html": LAYOUT})
+        app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
+        app.register_error_handler(403, lambda error: ("app's", 403))
+        laptop = Browsers(app)("laptop")
+        for headers in (AS_PAGE, {}, AS_PAGE | {"Sec-Fetch-Site": "cross-site"}):
+            for method, path in [
+                ("GET", ""),
+                ("POST", "x/revoke"),
+                ("POST", "revoke-others"),
+                ("POST", "sign-out"),
+            ]:
+                response = laptop.open(f"/devices/{path}", method=method, headers=headers)
+                assert response.headers["X-Frame-Options"] == "DENY"
+                assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
+                assert response.headers["Referrer-Policy"] == "same-origin"
+
+    def test_a_hook_of_the_app_may_replace_the_headers(self, make_app: MakeApp) -> None:
+        """What an `after_request` function of the app sets replaces our headers."""
+        app = make_app()
+        app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
+
+        @app.after_request
+        def allow_frames(response: t.Any) -> t.Any:
+            response.headers["Content-Security-Policy"] = "frame-ancestors 'self'"
+            response.headers["X-Frame-Options"] = "SAMEORIGIN"
+            return response
+
+        headers = Browsers(app)("laptop").get("/devices/", headers=AS_PAGE).headers
+        assert headers.getlist("Content-Security-Policy") == ["frame-ancestors 'self'"]
+        assert headers.getlist("X-Frame-Options") == ["SAMEORIGIN"]
 
     def test_templates_work_with_strict_undefined_and_trimmed_blocks(
         self, page_with: PageWith

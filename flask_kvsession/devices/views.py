@@ -48,12 +48,20 @@ log = logging.getLogger("flask_kvsession")
 PER_PAGE = 20
 """How many of the other sessions one page shows. The JSON has all of them."""
 
-# Sent only with our own base page: an app's layout may need what this policy forbids. It has no
+# Sent with our own base page only: an app's layout may need what this policy forbids. It has no
 # form-action, because browsers also apply form-action to the redirect after a form, and an app's
 # sign-in page may be on another site.
 POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+
+# Sent with every response, also in an app's layout: no other page may show these pages in a frame
+# and trick a user into a click.
+HEADERS = {
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
 
 LOCATE_SECONDS = 1.0
 """How many seconds one response may spend on the names of places."""
@@ -87,12 +95,15 @@ sessions_blueprint.before_request(cross_origin_guard)
 
 @sessions_blueprint.after_request
 def add_headers(response: Response) -> Response:
-    """Forbid caching, and embedding by other sites (OWASP ASVS 5.0, 3.5.8 and 14.3.2)."""
+    """Forbid caching, frames, and embedding by other sites (OWASP ASVS 5.0, 3.4.5, 3.4.6, 3.5.8
+    and 14.3.2)."""
     response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
     response.headers["X-Content-Type-Options"] = "nosniff"
     if not str(request.endpoint).endswith(".static"):
         response.headers["Cache-Control"] = "no-store"
         response.vary.update(("Accept", "Cookie"))
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
     return response
 
 
@@ -232,9 +243,8 @@ def _render_page(template: str, **values: t.Any) -> Response:
     headers = {}
 
     def send_policy() -> str:
-        """Called by our base page only, so a base page of the app keeps its own policy."""
+        """Called by our base page only: a base page of the app may need what POLICY forbids."""
         headers["Content-Security-Policy"] = POLICY
-        headers["Referrer-Policy"] = "same-origin"
         return ""
 
     values |= {"send_policy": send_policy, "translate": translate, "ntranslate": ntranslate}
