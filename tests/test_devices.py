@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 import typing as t
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 import redis
@@ -588,6 +590,105 @@ class TestFreshToRevoke:
         assert f'href="{LIST}"' in refused.text
         assert laptop.post(others).get_json() == {"error": "FreshLoginRequired"}
         assert len(sessions_of(laptop)) == 2
+
+
+def forms_on(page: str) -> list[tuple[str, dict[str, str]]]:
+    """The target and the hidden fields of each form on a page."""
+    forms = re.findall(r'<form[^>]*action="([^"]+)"[^>]*>(.*?)</form>', page, re.DOTALL)
+    return [
+        (html.unescape(action), dict(re.findall(r'name="([^"]+)" value="([^"]*)"', inner)))
+        for action, inner in forms
+    ]
+
+
+class TestPageOfAnotherUser:
+    """A devices page that was opened by one user, and sent after another user has signed in."""
+
+    @pytest.fixture(params=[False, True], ids=["", "fresh_to_revoke"])
+    def app(self, make_app: MakeApp, request: pytest.FixtureRequest) -> Flask:
+        views = {"login_view": "sign_in", "confirm_view": "confirm"}
+        return add_devices(make_app(fresh_to_revoke=request.param, **views))
+
+    @pytest.mark.parametrize("signs_out", [True, False])
+    def test_no_form_of_a_page_of_another_user_ends_a_session(
+        self, browser_of: Browsers, keys: Keys, signs_out: bool
+    ) -> None:
+        """Each form of ada's page gets 409 from bob, with an explanation, and ends nothing."""
+        laptop, _ = browser_of("laptop"), browser_of("phone")
+        bobs_phone = browser_of("phone", user="bob")
+        forms = forms_on(page_of(laptop))
+        assert len(forms) == 4
+        if signs_out:
+            laptop.post("/logout")
+        laptop.post("/login/bob")
+        before = keys()
+        for action, fields in forms:
+            response = laptop.post(action, data=fields, headers=AS_PAGE)
+            assert response.status_code == 409
+            assert "Another user has signed in in this browser" in response.text
+            assert f'href="{LIST}"' in response.text
+            assert not cookies_of(response)
+        assert keys() == before
+        assert may_enter(laptop, bobs_phone) == [True, True]
+
+    def test_forms_still_work_after_the_same_user_has_signed_in_again(
+        self, browser_of: Browsers
+    ) -> None:
+        """A page stays valid for its user, also in a new session."""
+        laptop, phone = browser_of("laptop"), browser_of("phone")
+        forms = dict(forms_on(page_of(laptop)))
+        laptop.post("/login/ada")
+        path = f"{LIST}{id_of(phone)}/revoke"
+        assert laptop.post(path, data=forms[path], headers=AS_PAGE).location == f"{LIST}?ended=1"
+        path = f"{LIST}sign-out"
+        response = laptop.post(path, data=forms[path], headers=AS_PAGE)
+        assert response.location == "/sign-in?ended=1"
+        assert may_enter(laptop, phone) == [False, False]
+
+    def test_forms_work_after_the_user_was_signed_out(self, browser_of: Browsers) -> None:
+        """If nobody is signed in, signing out succeeds, and the other forms lead to the login."""
+        laptop = browser_of("laptop")
+        browser_of("phone")
+        forms = forms_on(page_of(laptop))
+        laptop.post("/logout")
+        for action, fields in forms:
+            location = laptop.post(action, data=fields, headers=AS_PAGE).location
+            assert location.startswith("/sign-in?")
+
+    def test_program_without_the_field_is_not_refused(self, browser_of: Browsers) -> None:
+        """A request without the field, and one that asks for JSON, ends the user's own sessions."""
+        laptop, phone, tablet = browser_of("laptop"), browser_of("phone"), browser_of("tablet")
+        assert laptop.post(f"{LIST}{id_of(phone)}/revoke", headers=AS_PAGE).status_code == 303
+        field = {"kvs-user": "x"}
+        response = laptop.post(f"{LIST}{id_of(tablet)}/revoke", data=field)
+        assert response.get_json() == {"revoked": 1}
+
+    @pytest.mark.parametrize("value", ["", "ada", "x" * 22, "\udcff", "é" * 10_000])
+    def test_form_with_any_other_user_is_refused(self, browser_of: Browsers, value: str) -> None:
+        """A form whose field has any other value is refused."""
+        data = f"kvs-user={quote(value, errors='surrogatepass')}"
+        kind = "application/x-www-form-urlencoded"
+        response = browser_of("x").post(
+            f"{LIST}sign-out", data=data, content_type=kind, headers=AS_PAGE
+        )
+        assert response.status_code == 409
+
+    def test_page_shows_neither_the_user_id_nor_a_secret_in_its_forms(
+        self, browser_of: Browsers
+    ) -> None:
+        """The field is the same on all pages of a user and does not contain the user id."""
+        pages = [page_of(browser_of("x", user="ada@example.com")) for _ in range(2)]
+        values = {fields["kvs-user"] for page in pages for _, fields in forms_on(page)}
+        assert len(values) == 1
+        assert not any("ada" in page for page in pages)
+
+    def test_error_handler_of_the_app_replaces_our_page(
+        self, app: Flask, browser_of: Browsers
+    ) -> None:
+        """An error handler of the app for 409 gives the response."""
+        app.register_error_handler(409, lambda error: ("the app's", 409))
+        response = browser_of("x").post(f"{LIST}sign-out", data={"kvs-user": "x"}, headers=AS_PAGE)
+        assert response.text == "the app's"
 
 
 class TestOtherSites:

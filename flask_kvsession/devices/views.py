@@ -20,7 +20,7 @@ from functools import wraps
 from flask import Blueprint, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask.wrappers import Response
-from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import Conflict, NotFound
 
 from ..api import (
     current_session,
@@ -40,6 +40,7 @@ from ..guards import (
 )
 from ..record import SessionInfo
 from ..request import request_session
+from ..token import user_hash
 from .describe import Device, ago, describe
 from .texts import ntranslate, translate
 
@@ -62,6 +63,9 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "X-Frame-Options": "DENY",
 }
+
+USER_FIELD = "kvs-user"
+"""The hidden field of each form that says which user the page was made for."""
 
 LOCATE_SECONDS = 1.0
 """How many seconds one response may spend on the names of places."""
@@ -117,13 +121,36 @@ def revocation_guard(view: Callable[P, ResponseReturnValue]) -> Callable[P, Resp
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
         url_of_view("login_view")  # raises for an unknown endpoint, before anything is ended
-        if app_state().settings.fresh_to_revoke:
+        fresh_to_revoke = app_state().settings.fresh_to_revoke
+        require_login(back_to=_list_url(confirmed=1 if fresh_to_revoke else None))
+        _require_form_of_this_user()
+        if fresh_to_revoke:
             _require_fresh_login()
-        else:
-            require_login(back_to=_list_url())
         return view(*args, **kwargs)
 
     return guarded
+
+
+def _require_form_of_this_user() -> None:
+    """Raise `Conflict` if the form is on a page that was made for another user.
+
+    Users share a browser: the page of one user may still be open when another user has signed in.
+    A request without the field, such as a program's, is not refused.
+    """
+    if not wants_page() or not current_session.is_authenticated:
+        return
+    if request.form.get(USER_FIELD, _form_user()) != _form_user():
+        response = _render_page("other_user.html", back_to=_list_url())
+        response.status_code = 409
+        refusal = Conflict("This page was made for another user.", response)
+        request_session().log_refusal(refusal)
+        raise refusal
+
+
+def _form_user() -> str | None:
+    """The value of USER_FIELD in the current user's forms: a hash of the user id."""
+    user_id = current_session.user_id
+    return None if user_id is None else user_hash(user_id)
 
 
 def _require_fresh_login() -> None:
@@ -166,6 +193,8 @@ def index() -> ResponseReturnValue:
         pages=pages,
         ended=_number_in_query("ended"),
         confirmed=_number_in_query("confirmed"),
+        user_field=USER_FIELD,
+        form_user=_form_user(),
         asks_password=app_state().settings.fresh_to_revoke and not current_session.is_fresh,
         can_confirm=_has_confirm_view(),
     )
@@ -207,6 +236,7 @@ def revoke_all() -> ResponseReturnValue:
 def sign_out() -> ResponseReturnValue:
     """End the current session. Needs no login: the cookie is deleted in any case."""
     url_of_view("login_view")
+    _require_form_of_this_user()
     was_signed_in = current_session.is_authenticated
     # Not `logout_user`: it refuses in an app that signs users in and out by itself.
     request_session().log_out()
