@@ -10,9 +10,11 @@ import pytest
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet  # type: ignore[import-untyped]
 
-from flask_kvsession.devices.describe import ago, describe
+from flask_kvsession.devices.describe import _parsed, ago, describe
 from flask_kvsession.devices.geo import MaxMindFile
 from flask_kvsession.errors import ConfigurationError
+
+from .support.devices import parsed_user_agents
 
 WINDOWS = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko)"
 MAC = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko)"
@@ -64,6 +66,23 @@ def test_a_user_agent_gives_browser_and_system_without_versions_and_a_kind(
 def test_a_strange_user_agent_gives_a_short_name_or_none(junk: str) -> None:
     """Whatever the user agent is, the name has at most 80 characters."""
     assert len(describe(junk).name or "") <= 80
+
+
+def test_only_the_beginning_of_a_user_agent_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parser gets at most 256 characters, and user agents with the same beginning once."""
+    parsed = parsed_user_agents(monkeypatch)
+    start = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0 ".ljust(
+        256, "x"
+    )
+    names = {describe(start + str(number) * 256).name for number in range(5)}
+    assert (names, parsed) == ({"Firefox on Linux"}, [start])
+
+
+def test_memory_for_user_agents_is_bounded() -> None:
+    """After many different user agents, at most 1,024 are in memory."""
+    for number in range(1100):
+        describe(f"MyApp{number}/2.1")
+    assert _parsed.cache_info().currsize == 1024
 
 
 @pytest.mark.parametrize(

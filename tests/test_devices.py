@@ -31,7 +31,7 @@ from .support.browsers import (
 )
 from .support.clock import Clock
 from .support.commands import CountCommands, Keys
-from .support.devices import names_on
+from .support.devices import names_on, parsed_user_agents
 
 LIST = "/devices/"
 UNKNOWN_ID = "x" * 19
@@ -59,7 +59,7 @@ def page_of(browser: FlaskClient, path: str = LIST) -> str:
 
 def sessions_of(browser: FlaskClient) -> list[dict[str, t.Any]]:
     body = browser.get(LIST).get_json()
-    assert body.keys() == {"sessions"}
+    assert body.keys() == {"sessions", "page", "pages"}
     return t.cast(list[dict[str, t.Any]], body["sessions"])
 
 
@@ -241,6 +241,10 @@ class TestList:
 
 class TestManySessions:
     @pytest.fixture
+    def app(self, make_app: MakeApp) -> Flask:
+        return add_devices(make_app(login_view="sign_in", max_sessions_per_user=None))
+
+    @pytest.fixture
     def laptop(self, browser_of: Browsers) -> FlaskClient:
         """One browser of a user who has 499 others."""
         for number in range(499):
@@ -263,14 +267,33 @@ class TestManySessions:
         assert sorted(seen) == sorted(["laptop", *(f"device {number}" for number in range(499))])
         assert "Page 25 of 25" in page
 
-    def test_json_has_all_sessions_in_the_same_two_reads(
+    def test_json_has_a_hundred_others_on_a_page_and_all_pages_have_every_session_once(
         self, laptop: FlaskClient, count_commands: CountCommands
     ) -> None:
-        """The JSON has all 500 sessions at once."""
+        """The JSON has the current session and a hundred others, in the same two reads."""
         with count_commands() as commands:
-            rows = sessions_of(laptop)
-        assert len(rows) == 500
+            body = laptop.get(LIST).get_json()
         assert commands.names == READS
+        assert (len(body["sessions"]), body["page"], body["pages"]) == (101, 1, 5)
+        rows = body["sessions"]
+        for page in (2, 3, 4, 5):
+            body = laptop.get(f"{LIST}?page={page}").get_json()
+            assert (body["page"], body["pages"]) == (page, 5)
+            rows += body["sessions"]
+        assert len({row["id"] for row in rows}) == len(rows) == 500
+        assert [row["current"] for row in rows] == [True] + [False] * 499
+        assert laptop.get(f"{LIST}?page=99").get_json()["page"] == 5
+        assert laptop.get(f"{LIST}?page=x").get_json()["page"] == 1
+
+    @pytest.mark.parametrize("headers", [AS_PAGE, {}], ids=["page", "json"])
+    def test_list_parses_only_the_user_agents_that_it_shows(
+        self, laptop: FlaskClient, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+    ) -> None:
+        """A response parses one user agent for each session that it has, and none twice."""
+        parsed = parsed_user_agents(monkeypatch)
+        for _ in range(2):
+            laptop.get(LIST, headers=headers)
+        assert len(parsed) == len(set(parsed)) == (21 if headers else 101)
 
     def test_revoking_on_the_third_page_redirects_to_the_third_page(
         self, laptop: FlaskClient

@@ -11,11 +11,15 @@ import re
 import typing as t
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 if t.TYPE_CHECKING:
     from ua_parser import Result
 
 Kind = t.Literal["computer", "phone", "tablet", "program", "unknown"]
+
+MAX_PARSED_CHARS = 256
+"""How much of a user agent is parsed: the time grows with its length, and names come early."""
 
 _SYSTEM_NAMES = {"Mac OS X": "macOS"}
 _APPLE_MODELS = ("iPhone", "iPad")
@@ -49,10 +53,10 @@ def describe(user_agent: str | None) -> Device:
     if not user_agent:
         return Device()
     try:
-        import ua_parser
+        import ua_parser  # noqa: F401
     except ImportError:
         return Device(browser=user_agent)
-    return _device_from(user_agent, ua_parser.parse(user_agent))
+    return _parsed(user_agent[:MAX_PARSED_CHARS])
 
 
 def ago(moment: datetime) -> str | None:
@@ -65,6 +69,14 @@ def ago(moment: datetime) -> str | None:
     # difference is negative and humanize would say "from now".
     passed = max(datetime.now(UTC) - moment, timedelta(minutes=1))
     return humanize.naturaltime(passed, minimum_unit="seconds")
+
+
+@lru_cache(maxsize=1024)
+def _parsed(user_agent: str) -> Device:
+    """The device, from memory if this user agent was parsed before. At most 1,024 are kept."""
+    import ua_parser
+
+    return _device_from(user_agent, ua_parser.parse(user_agent))
 
 
 def _device_from(user_agent: str, parsed: Result) -> Device:

@@ -47,7 +47,12 @@ from .texts import ntranslate, translate
 log = logging.getLogger("flask_kvsession")
 
 PER_PAGE = 20
-"""How many of the other sessions one page shows. The JSON has all of them."""
+"""How many of the other sessions one page shows."""
+
+PER_JSON_PAGE = 100
+"""How many of the other sessions one JSON response has: all of them, with the default limit.
+
+Each session costs a response up to 2 ms, because its user agent must be parsed."""
 
 # Sent with our own base page only: an app's layout may need what this policy forbids. It has no
 # form-action, because browsers also apply form-action to the redirect after a form, and an app's
@@ -173,20 +178,24 @@ def _has_confirm_view() -> bool:
 @sessions_blueprint.get("/")
 @login_required
 def index() -> ResponseReturnValue:
-    """List the user's sessions: the current one first, the others by last activity."""
+    """List the user's sessions: the current one first, the others by last activity. Only the first
+    page has the current one."""
     sessions = list_sessions()
     current = [session for session in sessions if session.is_current] or [_current_session_info()]
     others = [session for session in sessions if not session.is_current]
+    per_page = PER_PAGE if wants_page() else PER_JSON_PAGE
+    pages = max(1, -(-len(others) // per_page))
+    page = min(_number_in_query("page") or 1, pages)
+    current = current if page == 1 else []
+    shown = others[(page - 1) * per_page : page * per_page]
     locate = _Locator()
     if not wants_page():
-        return {"sessions": [_as_json(session, locate) for session in current + others]}
+        rows = [_as_json(session, locate) for session in current + shown]
+        return {"sessions": rows, "page": page, "pages": pages}
 
-    pages = max(1, -(-len(others) // PER_PAGE))
-    page = min(_number_in_query("page") or 1, pages)
-    shown = others[(page - 1) * PER_PAGE : page * PER_PAGE]
     return _render_page(
         "sessions.html",
-        current=[_row(session, locate) for session in current] if page == 1 else [],
+        current=[_row(session, locate) for session in current],
         others=[_row(session, locate) for session in shown],
         others_count=len(others),
         page=page,

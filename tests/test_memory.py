@@ -1,0 +1,65 @@
+"""What a worker keeps in memory is bounded: it does not grow with logins, users and user agents."""
+
+from __future__ import annotations
+
+import gc
+import typing as t
+
+import pytest
+from flask import Flask
+
+import flask_kvsession as kvs
+
+from .support.apps import MakeApp
+from .support.browsers import AS_PAGE, Browsers
+
+PER_LOGIN = 0.2
+"""Fewer objects than this may remain of each login: caches and lists grow once in a while."""
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    app = make_app(max_sessions_per_user=5)
+    app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
+    return app
+
+
+def objects() -> int:
+    """How many objects the garbage collector knows, after it has freed those that nobody holds."""
+    gc.collect()
+    return len(gc.get_objects())
+
+
+@pytest.mark.parametrize("users", ["one user", "many users"])
+def test_a_thousand_logins_leave_memory_flat(app: Flask, users: str) -> None:
+    """Logins, lists, refusals and logouts of many browsers leave no objects."""
+    browser_of = Browsers(app)
+
+    def log_in(count: int, start: int) -> None:
+        for number in range(start, start + count):
+            user = "ada" if users == "one user" else f"user {number}"
+            browser = browser_of(f"Browser {number % 50}", user, f"192.0.2.{number % 250}")
+            assert browser.get("/me").status_code == 200
+            if number % 10 == 0:
+                browser.get("/devices/", headers=AS_PAGE)
+                browser.post("/logout")
+                browser.get("/me")
+
+    log_in(200, start=0)
+    before = objects()
+    log_in(1000, start=200)
+    assert objects() - before < 1000 * PER_LOGIN
+
+
+def test_no_object_of_the_package_remains_of_a_request(app: Flask) -> None:
+    """After a request, no session, record or token of it is in memory."""
+
+    def kept() -> set[str]:
+        gc.collect()
+        found: set[t.Any] = {type(thing) for thing in gc.get_objects()}
+        names = {kind.__name__ for kind in found if str(kind.__module__).startswith("flask_kvs")}
+        return names & {"Session", "RequestSession", "Record", "Stored", "Token", "TrackedData"}
+
+    browser = Browsers(app)("laptop")
+    browser.post("/data", json={"x": 1})
+    assert kept() == set()
