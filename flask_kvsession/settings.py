@@ -90,9 +90,10 @@ class Settings:
     """The secret before a periodic rotation is valid for this time after the first request that
     showed its successor. Longer than the slowest request."""
     max_sessions_per_user: int | Callable[[UserId], int | None] | None = _setting(
-        validators.optional(validators.session_limit), None
+        validators.optional(validators.session_limit), 100
     )
-    """A number, or a function of the user's id that returns a number or None; None: no limit."""
+    """A number, or a function of the user's id that returns a number or None; None: no limit. It
+    bounds what one user can cost: the length of each list, and the work of each act."""
 
     login_view: str | None = _setting(validators.optional(validators.endpoint), None)
     """The endpoint to which a browser that is not signed in is redirected."""

@@ -69,9 +69,7 @@ DEFAULTS: dict[str, t.Any] = {
     "anonymous_timeout": DAY,
     "renewal_interval": 5 * MINUTE,
     "fresh_for": 15 * MINUTE,
-    "rotation_interval": None,
-    "rotation_grace": 5 * MINUTE,
-    "max_sessions_per_user": None,
+    "max_sessions_per_user": 100,
     "login_view": None,
     "confirm_view": None,
     "protected_paths": (),
@@ -360,13 +358,15 @@ def test_each_setting_has_its_validator_and_names_its_own_key(name: str, key: st
 
 
 def test_none_is_refused_or_means_that_a_setting_is_unset() -> None:
-    """None is a bad value for some settings; for any other setting it means the default, and for
-    `KVSESSION_G_NAME` that the session is not in `g`."""
+    """None is a bad value for some settings; for most others it means the default. For
+    `KVSESSION_G_NAME` it means that the session is not in `g`, and for the limit that there is
+    none."""
     for key in WITHOUT_NONE:
         assert str(refusal_of(**{key: None})).startswith(f"{key_of(key)} ")
-    for key in DEFAULTS.keys() - WITHOUT_NONE - {"g_name"}:
+    for key in DEFAULTS.keys() - WITHOUT_NONE - {"g_name", "max_sessions_per_user"}:
         assert configure(**{key: None}) == configure()
     assert configure(g_name=None).g_name is None
+    assert configure(max_sessions_per_user=None).session_limit("ada") is None
 
 
 def test_the_largest_and_smallest_durations_are_accepted() -> None:
