@@ -99,6 +99,8 @@ class RequestSession:
     def __init__(self, app: AppState, request: Request) -> None:
         self._cookie_changes: dict[str, Callable[[Response], None]] = {}
         """By cookie name: applied to the response, sets or deletes the cookie."""
+        self.has_logged_out = False
+        """Whether this request has signed its browser out."""
         self._app = app
         # The request holds this object. Weak references avoid a cycle, so that both are freed with
         # the request and not later by the garbage collector.
@@ -223,7 +225,19 @@ class RequestSession:
                 response.vary.add("Cookie")
             for change in self._cookie_changes.values():
                 change(response)
+            if self.has_logged_out:
+                self._clear_site_data(response)
         return response
+
+    def _clear_site_data(self, response: Response) -> None:
+        """Tells the browser to forget private pages (`KVSESSION_CLEAR_SITE_DATA`)."""
+        types = self._app.settings.clear_site_data
+        if not types:
+            return
+        # "*" would also delete the cookie of a login that followed the logout.
+        is_next_login = types == "*" and self.session.is_authenticated
+        value = '"cache", "storage"' if is_next_login else f'"{types}"'
+        response.headers.add("Clear-Site-Data", value)
 
     def _commit(self) -> None:
         """Saves the changes, and then the changes that signal receivers have made.
@@ -345,6 +359,7 @@ class RequestSession:
             presented, self._presented = self._presented, Presented()
             others = store.end_others([*presented.others, *presented.replaced], presented.unread)
         self.drop()
+        self.has_logged_out = True
         self._queue_logouts([ended, *others] if ended else others)
         return ended
 
@@ -459,6 +474,8 @@ class RequestSession:
     def drop(self) -> None:
         """Follows the end of the current session: drops pending changes and deletes the cookies,
         also those of sessions that had ended before."""
+        if (stored := self.session.stored) and not stored.record.is_anonymous:
+            self.has_logged_out = True
         self.session.rebase(None)
         for name in {self._app.cookie.name, self._app.cookie.anonymous_name}:
             self._clear_cookie(name)

@@ -110,6 +110,8 @@ class Settings:
         validators.optional(validators.ip_function), None
     )
     """Returns the place of an IP address for the devices pages, or None if it is unknown."""
+    clear_site_data: t.Literal[False, "cache", "*"] = _setting(validators.clear_site_data, False)
+    """What a browser shall forget at a logout; False: nothing but the cookie."""
 
     as_flask_session: bool = _setting(validators.boolean, False)
     """Whether `flask.session` is this session too."""

@@ -74,6 +74,15 @@ def boolean(value: t.Any) -> bool:
     raise InvalidValue(f"must be True or False, not {quoted(value)}{remedy}")
 
 
+def clear_site_data(value: t.Any) -> t.Literal[False, "cache", "*"]:
+    """False, or what browsers shall forget: `cache` or `*`. True means `cache`."""
+    if isinstance(value, bool):
+        return "cache" if value else False
+    if value not in ("cache", "*"):
+        raise InvalidValue(f'must be False, "cache" or "*", not {quoted(value)}')
+    return t.cast('t.Literal["cache", "*"]', value)
+
+
 def duration(value: t.Any) -> timedelta:
     """A timedelta, or a number of seconds as a timedelta."""
     if isinstance(value, timedelta):

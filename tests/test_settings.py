@@ -76,6 +76,7 @@ DEFAULTS: dict[str, t.Any] = {
     "trusted_origins": (),
     "fresh_to_revoke": False,
     "locate": None,
+    "clear_site_data": False,
     "as_flask_session": False,
     "user_id_key": None,
     "migrate_cookie_session": False,
@@ -159,6 +160,23 @@ VALIDATORS: dict[str, Validator] = {
         [True, False],
         ["False", "True", "false", "0", "1", "", "on", 0, 1, 1.0, (True,), ["x"], {"x": 1}, {"x"}],
     ),
+    "site data": Validator(
+        'must be False, "cache" or "*"',
+        ["cache", "*", Kept(True, "cache"), False],
+        [
+            "",
+            '"cache"',
+            "cookies",
+            "Cache",
+            "True",
+            "cache,storage",
+            0,
+            1,
+            ["cache"],
+            ("*",),
+            {"*"},
+        ],
+    ),
     "duration": Validator(
         "must be a timedelta or a number of seconds",
         [
@@ -221,6 +239,7 @@ KEYS: dict[str, tuple[str, ...]] = {
         "migrate_cookie_session",
         "record_user_agent",
     ),
+    "site data": ("clear_site_data",),
     "duration": (
         "idle_timeout",
         "absolute_timeout",
@@ -248,7 +267,7 @@ WITHOUT_NONE = {
     "rotation_grace",
     *("fresh_for", "protected_paths", "trusted_origins", "fresh_to_revoke", "as_flask_session"),
     *("migrate_cookie_session", "store_timeout", "max_session_bytes", "record_ip"),
-    *("record_user_agent",),
+    *("record_user_agent", "clear_site_data"),
 }
 """The settings that refuse None. To the others None means: as if the setting were not set."""
 
@@ -581,7 +600,6 @@ def test_the_user_id_key_is_reserved() -> None:
 # Unknown keys
 
 LATER = [
-    "CLEAR_SITE_DATA",
     "NO_RENEWAL_PATHS",
     "ON_STORE_FAILURE",
     "NEAR_CACHE",

@@ -75,6 +75,7 @@ class FlaskRequestSession(RequestSession):
         had_session = self.session.stored is not None
         super().save(changes)
         if not had_session and not self.session and self._has_cookie_to_clear():
+            self.has_logged_out = self._is_logout_by_clear()
             self.drop()
 
     def create_anonymous_session(
@@ -213,5 +214,7 @@ class FlaskRequestSession(RequestSession):
         logout, it must also delete the new cookie of a concurrent rotation. After a rotation the
         token of this request opens no session.
         """
-        is_logout = self._app.settings.user_id_key is not None and self.session.is_cleared
-        return is_logout or self._has_signed_data
+        return self._is_logout_by_clear() or self._has_signed_data
+
+    def _is_logout_by_clear(self) -> bool:
+        return self._app.settings.user_id_key is not None and self.session.is_cleared
