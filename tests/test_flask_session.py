@@ -32,11 +32,12 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client, TestResponse
 
 import flask_kvsession as kvs
+from flask_kvsession.compat.interface import KVSessionInterface
 from flask_kvsession.errors import ConfigurationError, KVSessionError, StoreUnavailable
 from flask_kvsession.session import Session
 from flask_kvsession.store import SessionStore
 
-from .support.apps import Do, MakeApp, close
+from .support.apps import Config, Do, MakeApp, close
 from .support.browsers import attributes_of, token_of
 from .support.clock import Clock
 from .support.commands import CountCommands, Keys
@@ -715,3 +716,88 @@ def test_an_app_is_freed_with_the_last_reference_to_it(as_flask_session: bool) -
         assert held() is None
     finally:
         gc.enable()
+
+
+class TestImpossibleCookies:
+    """Combinations of `SESSION_COOKIE_*` with which browsers drop the cookie."""
+
+    @pytest.mark.parametrize(
+        ("config", "named"),
+        [
+            ({"SAMESITE": "None"}, "SECURE"),
+            ({"SAMESITE": "none", "SECURE": False}, "SECURE"),
+            ({"PARTITIONED": True}, "SECURE"),
+            ({"PARTITIONED": True, "SECURE": False, "SAMESITE": "Lax"}, "SECURE"),
+            ({"NAME": "__Host-session"}, "SECURE"),
+            ({"NAME": "__Secure-session"}, "SECURE"),
+            ({"NAME": "__SECURE-session"}, "SECURE"),
+            ({"NAME": "__Host-session", "SECURE": True, "PATH": "/app"}, "PATH"),
+            ({"NAME": "__host-session", "SECURE": True, "PATH": "/app"}, "PATH"),
+            ({"NAME": "__Host-session", "SECURE": True, "DOMAIN": "example.com"}, "DOMAIN"),
+            ({"SAMESITE": "Laxx"}, "SAMESITE"),
+            ({"SAMESITE": ""}, "SAMESITE"),
+            ({"SAMESITE": False}, "SAMESITE"),
+        ],
+        ids=str,
+    )
+    def test_impossible_combination_is_an_error_at_the_first_request(
+        self, make_app: MakeApp, config: Config, named: str
+    ) -> None:
+        """The first request raises an error that names the setting to change."""
+        app = make_app(as_flask_session=True)
+        app.config.update({f"SESSION_COOKIE_{key}": value for key, value in config.items()})
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match=f"SESSION_COOKIE_{named}"):
+                app.test_client().get("/untouched")
+
+    def test_host_prefix_below_an_application_root_is_an_error(self, make_app: MakeApp) -> None:
+        """`APPLICATION_ROOT` is the path of the cookie if `SESSION_COOKIE_PATH` is not set."""
+        app = make_app(as_flask_session=True)
+        app.config.update(
+            APPLICATION_ROOT="/app", SESSION_COOKIE_NAME="__Host-s", SESSION_COOKIE_SECURE=True
+        )
+        with pytest.raises(ConfigurationError, match="APPLICATION_ROOT"):
+            app.test_client().get("/untouched")
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {},
+            {"SAMESITE": "None", "SECURE": True},
+            {"SAMESITE": "strict"},
+            {"PARTITIONED": True, "SECURE": True},
+            {"NAME": "__Host-session", "SECURE": True},
+            {"NAME": "__Host-session", "SECURE": True, "PATH": "/"},
+            {"NAME": "__Secure-session", "SECURE": True, "PATH": "/app", "DOMAIN": "example.com"},
+            {"NAME": "x__Host-session", "PATH": "/app"},
+            {"PATH": "/app", "DOMAIN": "example.com"},
+        ],
+        ids=str,
+    )
+    def test_possible_combination_is_accepted(self, make_app: MakeApp, config: Config) -> None:
+        """Other combinations raise no error."""
+        app = make_app(as_flask_session=True)
+        app.config.update({f"SESSION_COOKIE_{key}": value for key, value in config.items()})
+        assert app.test_client().get("/untouched").status_code == 200
+
+    def test_cookie_settings_of_flask_are_not_checked_for_g_session(
+        self, make_app: MakeApp
+    ) -> None:
+        """Without `KVSESSION_AS_FLASK_SESSION`, Flask's settings are about Flask's own cookie."""
+        app = make_app()
+        app.config.update(SESSION_COOKIE_SAMESITE="None", SESSION_COOKIE_NAME="__Host-s")
+        assert app.test_client().get("/untouched").status_code == 200
+
+    def test_interface_that_asks_the_request_for_a_domain_works_outside_a_request(
+        self, make_app: MakeApp
+    ) -> None:
+        """The check asks only for what a combination depends on."""
+        app = make_app(as_flask_session=True)
+
+        class PerHost(KVSessionInterface):
+            def get_cookie_domain(self, app: Flask) -> str | None:
+                return request.host.partition(":")[0]
+
+        app.session_interface = PerHost()
+        with app.app_context():
+            assert kvs.revoke_all_sessions("ada") == 0

@@ -4,9 +4,10 @@ An app that only uses `g.session` runs none of this. `install` is called once by
 `KVSESSION_AS_FLASK_SESSION` is set. From then on the app's requests use two subclasses of the core:
 `session.FlaskSession` and `request.FlaskRequestSession`.
 
-`interface` has the methods that Flask calls. `transition` chooses the data that stay when the user
-changes. `coerce` converts values of other extensions to storable values. `signed_cookie` imports
-Flask's signed cookie, and `remember` replaces Flask-Login's remember cookie.
+`interface` is what Flask calls, and `flask_cookie` checks Flask's settings of the cookie.
+`transition` decides which data go along when the user changes. `coerce` makes storable values of
+what other extensions put into `flask.session`. `signed_cookie` and `remember` carry over what
+browsers had before this package.
 """
 
 from __future__ import annotations

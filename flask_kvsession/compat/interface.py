@@ -10,6 +10,7 @@ from flask.sessions import SecureCookieSessionInterface, SessionInterface, Sessi
 from ..cookie import SessionCookie
 from ..errors import ConfigurationError
 from ..request import request_session, request_session_of
+from .flask_cookie import require_possible_cookie
 from .request import FlaskRequestSession
 from .session import FlaskSession
 
@@ -53,9 +54,8 @@ def install(app: Flask, state: AppState) -> None:
         )
     app.session_interface = KVSessionInterface()
     state.request_session_class = FlaskRequestSession
-    one_name = state.configured.has_one_cookie_name
-    state.flask_cookie = partial(SessionCookie.from_flask_app, one_name=one_name)
-    state.first_use_checks.append(_require_own_interface)
+    state.flask_cookie = SessionCookie.from_flask_app
+    state.first_use_checks += [_require_own_interface, require_possible_cookie]
 
 
 def _require_own_interface(state: AppState) -> None:
