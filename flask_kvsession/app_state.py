@@ -26,12 +26,42 @@ if t.TYPE_CHECKING:
     from flask import Flask
     from flask.wrappers import Request
 
-    from .record import SessionInfo
+    from .record import Client, SessionInfo
     from .session import Session
 
 log = logging.getLogger("flask_kvsession")
 
 EXTENSION = "kvsession"
+
+MANY_LOGINS, MANY_LOGINS_MS = 10, 60_000
+"""A person does not sign in so many times within this time in one browser."""
+_MAX_COUNTED = 1000
+
+_MANY_LOGINS = (
+    f"One client has signed one user in {MANY_LOGINS} times within a minute, and each login creates"
+    " a session. If the app signs users in on every request, for example by a header of a proxy,"
+    " let it do so only if current_session.user_id is not that user already. If the client keeps no"
+    " cookies, as a program with an API key does, do not sign the user in to a session."
+)
+
+
+class RecentLogins:
+    """Counts logins by their key, for at most a minute and for at most 1,000 keys."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[int, tuple[int, int]] = {}
+
+    def count(self, key: int, now: int) -> int:
+        """Adds a login at `now` (ms). Returns how many there were in the minute since the first."""
+        with self._lock:
+            began, count = self._found.pop(key, (now, 0))
+            if now - began > MANY_LOGINS_MS:
+                began, count = now, 0
+            self._found[key] = began, count + 1
+            if len(self._found) > _MAX_COUNTED:
+                del self._found[next(iter(self._found))]  # the key that was not used for longest
+            return count + 1
 
 
 @dataclass
@@ -54,6 +84,7 @@ class AppState:
     first_use_checks: list[Callable[[AppState], None]] = field(default_factory=list, repr=False)
     """Called before the settings are first used. Each raises `ConfigurationError` if the app was
     changed after `init_app` in a way that cannot work."""
+    _logins: RecentLogins = field(default_factory=RecentLogins, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _warnings: set[str] = field(default_factory=set, repr=False)
 
@@ -122,6 +153,14 @@ class AppState:
             " if two apps of one domain use one cookie name, also by different APPLICATION_ROOT."
             f" Change {keys.name} to a name that no other cookie of the domain has."
         )
+
+    def warn_of_many_logins(self, user: str | None, client: Client) -> None:
+        """Counts a login of the user with this hash, and warns if one client signs one user in
+        again and again: each login is a session in that user's list."""
+        if _MANY_LOGINS in self._warnings:
+            return
+        if self._logins.count(hash((user, client)), self.now()) >= MANY_LOGINS:
+            self.warn_once(_MANY_LOGINS)
 
     def warn_once(self, message: str) -> None:
         """Logs a warning, the first time only."""

@@ -321,6 +321,7 @@ class RequestSession:
         self._use(login.stored, token)
         self._warn_if_cookie_will_be_lost()
         self._queue_logouts(login.ended)
+        self._app.warn_of_many_logins(login.stored.user_hash, self._client)
         self._queue_for_current(signals.user_logged_in)
 
     def create_anonymous_session(

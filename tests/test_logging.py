@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from flask import Flask, Response, copy_current_request_context, g, stream_with_context
+from flask import Flask, Response, copy_current_request_context, g, request, stream_with_context
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -322,6 +322,64 @@ class TestErrorsAndWarnings:
         assert level == logging.WARNING
         assert "KVSESSION_COOKIE_SECURE" in line
         assert "ProxyFix" in line
+
+    @pytest.mark.parametrize("sends_cookies", [True, False])
+    @pytest.mark.parametrize("by_key", [True, False])
+    def test_login_on_every_request_is_logged_once(
+        self, make_app: MakeApp, logged: Logged, sends_cookies: bool, by_key: bool
+    ) -> None:
+        """Ten logins of one user by one client within a minute log one warning with the remedy."""
+        app = make_app(as_flask_session=by_key, user_id_key="user_id" if by_key else None)
+
+        @app.before_request
+        def sign_in_by_header() -> None:
+            user = request.headers["Remote-User"]
+            g.session.update(user_id=user) if by_key else kvs.login_user(user)
+
+        def warnings_after(requests: int) -> list[str]:
+            for _ in range(requests):
+                with app.test_client(use_cookies=sends_cookies) as browser:
+                    browser.get("/untouched", headers={"Remote-User": "ada"})
+            return [line for level, line in logged() if level == logging.WARNING]
+
+        assert warnings_after(9) == []
+        (line,) = warnings_after(1)
+        assert "signed one user in 10 times" in line
+        assert "current_session.user_id" in line
+        assert warnings_after(20) == []
+
+    def test_remedy_of_the_warning_about_many_logins_works(
+        self, make_app: MakeApp, logged: Logged
+    ) -> None:
+        """An app that signs in only another user than the current one has one session."""
+        app = make_app()
+
+        @app.before_request
+        def sign_in_by_header() -> None:
+            if kvs.current_session.user_id != request.headers["Remote-User"]:
+                kvs.login_user(request.headers["Remote-User"])
+
+        browser = app.test_client()
+        for _ in range(20):
+            browser.get("/untouched", headers={"Remote-User": "ada"})
+        assert len(store_of(app).sessions_of("ada")) == 1
+        assert [level for level, _ in logged()] == [logging.INFO]
+
+    @pytest.mark.parametrize("differs", ["user", "address", "browser", "time"])
+    def test_many_logins_of_different_kinds_are_not_logged_as_one_client(
+        self, app: Flask, clock: Clock, logged: Logged, differs: str
+    ) -> None:
+        """Logins of different users, addresses or browsers, or over hours, log no warning."""
+        for number in range(30):
+            browser = app.test_client()
+            if differs == "address":
+                browser.environ_base["REMOTE_ADDR"] = f"192.0.2.{number}"
+            if differs == "browser":
+                browser.environ_base["HTTP_USER_AGENT"] = f"browser {number}"
+            if differs == "time":
+                clock.advance(seconds=10)
+            browser.post(f"/login/{number if differs == 'user' else 'ada'}")
+        assert {level for level, _ in logged()} == {logging.INFO}
 
     @pytest.mark.parametrize("as_flask_session", [False, True])
     @pytest.mark.parametrize("where", ["stream", "close"])

@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 
 import flask_kvsession as kvs
+from flask_kvsession.app_state import RecentLogins
 
 from .support.apps import MakeApp
 from .support.browsers import AS_PAGE, Browsers
@@ -63,3 +64,13 @@ def test_no_object_of_the_package_remains_of_a_request(app: Flask) -> None:
     browser = Browsers(app)("laptop")
     browser.post("/data", json={"x": 1})
     assert kept() == set()
+
+
+def test_counts_of_recent_logins_are_bounded() -> None:
+    """Of many clients, the counts of the latest thousand are kept."""
+    logins = RecentLogins()
+    for key in range(5000):
+        logins.count(key, now=key)
+    assert len(logins._found) == 1000
+    assert logins.count(4999, now=5000) == 2
+    assert logins.count(0, now=5000) == 1
