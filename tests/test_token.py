@@ -226,6 +226,13 @@ def test_a_user_id_and_its_text_name_the_same_user() -> None:
         assert user_hash(user_id) == user_hash(str(user_id))
 
 
+@pytest.mark.parametrize("form", [str.upper, lambda text: text.replace("-", ""), "{{{}}}".format])
+def test_another_text_of_a_uuid_names_another_user(form: t.Callable[[str], str]) -> None:
+    """Only the `str()` of a UUID names the user of the UUID; README.md says so."""
+    text = str(UUID(int=0xABCDEF))
+    assert user_hash(form(text)) != user_hash(UUID(text)) == user_hash(text)
+
+
 REFUSED: list[t.Any] = [
     *(None, "", True, False, 1.5, 1.0, b"ada", ["ada"], ("ada",), {"id": 1}, User(), User),
     *(LocalProxy(lambda: "ada"), Markup("ada"), Letter.A, Number.ONE, "a\ud800", 10**4999),
