@@ -710,16 +710,18 @@ def test_a_login_without_any_header_succeeds(app: Flask) -> None:
 # The log
 
 
-def test_bad_input_from_browsers_is_not_logged(
+def test_junk_cookie_is_logged_only_as_the_refusal_of_a_guard(
     attacker: Attacker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither cookies nor guards write a log line for junk from outside."""
+    """Junk cookies write no log line; a guard that refuses them writes one at INFO."""
     with caplog.at_level(logging.DEBUG):
         for cookie in ("kvsession=junk", f"kvsession={unknown_token()}"):
             attacker.get("/data", Cookie=cookie)
-            attacker.get("/me", Cookie=cookie, Accept="text/html")
             attacker.open("POST", "/logout", Cookie=cookie)
-    assert caplog.records == []
+        assert caplog.records == []
+        for cookie in ("kvsession=junk", f"kvsession={unknown_token()}"):
+            attacker.get("/me", Cookie=cookie, Accept="text/html")
+    assert [record.levelno for record in caplog.records] == [logging.INFO] * 2
 
 
 def test_a_corrupt_record_is_logged_once(

@@ -69,6 +69,8 @@ DEFAULTS: dict[str, t.Any] = {
     "anonymous_timeout": DAY,
     "renewal_interval": 5 * MINUTE,
     "fresh_for": 15 * MINUTE,
+    "rotation_interval": None,
+    "rotation_grace": 5 * MINUTE,
     "max_sessions_per_user": 100,
     "login_view": None,
     "confirm_view": None,

@@ -54,7 +54,8 @@ def install(app: Flask, state: AppState) -> None:
         )
     app.session_interface = KVSessionInterface()
     state.request_session_class = FlaskRequestSession
-    state.flask_cookie = SessionCookie.from_flask_app
+    one_name = state.configured.has_one_cookie_name
+    state.flask_cookie = partial(SessionCookie.from_flask_app, one_name=one_name)
     state.first_use_checks += [_require_own_interface, require_possible_cookie]
 
 
