@@ -11,9 +11,9 @@ from werkzeug.local import LocalProxy
 
 from . import signals
 from .app_state import app_state
+from .current import request_session
 from .errors import KVSessionError
 from .record import SessionInfo
-from .request import request_session
 from .session import Session
 from .token import UserId
 

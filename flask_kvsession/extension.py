@@ -12,9 +12,10 @@ from . import compat, renamed
 from .api import current_session
 from .app_state import EXTENSION, AppState
 from .connection import check_url
+from .current import finish_request
 from .errors import ConfigurationError
 from .guards import guard_protected_paths
-from .request import BEGAN, RequestSession, finish_request
+from .request import BEGAN, RequestSession
 from .settings import Settings
 
 if t.TYPE_CHECKING:

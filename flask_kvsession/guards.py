@@ -20,8 +20,8 @@ from werkzeug.routing import BuildError
 
 from .api import current_session
 from .app_state import app_state
+from .current import request_session
 from .errors import ConfigurationError, FreshLoginRequired, LoginRequired, RoleRequired
-from .request import request_session
 from .settings import Settings, config_key
 
 P = t.ParamSpec("P")

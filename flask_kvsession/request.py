@@ -1,14 +1,11 @@
 """One request's session: load, log in, log out, rotate, commit, and the decision about the cookie.
 
-`request_session()` gives the current request's `RequestSession`. It is created at the first touch
-of the session, and is an attribute of the request object, not of `flask.g`: one `g` can serve
-several requests.
+`current.request_session()` gives that of the current request.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import time
 import typing as t
@@ -17,11 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 
-from flask import globals as flask_globals
-from flask import has_request_context, request
-
 from . import codec, signals
-from .app_state import AppState, app_state
+from .app_state import AppState
+from .cookie_changes import CookieChanges
 from .data import Changes
 from .errors import KVSessionError, LoginRequired, StoreUnavailable
 from .presented import Presented, look_up
@@ -35,16 +30,7 @@ from .record import (
     new_record,
 )
 from .response import answer_failure
-from .rotation import (
-    Standing,
-    is_first_show,
-    judge,
-    may_rotate_periodically,
-    rotated_explicitly,
-    rotated_periodically,
-    shown,
-    successor_of,
-)
+from .rotation import Standing, judge, rotated_explicitly, successor_of, with_step
 from .session import Session
 from .settings import to_ms
 from .store import Merge, SessionStore
@@ -52,7 +38,6 @@ from .token import Token, UserId, new_session_id, user_hash
 
 if t.TYPE_CHECKING:
     from blinker import NamedSignal
-    from flask import Flask
     from flask.wrappers import Request, Response
     from werkzeug.exceptions import HTTPException
 
@@ -63,9 +48,6 @@ Data = Mapping[str, bytes]
 
 T = t.TypeVar("T")
 
-_ATTRIBUTE = "_kvsession"
-_IS_OVER = "_kvsession_is_over"
-"""The attribute of a request that has ended without touching its session."""
 BEGAN = "_kvsession_began"
 """The attribute of a request with the monotonic time, s, at which it entered the app."""
 
@@ -74,9 +56,6 @@ _READ_TOO_LATE = (
     " response could not get the header Vary: Cookie any more, so a shared cache may give it to"
     " other users. Read the session in the view, and pass the values to the stream."
 )
-
-# In Flask 3.1 a request has a context of its own. From Flask 3.2 on, the app context holds it.
-_request_context: t.Any = vars(flask_globals).get("request_ctx", flask_globals.app_ctx)
 
 
 class RequestSession:
@@ -97,14 +76,13 @@ class RequestSession:
     _is_finished = True  # set to False by __init__: if that fails, __del__ reports nothing
 
     def __init__(self, app: AppState, request: Request) -> None:
-        self._cookie_changes: dict[str, Callable[[Response], None]] = {}
-        """By cookie name: applied to the response, sets or deletes the cookie."""
         self.has_logged_out = False
         """Whether this request has signed its browser out."""
         self._app = app
         # The request holds this object. Weak references avoid a cycle, so that both are freed with
         # the request and not later by the garbage collector.
         self._request = weakref.proxy(request)
+        self._cookies = CookieChanges(app, self._request)
         self._created = time.monotonic()
         self._token: Token | None = None
         """The token that opens this browser's session. The stored secret differs after a rotation
@@ -223,8 +201,7 @@ class RequestSession:
         finally:  # acts that were done before a failure stay done, so their cookie is sent
             if self.session.accessed:
                 response.vary.add("Cookie")
-            for change in self._cookie_changes.values():
-                change(response)
+            self._cookies.apply(response)
             if self.has_logged_out:
                 self._clear_site_data(response)
         return response
@@ -413,7 +390,8 @@ class RequestSession:
         `remembered` changes whether the cookie outlives the browser; None leaves it.
         """
         now, interval = self._app.now(), to_ms(self._app.settings.renewal_interval)
-        is_due = now - stored.record.seen >= interval or self._has_rotation_step(stored.record, now)
+        is_due = now - stored.record.seen >= interval
+        is_due = is_due or self._with_rotation_step(stored.record, now) is not stored.record
         if not changes and not is_due and remembered is None:
             return
         client = self._client
@@ -424,7 +402,10 @@ class RequestSession:
             new = current
             if edited != data or now - current.seen >= interval:
                 new = new.with_data(edited, self.released_keys).with_activity(now, client)
-            new = self._with_rotation_step(new, now, remembered)
+            is_other_age = remembered is not None and remembered != new.remembered
+            if is_other_age:
+                new = new.with_remembered(bool(remembered))
+            new = self._with_rotation_step(new, now, is_wanted=is_other_age)
             return None if new is current else new
 
         try:
@@ -440,34 +421,25 @@ class RequestSession:
             self._follow_update(stored.record, outcome.stored, remembered)
             self._queue_activity(stored.record, outcome.stored.record, interval)
 
-    def _has_rotation_step(self, record: Record, now: int) -> bool:
-        return self._with_rotation_step(record, now, None) is not record
-
-    def _with_rotation_step(self, record: Record, now: int, remembered: bool | None) -> Record:
-        """The record after the step that a request with the current secret takes: it begins the
-        grace of the secret before, or rotates the secret if that is due."""
-        if remembered is not None and remembered != record.remembered:
-            record, is_due = record.with_remembered(remembered), True
-        else:
-            is_due = self._is_rotation_due(record, now)
-        if not self._token or judge(record, self._token, self._began) is not Standing.CURRENT:
+    def _with_rotation_step(self, record: Record, now: int, *, is_wanted: bool = False) -> Record:
+        """The record after what this request's secret asks for: see `rotation.with_step`."""
+        if self._token is None:
             return record
-        if is_first_show(record):
-            return shown(record, now, to_ms(self._app.settings.rotation_grace))
-        if is_due and may_rotate_periodically(record, now):
-            return rotated_periodically(record, self._token, now)
-        return record
-
-    def _is_rotation_due(self, record: Record, now: int) -> bool:
-        interval = self._app.settings.rotation_interval
-        return interval is not None and now - (record.rotated or record.created) >= to_ms(interval)
+        standing = judge(record, self._token, self._began)
+        if standing is not Standing.CURRENT:
+            return record
+        settings = self._app.settings
+        interval = settings.rotation_interval
+        due_after = None if interval is None else to_ms(interval)
+        grace = to_ms(settings.rotation_grace)
+        return with_step(record, self._token, now, due_after, grace, is_wanted=is_wanted)
 
     def _follow_update(self, before: Record, stored: Stored, remembered: bool | None) -> None:
         """Gives the browser the cookie that a written update asks for."""
         token = self._token
         self.session.rebase(stored)
         if token and remembered is not None and token.matches(stored.record.secret):
-            self._set_cookie(stored, token)  # the same token, with another age
+            self._cookies.set(stored, token)  # the same token, with another age
         self._hand_on_successor(stored)
         if stored.record.rotated != before.rotated:
             self._queue_for_current(signals.token_rotated)
@@ -478,8 +450,7 @@ class RequestSession:
         if (stored := self.session.stored) and not stored.record.is_anonymous:
             self.has_logged_out = True
         self.session.rebase(None)
-        for name in {self._app.cookie.name, self._app.cookie.anonymous_name}:
-            self._clear_cookie(name)
+        self._cookies.clear(self._app.cookie.name, self._app.cookie.anonymous_name)
 
     def _delete_if_unchanged(self, stored: Stored) -> Stored | None:
         """Deletes an anonymous session that this request has emptied.
@@ -493,7 +464,7 @@ class RequestSession:
             return current
         if current:
             self.session.rebase(None)
-            self._clear_cookie(self._app.cookie.anonymous_name)
+            self._cookies.clear(self._app.cookie.anonymous_name)
         return None
 
     @property
@@ -552,7 +523,7 @@ class RequestSession:
         and no request has shown the successor yet."""
         token = self._token
         if token and judge(stored.record, token, self._began) is Standing.SUPERSEDED:
-            self._set_cookie(stored, successor_of(stored.record, token))
+            self._cookies.set(stored, successor_of(stored.record, token))
 
     def _report_theft(self, info: SessionInfo) -> None:
         client = self._client
@@ -582,33 +553,9 @@ class RequestSession:
         """Makes `stored` this browser's session, and sends `token` in the cookie."""
         self.session.rebase(stored)
         self._token = token
-        self._set_cookie(stored, token)
-
-    def _set_cookie(self, stored: Stored, token: Token) -> None:
-        record, cookie = stored.record, self._app.cookie
-        if not record.is_anonymous:
-            self._clear_cookie(cookie.anonymous_name)
-        max_age = self._seconds_left(record) if record.remembered else None
-        name = cookie.anonymous_name if record.is_anonymous else cookie.name
-        self._cookie_changes[name] = partial(
-            cookie.write, token=token, max_age=max_age, anonymous=record.is_anonymous
-        )
-
-    def _clear_cookie(self, name: str) -> None:
-        """Deletes a cookie that the request carries, and takes back one that was to be set."""
-        self._cookie_changes.pop(name, None)
-        if name in self._app.cookie.names_in(self._request):
-            self._cookie_changes[name] = partial(self._app.cookie.clear, name=name)
-
-    def _seconds_left(self, record: Record) -> int:
-        """The remaining absolute timeout, at most the whole timeout.
-
-        Without that maximum the result could be one second too high, because the estimate of the
-        server's time may have changed by some ms since the record was made.
-        """
-        settings = self._app.settings
-        remaining = settings.absolute_end(record) - self._app.now()
-        return math.ceil(min(remaining, to_ms(settings.absolute_timeout)) / 1000)
+        if not stored.record.is_anonymous:
+            self._cookies.clear(self._app.cookie.anonymous_name)
+        self._cookies.set(stored, token)
 
     def _changed_data(self, record: Record) -> Data:
         return self.session.changes().applied_to(record.encoded_data())
@@ -624,45 +571,6 @@ class RequestSession:
     def _warn_if_cookie_will_be_lost(self) -> None:
         if self._app.cookie.secure and not self._request.is_secure:
             self._app.warn_of_plain_http()
-
-
-def request_session() -> RequestSession:
-    """The current request's session; raises `RuntimeError` outside a request.
-
-    It belongs to the app that handles the request, also inside another app's context.
-    """
-    this = t.cast(t.Any, request)._get_current_object()
-    return request_session_of(_request_context.app, this)
-
-
-def request_session_of(app: Flask, request: Request) -> RequestSession:
-    """This request's session, created at the first call."""
-    found = getattr(request, _ATTRIBUTE, None)
-    if found is None:
-        state = app_state(app)
-        new = state.request_session_class(state, request)
-        if hasattr(request, _IS_OVER):
-            new.close()
-        # setdefault is atomic: if threads of one request call this at once, all get one object.
-        found = vars(request).setdefault(_ATTRIBUTE, new)
-    return t.cast(RequestSession, found)
-
-
-def is_current(session: Session) -> bool:
-    """Whether this is the session of the current request, if there is one."""
-    found = getattr(request, _ATTRIBUTE, None) if has_request_context() else None
-    return found is not None and found.session is session
-
-
-def finish_request(response: Response) -> Response:
-    """Commits the current request's session, if the request has touched it; an `after_request`
-    function."""
-    this = t.cast(t.Any, request)._get_current_object()
-    touched: RequestSession | None = getattr(this, _ATTRIBUTE, None)
-    if touched is not None:
-        return touched.finish(response)
-    setattr(this, _IS_OVER, True)  # a later change of the session raises
-    return response
 
 
 def _data_of(record: Record | None) -> Data:

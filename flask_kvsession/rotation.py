@@ -78,21 +78,29 @@ def rotated_explicitly(record: Record, token: Token, now: int) -> Record:
     )
 
 
-def may_rotate_periodically(record: Record, now: int) -> bool:
-    """Whether no credential before the current one is valid any more."""
+def with_step(
+    record: Record,
+    token: Token,
+    now: int,
+    due_after: int | None,
+    grace: int,
+    *,
+    is_wanted: bool = False,
+) -> Record:
+    """The record after a request has shown its current secret, as `token`.
+
+    The first show after a periodic rotation begins the grace (ms) of the secret before. Otherwise
+    the secret is rotated if that is wanted, or due: `due_after` is the interval (ms) or None. It is
+    not rotated while a credential before it is valid. Without a change, it is the same object.
+    """
     before = record.before
-    return not before or (not before.nonce and now >= before.until)
-
-
-def rotated_periodically(record: Record, token: Token, now: int) -> Record:
-    """The record with the successor of the current secret, which `token` shows."""
-    nonce = secrets.token_urlsafe(12)
-    return msgspec.structs.replace(
-        record,
-        secret=token.successor(nonce).secret_hash,
-        rotated=now,
-        before=Before(secret=record.secret, nonce=nonce),
-    )
+    if before and before.nonce:
+        shown = Before(secret=before.secret, until=now + grace)
+        return msgspec.structs.replace(record, before=shown)
+    is_due = due_after is not None and now - (record.rotated or record.created) >= due_after
+    if not (is_wanted or is_due) or (before and now < before.until):
+        return record
+    return _rotated_periodically(record, token, now)
 
 
 def successor_of(record: Record, token: Token) -> Token:
@@ -101,14 +109,11 @@ def successor_of(record: Record, token: Token) -> Token:
     return token.successor(record.before.nonce)
 
 
-def is_first_show(record: Record) -> bool:
-    """Whether no request has shown the current secret yet since a periodic rotation."""
-    return bool(record.before and record.before.nonce)
-
-
-def shown(record: Record, now: int, grace: int) -> Record:
-    """The record after the first show of its current secret: the grace (ms) of the secret before
-    begins."""
-    assert record.before, "only a periodic rotation is followed by a first show"
-    before = Before(secret=record.before.secret, until=now + grace)
-    return msgspec.structs.replace(record, before=before)
+def _rotated_periodically(record: Record, token: Token, now: int) -> Record:
+    nonce = secrets.token_urlsafe(12)
+    return msgspec.structs.replace(
+        record,
+        secret=token.successor(nonce).secret_hash,
+        rotated=now,
+        before=Before(secret=record.secret, nonce=nonce),
+    )

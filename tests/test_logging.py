@@ -20,10 +20,10 @@ from werkzeug.test import TestResponse
 import flask_kvsession as kvs
 from flask_kvsession import codec, signals
 from flask_kvsession.compat.transition import LoginTransition
+from flask_kvsession.current import request_session
 from flask_kvsession.data import Changes
 from flask_kvsession.errors import KVSessionError, StoreUnavailable
 from flask_kvsession.record import Client, PreviousUser, Stored, new_record
-from flask_kvsession.request import request_session
 from flask_kvsession.token import Token, new_session_id
 
 from .support.apps import Do, MakeApp, store_of

@@ -27,9 +27,9 @@ from werkzeug.local import LocalProxy
 
 import flask_kvsession as kvs
 from flask_kvsession import signals
+from flask_kvsession.current import request_session
 from flask_kvsession.errors import StoreUnavailable
 from flask_kvsession.record import Stored
-from flask_kvsession.request import request_session
 from flask_kvsession.token import Token, is_session_id, new_session_id, user_hash
 
 from .support.apps import MakeApp, process_response, state_of, store_of

@@ -8,8 +8,8 @@ from functools import partial
 from flask.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
 
 from ..cookie import SessionCookie
+from ..current import request_session, request_session_of
 from ..errors import ConfigurationError
-from ..request import request_session, request_session_of
 from .flask_cookie import require_possible_cookie
 from .request import FlaskRequestSession
 from .session import FlaskSession

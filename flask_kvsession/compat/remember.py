@@ -15,8 +15,8 @@ from werkzeug.exceptions import HTTPException
 
 from ..api import current_session
 from ..app_state import app_state
+from ..current import is_current
 from ..errors import ConfigurationError
-from ..request import is_current
 from ..session import Session
 from ..settings import FLASK_LOGIN_FRESH_KEY, FLASK_LOGIN_USER_KEY, RememberCookie, config_key
 from .session import FlaskSession

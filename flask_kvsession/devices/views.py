@@ -29,6 +29,7 @@ from ..api import (
     revoke_session,
 )
 from ..app_state import app_state
+from ..current import request_session
 from ..errors import FreshLoginRequired
 from ..guards import (
     cross_origin_guard,
@@ -39,7 +40,6 @@ from ..guards import (
     wants_page,
 )
 from ..record import SessionInfo
-from ..request import request_session
 from ..token import user_hash
 from .describe import Device, ago, describe
 from .texts import ntranslate, translate
