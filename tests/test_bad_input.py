@@ -312,6 +312,9 @@ PLANTED: dict[str, Callable[[Token, int], bytes]] = {
     "not-utf-8": lambda token, now: b"\xff\xfe{}",
     "pickle": lambda token, now: pickle.dumps({"user": "ada"}),
     "deep": lambda token, now: b"[" * 100_000,
+    "deep-data": lambda token, now: good_record(token, now).replace(
+        b'"data":{}', b'"data":{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    ),
     "truncated": lambda token, now: good_record(token, now)[:-20],
     "two": lambda token, now: good_record(token, now) * 2,
     "future": lambda token, now: good_record(token, now).replace(b'"v":1', b'"v":99'),

@@ -8,7 +8,7 @@ import math
 import typing as t
 from collections import Counter, OrderedDict, defaultdict, namedtuple
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -46,6 +46,12 @@ class Items(list[t.Any]):
 
 class Moment(datetime):
     pass
+
+
+class MomentWithoutFold(datetime):
+    def timetz(self) -> time:
+        """The time without `fold`, as some libraries' subclasses give it."""
+        return super().timetz().replace(fold=0)
 
 
 class Day(date):
@@ -129,6 +135,7 @@ PAIRS: list[tuple[t.Any, t.Any]] = [
     (Id(int=5), UUID(int=5)),
     (Money("1.50"), Decimal("1.50")),
     (MOMENT, UTC_MOMENT),
+    (MomentWithoutFold(2026, 10, 25, 2, 30, fold=1), datetime(2026, 10, 25, 2, 30, fold=1)),
     (Day(2026, 11, 23), date(2026, 11, 23)),
     (Span(days=1, microseconds=1), timedelta(days=1, microseconds=1)),
 ]

@@ -267,6 +267,14 @@ class TestManySessions:
         assert sorted(seen) == sorted(["laptop", *(f"device {number}" for number in range(499))])
         assert "Page 25 of 25" in page
 
+    @pytest.mark.parametrize(("number", "previous"), [(2, LIST), (3, f"{LIST}?page=2")])
+    def test_link_to_the_previous_page_names_no_page_if_that_is_the_first(
+        self, laptop: FlaskClient, number: int, previous: str
+    ) -> None:
+        """The previous page of the second page has the URL of the list itself."""
+        page = page_of(laptop, f"{LIST}?page={number}")
+        assert re.findall(r'rel="prev" href="([^"]+)"', page) == [previous]
+
     def test_json_has_a_hundred_others_on_a_page_and_all_pages_have_every_session_once(
         self, laptop: FlaskClient, count_commands: CountCommands
     ) -> None:
@@ -399,7 +407,7 @@ class TestRevocation:
         self, make_app: MakeApp
     ) -> None:
         """Without `KVSESSION_LOGIN_VIEW` a page says that the user is signed out, and how many
-        ended."""
+        ended, if other sessions ended too."""
         browser_of = Browsers(add_devices(make_app()))
         browser_of("phone")
         response = browser_of("laptop").post(f"{LIST}revoke-all", headers=AS_PAGE)
@@ -408,6 +416,7 @@ class TestRevocation:
         assert "2 devices were signed out." in response.text
         response = browser_of("laptop").post(f"{LIST}sign-out", headers=AS_PAGE)
         assert "You are signed out" in response.text
+        assert "device was signed out" not in response.text
         assert is_clearing(cookies_of(response)[0])
 
     def test_a_login_view_that_the_app_does_not_have_is_a_configuration_error(

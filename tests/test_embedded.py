@@ -12,6 +12,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
@@ -95,6 +96,13 @@ def folder(tmp_path: Path) -> t.Iterator[Path]:
     yield tmp_path / "data"
     folders = [lock.parent for lock in tmp_path.rglob(supervisor.SUPERVISOR_LOCK)]
     assert wait_until(lambda: not any(map(has_supervisor, folders)))
+
+
+@pytest.fixture
+def short_folder() -> t.Iterator[str]:
+    """An empty folder whose path is short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="kvs-", dir="/tmp") as path:
+        yield path
 
 
 class Embed(t.Protocol):
@@ -240,6 +248,20 @@ def test_a_killed_server_with_users_is_restarted_with_its_data(folder: Path, emb
         assert server.get("fruit") == "fig"
 
 
+def test_a_server_that_was_paused_and_continued_is_not_started_twice(
+    folder: Path, embed: Embed
+) -> None:
+    """If a server is paused and continued, its supervisor starts no second server: two servers
+    must never write to one data file."""
+    socket_path = embed(folder).socket_path
+    server = pid_at(socket_path)
+    os.kill(server, signal.SIGSTOP)
+    time.sleep(0.1)  # the supervisor gets SIGCHLD for both
+    os.kill(server, signal.SIGCONT)
+    time.sleep(0.5)  # long enough for a wrong reaction
+    assert pid_at(socket_path) == server
+
+
 @needs_proc
 def test_killing_the_supervisor_ends_its_server_and_the_next_user_starts_both(
     folder: Path, embed: Embed
@@ -265,11 +287,19 @@ def test_sigterm_to_the_supervisor_ends_its_server(folder: Path, embed: Embed) -
     assert not is_running(server)
 
 
+@pytest.mark.parametrize("is_temporary_folder_new", [False, True])
 def test_a_server_without_a_supervisor_is_stopped_before_a_new_one_starts(
-    folder: Path, embed: Embed
+    folder: Path,
+    embed: Embed,
+    monkeypatch: pytest.MonkeyPatch,
+    short_folder: str,
+    is_temporary_folder_new: bool,
 ) -> None:
-    """A server without a supervisor is stopped before a new server opens the same data."""
+    """A server without a supervisor is stopped before a new server opens the same data, also if
+    the new server has another temporary folder."""
     path = path_of_stopped_server(folder)
+    if is_temporary_folder_new:
+        monkeypatch.setattr("tempfile.tempdir", short_folder)
     path.parent.mkdir(0o700)
     options = ["--port", "0", "--unixsocket", str(path), "--appendonly", "yes"]
     orphan = subprocess.Popen([find_binary(), *options], cwd=folder, stdout=subprocess.DEVNULL)
@@ -560,11 +590,13 @@ def test_a_server_whose_folder_was_deleted_does_not_disturb_the_new_one(
     assert supervisor.is_ready(new.socket_path)
 
 
+@pytest.mark.parametrize("ephemeral", [False, True])
 def test_emptying_the_folder_of_a_running_server_replaces_that_server(
-    folder: Path, embed: Embed
+    folder: Path, embed: Embed, ephemeral: bool
 ) -> None:
-    """If all files are deleted, locks too, a new server replaces the old one."""
-    old = embed(folder)
+    """If all files are deleted, locks too, a new server replaces the old one. The end of the old
+    one does not remove the new one's folder."""
+    old = embed(folder, ephemeral=ephemeral)
     server = pid_at(old.socket_path)
     for path in folder.iterdir():
         path.unlink() if path.is_file() else shutil.rmtree(path)
@@ -574,6 +606,7 @@ def test_emptying_the_folder_of_a_running_server_replaces_that_server(
     old.close()
     time.sleep(0.1)  # long enough for a wrong reaction
     assert supervisor.is_ready(new.socket_path)
+    assert (folder / supervisor.USER_LOCK).exists()
 
 
 CHILDLESS = """

@@ -9,18 +9,21 @@ import subprocess
 import time
 import typing as t
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import redis
-from flask import Flask, g
+from flask import Flask, Response, g, make_response, request_finished, send_file
 from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
+from flask_kvsession.connection import connect
 from flask_kvsession.connection.embedded import find_binary
 from flask_kvsession.errors import StoreUnavailable
 
-from .support.apps import MakeApp, close, store_of
+from .support.apps import Do, MakeApp, close, store_of
 from .support.browsers import id_of, token_of
 from .support.clock import Clock
 
@@ -168,6 +171,45 @@ def test_app_recovers_when_the_store_answers_again(
         assert time.monotonic() < deadline
 
 
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:6379", "unix:///s", "embedded://{folder}"])
+def test_client_of_a_url_waits_no_longer_than_the_timeout_and_tries_once(
+    url: str, tmp_path: Path
+) -> None:
+    """The timeout of `connect` applies to each reply, and over a network to the connection too. A
+    command that failed is not tried again."""
+    timeout = timedelta(seconds=TIMEOUT)
+    with closing(connect(url.format(folder=tmp_path / "data"), timeout, ephemeral=True)) as client:
+        connection = t.cast(redis.Connection, client.connection_pool.make_connection())
+    assert connection.socket_timeout == TIMEOUT
+    assert connection.socket_connect_timeout == TIMEOUT or not url.startswith("redis:")
+    assert connection.retry.get_retries() == 0
+
+
+@pytest.mark.parametrize(
+    "act",
+    [lambda: kvs.login_user("bob"), kvs.logout_user, kvs.rotate_token],
+    ids=["login", "logout", "rotation"],
+)
+def test_request_has_no_session_after_an_act_that_failed(
+    do: Do, signed_in: FlaskClient, own_server: Server, act: Callable[[], object]
+) -> None:
+    """If a view goes on after a login, logout or rotation that failed, it reads an empty session
+    without a user, and writes nothing."""
+
+    def go_on() -> dict[str, t.Any]:
+        g.session["x"] = 2
+        with pytest.raises(StoreUnavailable):
+            act()
+        return {"data": dict(g.session), "signed in": g.session.is_authenticated}
+
+    own_server.run("CLIENT", "PAUSE", "30000", "WRITE")
+    response = do(signed_in, go_on)
+    assert response.get_json() == {"data": {}, "signed in": False}
+    assert "Set-Cookie" not in response.headers
+    own_server.run("CLIENT", "UNPAUSE")
+    assert signed_in.get("/data").get_json() == {"x": 1}
+
+
 def test_store_restarted_without_its_data_gives_401(
     signed_in: FlaskClient, own_server: Server
 ) -> None:
@@ -293,6 +335,53 @@ def test_failing_commit_gives_the_apps_own_503(
     assert int(response.headers["Content-Length"]) == len("sorry, nobody")
     assert not {"Location", "ETag", "Set-Cookie"} & set(response.headers.keys())
     assert response.headers["Vary"] == "Cookie"
+
+
+def test_failing_commit_after_a_file_response_closes_the_file_and_sends_the_handlers_response(
+    app: Flask, do: Do, own_server: Server, tmp_path: Path
+) -> None:
+    """If the commit fails after a view has returned an open file, the file is closed, and nothing
+    but the handler's response is left, with each of its cookies."""
+
+    @app.errorhandler(StoreUnavailable)
+    def sorry(error: StoreUnavailable) -> t.Any:
+        response = make_response("sorry", 503)
+        response.set_cookie("first", "1")
+        response.set_cookie("second", "2")
+        return response
+
+    (tmp_path / "report").write_text("the report")
+    report = open(tmp_path / "report", "rb")  # noqa: SIM115 - the extension has to close it
+    bodies: list[bytes] = []
+
+    def send_report() -> Response:
+        g.session["seen"] = 1
+        own_server.run("CLIENT", "PAUSE", "1000", "WRITE")
+        return send_file(report, "text/plain")
+
+    def receive(sender: Flask, response: Response, **extra: t.Any) -> None:
+        bodies.append(response.get_data())
+
+    browser = app.test_client()
+    with request_finished.connected_to(receive, app):
+        response = do(browser, send_report)
+    assert (response.status_code, response.text, bodies) == (503, "sorry", [b"sorry"])
+    assert len(response.headers.getlist("Set-Cookie")) == 2
+    assert report.closed
+
+
+def test_handler_of_a_failing_commit_reads_none_of_the_changes(
+    own_words: Flask, do: Do, signed_in: FlaskClient, own_server: Server
+) -> None:
+    """If the commit fails, the app's handler reads an empty session, without the changes that were
+    not saved."""
+
+    def rename() -> None:
+        g.session["name"] = "Ada"
+        own_server.run("CLIENT", "PAUSE", "1000", "WRITE")
+
+    response = do(signed_in, rename)
+    assert (response.status_code, response.text) == (503, "sorry, nobody")
 
 
 def test_failing_load_gives_the_apps_own_503(

@@ -124,6 +124,47 @@ def test_session_that_no_longer_exists_does_not_count(
     assert may_enter(one, sign_in(app)) == [True, True]
 
 
+def test_newest_session_stays_after_the_servers_time_was_put_back(
+    app: Flask, sign_in: SignIn, clock: Clock
+) -> None:
+    """If the server's time is put back, a login over the limit ends an older session, and not its
+    own, although its own activity seems the oldest."""
+    older = [sign_in(app), sign_in(app)]
+    clock.advance(hours=-1)
+    newest = sign_in(app)
+    assert may_enter(newest) == [True]
+    assert sum(may_enter(*older)) == 1
+
+
+def test_evicted_session_leaves_the_index_at_the_next_login_over_the_limit(
+    app: Flask, sign_in: SignIn, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """A login over the limit removes the ids of evicted sessions from the user's index, so that the
+    next login within the limit costs no second round trip."""
+    one, evicted = sign_in(app), sign_in(app)
+    redis_client.delete(*[key for key in keys() if key.endswith(id_of(evicted)[3:])])
+    two = sign_in(app)
+    (index,) = [key for key in keys() if ":u:" in key]
+    assert redis_client.zcard(index) == 2
+    assert may_enter(one, two) == [True, True]
+
+
+@pytest.mark.parametrize("spoil", ["{", "[]", None], ids=["no JSON", "no record", "a list"])
+def test_unreadable_session_does_not_hinder_a_login_over_the_limit(
+    app: Flask, sign_in: SignIn, redis_client: redis.Redis, keys: Keys, spoil: str | None
+) -> None:
+    """If one of the user's records cannot be read, a login over the limit works, and the readable
+    sessions stay."""
+    one, spoiled = sign_in(app), sign_in(app)
+    (key,) = [key for key in keys() if key.endswith(id_of(spoiled)[3:])]
+    if spoil is None:
+        redis_client.delete(key)
+        redis_client.lpush(key, "x")
+    else:
+        redis_client.set(key, spoil, keepttl=True)
+    assert may_enter(one, sign_in(app)) == [True, True]
+
+
 def test_replaced_session_is_neither_counted_nor_ended_by_the_limit(
     make_app: MakeApp, sign_in: SignIn, clock: Clock
 ) -> None:
@@ -252,6 +293,24 @@ class TestFunction:
         with pytest.raises(LookupError, match="no such plan"):
             browser.post("/login/ada")
         assert keys() == set()
+
+    def test_function_that_raises_after_the_session_was_created_undoes_the_login(
+        self, make_app: MakeApp, sign_in: SignIn
+    ) -> None:
+        """If the function first returns a limit and then raises, the new session is removed
+        again."""
+        answers: list[t.Any] = [None, 1]
+
+        def limit(user_id: t.Any) -> int | None:
+            if not answers:
+                raise LookupError("no such plan")
+            return t.cast("int | None", answers.pop(0))
+
+        app = make_app(max_sessions_per_user=limit)
+        first = sign_in(app)
+        with pytest.raises(LookupError, match="no such plan"):
+            app.test_client().post("/login/ada")
+        assert [stored.id for stored in store_of(app).sessions_of("ada")] == [id_of(first)]
 
 
 def test_login_over_the_limit_costs_one_more_round_trip(

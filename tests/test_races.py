@@ -6,6 +6,7 @@ A request loads its session and waits inside its view while another request acts
 from __future__ import annotations
 
 import threading
+import time
 import typing as t
 from collections.abc import Callable, Iterator
 
@@ -17,6 +18,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import flask_kvsession as kvs
+from flask_kvsession.errors import StoreUnavailable
+from flask_kvsession.record import Record
 from flask_kvsession.token import Token
 
 from .support.apps import MakeApp, add_views, in_context, store_of
@@ -224,6 +227,20 @@ def test_request_in_flight_does_not_bring_an_ended_session_back(
     assert record is None or t.cast(bytes, record).startswith(b'{"ended":')
 
 
+@pytest.mark.parametrize("act", [lambda: g.session.update(a=1), kvs.rotate_token])
+def test_session_that_expires_during_a_request_is_not_written(
+    stage: Stage, token: str, clock: Clock, act: Act
+) -> None:
+    """If the session expires between its load and its commit, the request succeeds, writes nothing
+    and sends no cookie."""
+    release = stage.park(token, act)
+    clock.advance(days=31)
+    response = release()
+    assert response.status_code == 200
+    assert "Set-Cookie" not in response.headers
+    assert stage.browser(token).get("/me").status_code == 401
+
+
 def test_confirm_login_of_a_session_revoked_meanwhile_gives_401(stage: Stage, token: str) -> None:
     """If the session was revoked since its load, `confirm_login` gives 401."""
     release = stage.park(token, kvs.confirm_login)
@@ -250,7 +267,45 @@ def test_login_during_a_revocation_of_all_sessions_ends_too(stage: Stage, token:
     assert late.get("/me").status_code == 401
 
 
+def test_update_all_changes_a_session_that_begins_while_it_runs(stage: Stage, token: str) -> None:
+    """`update_all` also changes a session that is created while it runs."""
+    store = store_of(stage.app)
+    run_script, late = store._server.run_script, stage.app.test_client()
+    is_first = iter([True])
+
+    def run_after_login(name: str, *args: t.Any) -> list[t.Any]:
+        if name == "commit" and next(is_first, False):
+            late.post("/login/ada")
+        return run_script(name, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store._server, "run_script", run_after_login)
+        assert store.update_all("ada", {"role": "reader"}) == 2
+    assert late.get("/data").get_json() == {"role": "reader"}
+
+
 # Many requests at once
+
+
+def test_update_that_loses_every_race_raises_after_the_store_timeout(make_app: MakeApp) -> None:
+    """If other requests change the session before each attempt, an update raises
+    `StoreUnavailable` after `KVSESSION_STORE_TIMEOUT`."""
+    app = make_app(store_timeout=0.1)
+    app.test_client().post("/login/ada")
+    store, attempts = store_of(app), iter(range(100_000))
+    (stored,) = store.sessions_of("ada")
+    began = time.monotonic()
+
+    def lose(record: Record) -> Record:
+        assert time.monotonic() - began < PATIENCE
+        (current,) = store.sessions_of("ada")
+        store.commit(current, current.record.with_data({"theirs": b"%d" % next(attempts)}))
+        return record.with_data({"mine": b"1"})
+
+    with pytest.raises(StoreUnavailable, match="kept changing"):
+        store.update(stored, lose)
+    assert time.monotonic() - began >= 0.1
+    assert next(attempts) > 1
 
 
 def test_parallel_requests_with_a_due_renewal_renew_once(

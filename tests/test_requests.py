@@ -7,6 +7,8 @@ import sys
 import threading
 import typing as t
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 import redis
@@ -30,6 +32,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
 import flask_kvsession as kvs
+from flask_kvsession.app_state import AppState
 from flask_kvsession.errors import ConfigurationError, KVSessionError, UnstorableValue
 
 from .support.apps import (
@@ -39,6 +42,7 @@ from .support.apps import (
     add_views,
     preprocess_request,
     process_response,
+    store_of,
 )
 from .support.browsers import SignIn, browser_with, cookies_of, id_of, is_clearing, token_of
 from .support.commands import CountCommands, Keys
@@ -432,6 +436,15 @@ class TestErrors:
         assert response.status_code == 500
         assert len(cookies_of(response)) == 1
         assert client.get("/me").get_json()["data"] == {"list": []}
+
+    def test_commit_that_failed_is_not_repeated_for_the_error_page(
+        self, client: FlaskClient, do: Do, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """If the commit finds an unstorable value, the 500 response does not commit again, so that
+        only one error is logged."""
+        client.post("/data", json={"list": []})
+        assert do(client, lambda: g.session["list"].append(object())).status_code == 500
+        assert len(caplog.records) == 1
 
     def test_login_survives_a_failing_view_and_an_unstorable_change(
         self, app: Flask, client: FlaskClient, do: Do
@@ -852,6 +865,23 @@ class TestContexts:
             client.get("/data")
             assert kvs.current_session == {"x": 1}
             assert g.session == {"x": 1}
+
+    def test_first_requests_in_two_threads_get_one_store(
+        self, app: Flask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """If two threads use the sessions of an app first at the same time, both get the same
+        client."""
+        connect, both = AppState._connect, threading.Barrier(2, timeout=0.2)
+
+        def connect_together(state: AppState) -> t.Any:
+            with suppress(threading.BrokenBarrierError):
+                both.wait()
+            return connect(state)
+
+        monkeypatch.setattr(AppState, "_connect", connect_together)
+        with ThreadPoolExecutor(2) as pool:
+            stores = [task.result() for task in [pool.submit(store_of, app) for _ in range(2)]]
+        assert stores[0] is stores[1]
 
     def test_thread_with_a_copied_context_uses_the_requests_session(
         self, app: Flask, sign_in: SignIn, do: Do

@@ -21,9 +21,9 @@ from flask_kvsession.errors import (
     StoreUnavailable,
     UnstorableValue,
 )
-from flask_kvsession.token import Token
+from flask_kvsession.token import Token, user_hash
 
-from .support.apps import Do, MakeApp
+from .support.apps import Do, MakeApp, in_context, store_of
 from .support.browsers import (
     SignIn,
     anonymous_token_of,
@@ -260,6 +260,24 @@ class TestRevokeAll:
         assert seen == [2]
         assert may_enter(admin, *ada) == [True, False, False]
 
+    @pytest.mark.parametrize("how", ["evicted", "unreadable", "a list"])
+    def test_session_whose_record_is_lost_or_spoiled_does_not_hinder_the_others(
+        self, app: Flask, sign_in: SignIn, redis_client: redis.Redis, keys: Keys, how: str
+    ) -> None:
+        """If the index names a session without a readable record, all other sessions end, and the
+        index is empty afterwards."""
+        browsers = [sign_in(app) for _ in range(3)]
+        (key,) = [key for key in keys() if key.endswith(id_of(browsers[1])[3:])]
+        redis_client.delete(key)
+        if how == "unreadable":
+            redis_client.set(key, "{")
+        elif how == "a list":
+            redis_client.lpush(key, "x")
+        with app.app_context():
+            assert kvs.revoke_all_sessions("ada") == 2
+        assert may_enter(*browsers) == [False] * 3
+        assert not [key for key in keys() if ":u:" in key]
+
     def test_except_current_where_no_request_can_be_seen_raises_and_ends_nothing(
         self, app: Flask, sign_in: SignIn
     ) -> None:
@@ -413,6 +431,56 @@ class TestRevokeCurrentSession:
         assert do(sign_in(app), act).status_code == 200
 
 
+class TestSeveralWorkers:
+    """What one worker does to a session counts in another worker at once, also if that worker has
+    loaded the session before (OWASP ASVS 5.0, 7.4.1)."""
+
+    ENDINGS: t.ClassVar[dict[str, Callable[[FlaskClient], object]]] = {
+        "logout": lambda browser: browser.post("/logout"),
+        "login": lambda browser: browser.post("/login/ada"),
+        "rotation": lambda browser: browser.post("/rotate"),
+        "revocation": lambda browser: in_context(
+            browser.application, lambda: kvs.revoke_all_sessions("ada")
+        ),
+    }
+
+    @pytest.fixture
+    def here(self, make_app: MakeApp, sign_in: SignIn) -> FlaskClient:
+        """A browser that has signed in with one worker."""
+        app = make_app("here")
+
+        @app.post("/rotate")
+        def rotate() -> t.Any:
+            kvs.rotate_token()
+            return {}
+
+        return sign_in(app, data={"role": "admin"})
+
+    @pytest.fixture
+    def there(self, make_app: MakeApp, here: FlaskClient) -> FlaskClient:
+        """The same browser with another worker, which has loaded the session."""
+        there = browser_with(make_app("there"), token_of(here))
+        assert there.get("/data").get_json() == {"role": "admin"}
+        return there
+
+    @pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+    def test_token_that_one_worker_ended_is_refused_by_another_at_once(
+        self, here: FlaskClient, there: FlaskClient, end: Callable[[FlaskClient], object]
+    ) -> None:
+        """If one worker ends a session or changes its secret, another worker refuses the old token
+        at once."""
+        end(here)
+        assert there.get("/me").status_code == 401
+
+    def test_change_by_one_worker_is_read_by_another_at_once(
+        self, here: FlaskClient, there: FlaskClient
+    ) -> None:
+        """What one worker writes into a session another worker reads at once."""
+        here.post("/data", json={"cart": 1})
+        in_context(here.application, lambda: kvs.update_all_sessions("ada", {"role": "reader"}))
+        assert there.get("/data").get_json() == {"role": "reader", "cart": 1}
+
+
 class TestUserIdArgument:
     @pytest.mark.parametrize("verb", FOR_ANY_USER.values(), ids=FOR_ANY_USER)
     @pytest.mark.parametrize(
@@ -484,6 +552,18 @@ class TestReason:
         with app.app_context():
             kvs.revoke_all_sessions("ada")
         assert browser.get("/me").get_json() == {"ended": "revoked"}
+
+    def test_first_reason_stays_if_a_session_is_ended_twice(
+        self, app: Flask, sign_in: SignIn, redis_client: redis.Redis, keys: Keys
+    ) -> None:
+        """If a request revokes a session that another request has ended meanwhile, the reason of
+        the first end stays, and the second request ends nothing."""
+        session_id, store = id_of(sign_in(app)), store_of(app)
+        assert len(store.revoke(user_hash("ada"), [session_id], "limit")[0]) == 1
+        assert store.revoke(user_hash("ada"), [session_id], "revoked") == ([], [])
+        (key,) = keys()
+        held = t.cast(bytes, redis_client.get(key))
+        assert json.loads(held)["ended"] == "limit"
 
     def test_tombstone_holds_only_the_reason_and_expires_in_time(
         self, app: Flask, sign_in: SignIn, redis_client: redis.Redis, keys: Keys

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
 
-from .support.apps import Do
+from .support.apps import Do, store_of
 from .support.browsers import SignIn, browser_with, cookies_of, is_clearing, token_of
 from .support.commands import CountCommands, Keys
 
@@ -44,6 +44,24 @@ def test_old_token_is_invalid_before_rotate_token_returns(
 
     assert do(browser, act).status_code == 200
     assert browser.get("/me").status_code == 200
+
+
+def test_rotation_after_a_login_or_rotation_in_the_same_request_changes_the_secret_again(
+    app: Flask, client: FlaskClient, do: Do
+) -> None:
+    """Each rotation changes the secret, also after a login or another rotation in the same
+    request."""
+    secrets: list[str] = []
+
+    def act() -> None:
+        for change in (lambda: kvs.login_user("ada"), kvs.rotate_token, kvs.rotate_token):
+            change()
+            (stored,) = store_of(app).sessions_of("ada")
+            secrets.append(stored.record.secret)
+
+    do(client, act)
+    assert len(set(secrets)) == 3
+    assert client.get("/me").status_code == 200
 
 
 def test_pending_changes_are_written_with_the_new_secret(

@@ -326,6 +326,17 @@ class TestModified:
         do(browser, run)
         assert seen == [expected]
 
+    def test_clear_without_a_session_is_no_change(self, client: FlaskClient, do: Do) -> None:
+        """`clear()` in a browser without a session leaves `modified` false."""
+        seen: list[bool] = []
+
+        def act() -> None:
+            g.session.clear()
+            seen.append(g.session.modified)
+
+        do(client, act)
+        assert seen == [False]
+
     def test_value_replaced_by_an_equal_value_is_not_written(
         self, app: Flask, sign_in: SignIn, do: Do, count_commands: CountCommands
     ) -> None:

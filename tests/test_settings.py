@@ -1082,6 +1082,36 @@ def run_with_own_server(mode: str, folder: Path) -> tuple[int, Path]:
     return int(lines[0]), Path(lines[1])
 
 
+USE_AT_EXIT = """
+import atexit, time
+from flask import Flask
+import flask_kvsession as kvs
+app = Flask("app")
+kvs.KVSession(app)
+app.testing = True
+
+@atexit.register
+def last():  # registered before the server is started, so it is called after later handlers
+    time.sleep(0.5)  # long enough for a server to stop
+    print(app.extensions["kvsession"].store.sessions_of("ada"))
+
+app.extensions["kvsession"].store.now()
+"""
+
+
+def test_exit_handlers_of_an_app_can_still_use_its_embedded_server(tmp_path: Path) -> None:
+    """The embedded server runs until the app's process has ended, so that the app's exit handlers
+    can use sessions."""
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(kvs.__file__).parents[1]),
+        "TMPDIR": str(tmp_path),
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", USE_AT_EXIT], env=environment, capture_output=True, text=True
+    )
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
 def vanishes(path: Path) -> bool:
     """Whether the path is gone within ten seconds."""
     for _ in range(200):

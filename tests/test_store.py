@@ -6,6 +6,7 @@ import re
 import secrets
 import subprocess
 import sys
+import time
 import typing as t
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -20,7 +21,9 @@ from redis.crc import key_slot
 
 import flask_kvsession as kvs
 from flask_kvsession.connection.embedded import find_binary
+from flask_kvsession.errors import StoreUnavailable
 from flask_kvsession.record import Client, Stored, new_record
+from flask_kvsession.store.clock import ServerClock
 from flask_kvsession.store.server import SCRIPTS, load_script
 from flask_kvsession.token import Token, new_session_id, user_hash
 
@@ -240,6 +243,27 @@ def test_script_uses_only_passed_keys_and_encodes_no_json(name: str) -> None:
     assert "cjson.encode" not in code
 
 
+@pytest.mark.parametrize(
+    "error",
+    [redis.exceptions.RedisClusterException("no node"), redis.TimeoutError(), OSError()],
+    ids=lambda error: type(error).__name__,
+)
+def test_each_error_of_a_client_leaves_the_store_as_store_unavailable(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Each error of a redis-py client becomes `StoreUnavailable`, also one that is no
+    `RedisError`."""
+
+    def fail(*args: t.Any, **kwargs: t.Any) -> t.NoReturn:
+        raise error
+
+    store = store_of(app)
+    monkeypatch.setattr(store._server._client, "execute_command", fail)
+    with pytest.raises(StoreUnavailable) as caught:
+        store.sessions_of("ada")
+    assert caught.value.__cause__ is error
+
+
 # Times in the store (law 6)
 
 
@@ -297,6 +321,47 @@ def test_expired_index_entry_is_removed_by_the_next_write(
     assert len(store_of(app).sessions_of("ada")) == 1
     app.test_client().post("/login/ada")
     assert redis_client.zcard(index) == 2
+
+
+def test_index_of_a_user_lives_as_long_as_the_session_that_ends_last(
+    app: Flask, redis_client: redis.Redis, keys: Callable[[], set[str]]
+) -> None:
+    """The index of a user's sessions expires with the session that ends last, also if a session
+    that ends earlier is written after it."""
+    for remember in (True, False):
+        app.test_client().post("/login/ada", json={"remember": remember})
+    (index,) = [key for key in keys() if ":u:" in key]
+    last = max(stored.id for stored in store_of(app).sessions_of("ada") if stored.record.remembered)
+    (record,) = [key for key in keys() if key.endswith(last[3:])]
+    assert abs(redis_client.pttl(index) - redis_client.pttl(record)) < 5_000
+
+
+@pytest.mark.parametrize(
+    ("told", "followed"), [(60, 0), (-60, 0), (2_000, 2_000), (-2_000, -2_000)], ids=str
+)
+def test_clock_ignores_jitter_and_follows_a_corrected_server_time(
+    monkeypatch: pytest.MonkeyPatch, told: int, followed: int
+) -> None:
+    """A worker's clock ignores differences under 100 ms and follows larger ones, forwards and
+    backwards."""
+    monkeypatch.setattr("flask_kvsession.store.clock._monotonic_ms", lambda: 7_000)
+    clock = ServerClock()
+    clock.learn(1_000_000)
+    clock.learn(1_000_000 + told)
+    assert clock.now() == 1_000_000 + followed
+
+
+def test_each_act_tells_a_worker_the_servers_time(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker whose own clock has stood still learns the server's time from its next act."""
+    store = store_of(app)
+    right = store.now()
+    late = time.monotonic_ns() // 1_000_000 - 3_600_000
+    monkeypatch.setattr("flask_kvsession.store.clock._monotonic_ms", lambda: late)
+    assert store.now() < right
+    client.post("/login/ada")
+    assert 0 <= store.now() - right < 60_000
 
 
 def test_worker_with_a_wrong_wall_clock_harms_no_session(

@@ -189,6 +189,16 @@ class TestAbsoluteTimeout:
         left = 24 * DAY // SECOND
         assert left - 5 <= int(max_age.removeprefix("Max-Age=")) <= left
 
+    def test_max_age_is_not_longer_after_the_servers_time_was_put_back(
+        self, app: Flask, sign_in: SignIn, clock: Clock, do: Do
+    ) -> None:
+        """If the server's time is put back after the login, the Max-Age of a later cookie is the
+        whole absolute timeout, and not longer."""
+        browser = sign_in(app)
+        clock.advance(seconds=-90)
+        (cookie,) = cookies_of(do(browser, kvs.rotate_token))
+        assert f"Max-Age={30 * DAY // SECOND}" in attributes_of(cookie)
+
 
 class TestShortenedSettings:
     """A worker with shorter timeouts loads a session that another worker created."""
@@ -398,6 +408,19 @@ class TestRenewal:
         assert browser.get(path).status_code in (404, 500)
         clock.advance(days=6)
         assert browser.get("/me").status_code == 200
+
+    def test_no_time_of_a_session_moves_back_with_the_servers_time(
+        self, app: Flask, sign_in: SignIn, clock: Clock, do: Do
+    ) -> None:
+        """If the server's time is put back, neither a write nor a confirmed login moves
+        `last_seen_at` or `authenticated_at` back."""
+        browser, store = sign_in(app), store_of(app)
+        (before,) = map(store.info, store.sessions_of("ada"))
+        clock.advance(seconds=-90)
+        do(browser, lambda: g.session.update(x=1))
+        do(browser, kvs.confirm_login)
+        (after,) = map(store.info, store.sessions_of("ada"))
+        assert after == before
 
     def test_renewal_records_the_client_of_its_request(
         self, app: Flask, sign_in: SignIn, clock: Clock

@@ -9,7 +9,15 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from flask import Flask, flash, get_flashed_messages, request, session
+from flask import (
+    Flask,
+    Response,
+    flash,
+    get_flashed_messages,
+    request,
+    session,
+    stream_with_context,
+)
 from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
@@ -241,6 +249,41 @@ class TestLogin:
         do(client, act)
         assert data_of(client) == {KEY: 7}
         assert sessions_of(app, 7) == [id_of(client)]
+
+    def test_a_session_with_a_pending_login_of_another_user_is_not_fresh(
+        self, app: Flask, do: Do
+    ) -> None:
+        """Between the assignment of another user and the commit, the session is not fresh, although
+        the previous user's login is."""
+        client, seen = sign_in(app), list[bool]()
+
+        def act() -> None:
+            seen.append(kvs.current_session.is_fresh)
+            session[KEY] = "bob"
+            seen.append(kvs.current_session.is_fresh)
+
+        do(client, act)
+        assert seen == [True, False]
+
+    @pytest.mark.parametrize(
+        "change",
+        [lambda: session.update({KEY: "bob"}), lambda: session.clear()],
+        ids=["login", "logout"],
+    )
+    def test_modified_false_after_a_login_or_logout_leaves_the_session_as_it_was(
+        self, app: Flask, do: Do, change: Callable[[], object]
+    ) -> None:
+        """With `modified = False` a login or logout by the key is dropped like any other change."""
+        client = sign_in(app)
+        before = token_of(client, "session")
+
+        def act() -> None:
+            change()
+            session.modified = False
+
+        do(client, act)
+        assert token_of(client, "session") == before
+        assert user_of(client) == "ada"
 
     def test_a_request_that_does_not_assign_the_key_is_no_login(
         self, app: Flask, told: Recorder, clock: Clock
@@ -618,6 +661,24 @@ class TestRevocation:
         assert sessions_of(app, "ada") == []
         assert client.get("/who").get_json() == {"user": None, "data": {}}
 
+    def test_a_clear_beside_a_login_of_the_same_browser_leaves_its_cookie_alone(
+        self, app: Flask, do: Do
+    ) -> None:
+        """If a request clears an anonymous session that a login of the same browser has just
+        replaced, its response sends no cookie, because the browser has the login's cookie by
+        then."""
+        client = app.test_client()
+        client.post("/put", json={"cart": [1]})
+        other_tab = browser(app, token_of(client, "session"))
+
+        def act() -> None:
+            assert session["cart"] == [1]
+            client.post("/in/ada")
+            session.clear()
+
+        assert "Set-Cookie" not in do(other_tab, act).headers
+        assert user_of(client) == "ada"
+
     def test_two_logouts_at_once_send_one_signal(self, app: Flask, told: Recorder) -> None:
         """Two concurrent logouts of one session send `user_logged_out` once."""
         barrier = threading.Barrier(2)
@@ -679,6 +740,17 @@ class TestVerbs:
             assert do(client, is_fresh).get_json() == {"fresh": True}
             assert token_of(client, "session") != before
         assert ("login_confirmed", "ada") in told.users
+
+    def test_fresh_that_is_assigned_and_removed_again_changes_nothing(
+        self, app: Flask, do: Do, clock: Clock
+    ) -> None:
+        """If a request assigns `_fresh` and removes it again, the session stays as it was."""
+        client = sign_in(app)
+        clock.advance(hours=1)
+        before = token_of(client, "session")
+        do(client, lambda: (session.update(_fresh=True), session.pop("_fresh")))
+        assert do(client, lambda: {"f": kvs.current_session.is_fresh}).get_json() == {"f": False}
+        assert token_of(client, "session") == before
 
     def test_assigning_fresh_false_makes_the_session_not_fresh(self, app: Flask, do: Do) -> None:
         """After `_fresh` = False is assigned, as Flask-Login does for a changed client, the session
@@ -873,8 +945,8 @@ class TestSettingAddedToExistingSessions:
             assert data_of(moved) == {KEY: "bob"}
 
     def test_a_session_that_ends_during_its_conversion_stays_ended(self, make_app: MakeApp) -> None:
-        """A request that would only convert a session from before the setting creates no session if
-        that session has ended meanwhile."""
+        """A request that would only convert a session from before the setting creates no session
+        and sends no signal if that session has ended meanwhile. It then reads an empty session."""
         settings: dict[str, t.Any] = {"as_flask_session": True, "views": False}
         before, after = make_app(**settings), make_app(user_id_key=KEY, **settings)
         with_views(before)
@@ -884,14 +956,18 @@ class TestSettingAddedToExistingSessions:
 
         @after.get("/parked")
         def parked() -> t.Any:
-            user = kvs.current_session.user_id
+            assert kvs.current_session.user_id == "ada"
             browser(after, token).get("/who")
             store_of(after).revoke_all("ada")
-            return {"user": user}
+            recorder.received.clear()
+            read = (f"{kvs.current_session.user_id} {dict(session)}" for _ in range(1))
+            return Response(stream_with_context(read))  # reads after the commit
 
         with_views(after)
         late = browser(after, token)
-        assert late.get("/parked").get_json() == {"user": "ada"}
+        with recorded_signals(after) as recorder:
+            assert late.get("/parked").text == "None {}"
+        assert recorder.received == []
         assert sessions_of(after, "ada") == []
         assert user_of(late) is None
 

@@ -941,6 +941,47 @@ def test_a_session_larger_than_a_lowered_limit_can_still_be_used(
     assert http.post("/logout").status_code == 200
 
 
+def test_values_over_a_lowered_limit_can_be_made_smaller(full: Browser, make_app: MakeApp) -> None:
+    """In a session made before the limit was lowered, a value can be made smaller, also if the data
+    stay over the limit, but not larger."""
+    lowered = Browser(make_app(max_session_bytes=2_000), full.redis, full.keys)
+    cookie = full.http.get_cookie("kvsession")
+    assert cookie
+    lowered.http.set_cookie("kvsession", cookie.value)
+    lowered.put(v=padded(5_000))
+    with pytest.raises(SessionTooLarge):
+        lowered.put(v=padded(5_001))
+    assert lowered.data() == {"role": "admin", "v": padded(5_000)}
+
+
+def test_login_over_an_anonymous_session_over_a_lowered_limit_carries_its_data_over(
+    make_app: MakeApp, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """An anonymous browser whose data exceed a lowered limit can log in, and keeps its data."""
+    browser = Browser(make_app(max_session_bytes=10_000), redis_client, keys)
+    browser.put(v=padded(5_000))
+    http = make_app(max_session_bytes=2_000).test_client()
+    cookie = browser.http.get_cookie("kvsession-anonymous")
+    assert cookie
+    http.set_cookie("kvsession-anonymous", cookie.value)
+    assert http.post("/login/ada").status_code == 200
+    assert http.get("/me").get_json()["data"] == {"v": padded(5_000)}
+
+
+def test_value_that_was_replaced_counts_with_its_new_size(browser: Browser) -> None:
+    """After a stored value was replaced by a larger one, the next assignment that exceeds the limit
+    raises at once."""
+    browser.put(v="small")
+
+    def act() -> None:
+        g.session["v"] = padded(6_000)
+        with pytest.raises(SessionTooLarge):
+            g.session["w"] = padded(6_000)
+
+    browser.run(act)
+    assert browser.data() == {"v": padded(6_000)}
+
+
 def test_an_update_of_all_sessions_changes_the_others_if_one_is_full(
     full: Browser, clock: Clock
 ) -> None:

@@ -22,6 +22,7 @@ from flask_login import (  # type: ignore[import-untyped]
 
 import flask_kvsession as kvs
 from flask_kvsession.compat import remember_in_session
+from flask_kvsession.errors import StoreUnavailable
 
 from ..support.apps import Do, Install
 from ..support.clock import Clock
@@ -229,6 +230,27 @@ class TestOldRememberCookies:
         assert "nobody" in response.text
         assert browser.get_cookie(REMEMBER) is None
         assert keys() == set()
+
+    def test_a_page_that_goes_on_after_a_failure_of_the_store_is_shown_with_an_old_cookie_too(
+        self, app: Flask, do: Do, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """If the store fails and the view goes on, its page is shown, although the old remember
+        cookie can not be cleared by this request."""
+        browser = signed_in(app)
+        with app.app_context():
+            browser.set_cookie(REMEMBER, encode_cookie("ada"))
+
+        def fail(*args: t.Any) -> t.NoReturn:
+            raise StoreUnavailable
+
+        def act() -> str:
+            monkeypatch.setattr(kvs.SessionStore, "update", fail)
+            with pytest.raises(StoreUnavailable):
+                kvs.rotate_token()
+            return "the page"
+
+        response = do(browser, act)
+        assert (response.status_code, response.text) == (200, "the page")
 
     @pytest.mark.parametrize("moving", [False, True])
     def test_a_revoked_browser_with_an_old_cookie_stays_signed_out(
