@@ -90,9 +90,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def encoded_data(self) -> dict[str, bytes]:
         return {key: bytes(value) for key, value in self.data.items()}
 
-    @property
-    def data_size(self) -> int:
-        return sum(size_of(key, bytes(value)) for key, value in self.data.items())
+    def sizes(self) -> dict[str, int]:
+        """The size of each item of the data, in bytes."""
+        return {key: size_of(key, bytes(value)) for key, value in self.data.items()}
 
     def with_data(self, data: Mapping[str, bytes], released_keys: Collection[str] = ()) -> Record:
         """The session with these data. `released_keys` no longer belong to the previous user."""

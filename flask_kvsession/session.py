@@ -355,8 +355,9 @@ class Session(MutableMapping[str, t.Any]):
 
     def _check_size(self, key: str, new_size: int) -> None:
         sizes, limit = self._data.sizes(), self._settings.max_session_bytes
-        before = sum(sizes.values())
-        size = before - sizes.get(key, 0) + new_size
+        before = self._settings.counted_size(sizes)
+        replaced = self._settings.counted_size({key: sizes.get(key, 0)})
+        size = before - replaced + self._settings.counted_size({key: new_size})
         if size > max(before, limit):
             raise SessionTooLarge.caused_by(f"session[{key!r:.100}]", size, limit)
 

@@ -25,6 +25,22 @@ FLASK_LOGIN_USER_KEY = "_user_id"
 FLASK_LOGIN_FRESH_KEY = "_fresh"
 """The session key in which Flask-Login keeps False if its remember cookie signed the user in."""
 
+FLASK_LOGIN_REMEMBER_KEY = "_remember"
+"""The session key in which Flask-Login keeps, until the end of the request, what it will do with
+its remember cookie."""
+FLASK_LOGIN_SECONDS_KEY = "_remember_seconds"
+"""The session key of the `duration` that Flask-Login's `login_user` was given."""
+_FLASK_LOGIN_KEYS = frozenset(
+    {
+        FLASK_LOGIN_USER_KEY,
+        FLASK_LOGIN_FRESH_KEY,
+        FLASK_LOGIN_REMEMBER_KEY,
+        FLASK_LOGIN_SECONDS_KEY,
+        "_id",
+    }
+)
+_MAX_UNCOUNTED_BYTES = 256
+
 _FLASK_LIFETIME = "PERMANENT_SESSION_LIFETIME"
 _FLASK_SETTINGS = {
     "cookie_name": "SESSION_COOKIE_NAME",
@@ -174,6 +190,18 @@ class Settings:
     def reserved_keys(self) -> frozenset[str]:
         """The session keys that `update_all` must not change, because they name the user."""
         return frozenset() if self.user_id_key is None else frozenset({self.user_id_key})
+
+    def counted_size(self, sizes: Mapping[str, int]) -> int:
+        """The bytes that items of these sizes count towards `max_session_bytes`.
+
+        Who is signed in must not need room in a `flask.session`: Flask-Login writes its keys on
+        any page, also at a logout, and an error there would make every page fail.
+        """
+        total = sum(sizes.values())
+        if self.as_flask_session:
+            free = (sizes[key] for key in _FLASK_LOGIN_KEYS & sizes.keys())
+            total -= sum(size for size in free if size <= _MAX_UNCOUNTED_BYTES)
+        return total
 
     def idle_timeout_of(self, record: Record) -> timedelta:
         """How long this kind of session lives without activity."""

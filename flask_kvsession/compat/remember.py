@@ -18,7 +18,14 @@ from ..app_state import app_state
 from ..current import is_current
 from ..errors import ConfigurationError
 from ..session import Session
-from ..settings import FLASK_LOGIN_FRESH_KEY, FLASK_LOGIN_USER_KEY, RememberCookie, config_key
+from ..settings import (
+    FLASK_LOGIN_FRESH_KEY,
+    FLASK_LOGIN_REMEMBER_KEY,
+    FLASK_LOGIN_SECONDS_KEY,
+    FLASK_LOGIN_USER_KEY,
+    RememberCookie,
+    config_key,
+)
 from .session import FlaskSession
 
 if t.TYPE_CHECKING:
@@ -27,7 +34,6 @@ if t.TYPE_CHECKING:
 
 # During the request, Flask-Login writes "set" or "clear" into the session, for its remember cookie.
 # At the end of the request, its hook removes that value, and sets or clears the cookie.
-_REMEMBER_KEY, _SECONDS_KEY = "_remember", "_remember_seconds"
 _SET, _CLEAR, _IGNORE = "set", "clear", "kept"
 
 
@@ -66,12 +72,12 @@ def _on_load(session: Session, may_import: bool) -> None:
     value = request.cookies.get(cookie.name)
     if value is None:
         if cookie.refresh_each_request and session.is_authenticated:
-            session[_REMEMBER_KEY] = _IGNORE
+            session[FLASK_LOGIN_REMEMBER_KEY] = _IGNORE
     elif hasattr(current_app, "login_manager"):
         _hide(cookie)
         if may_import:
             _import_user(session, value)
-        session[_REMEMBER_KEY] = _CLEAR
+        session[FLASK_LOGIN_REMEMBER_KEY] = _CLEAR
         after_this_request(_clear_cookie)
 
 
@@ -88,8 +94,8 @@ def _clear_cookie(response: Response) -> Response:
         return response
     if not session.is_authenticated:
         session.pop(FLASK_LOGIN_FRESH_KEY, None)
-    if session.get(_REMEMBER_KEY) != _CLEAR:
-        session[_REMEMBER_KEY] = _CLEAR
+    if session.get(FLASK_LOGIN_REMEMBER_KEY) != _CLEAR:
+        session[FLASK_LOGIN_REMEMBER_KEY] = _CLEAR
     return response
 
 
@@ -123,7 +129,7 @@ def _is_known(user_id: str) -> bool:
 
 def _on_login(sender: Flask, **extra: t.Any) -> None:
     session = t.cast(FlaskSession, current_session)
-    if session.get(_REMEMBER_KEY) == _SET:
-        session.pop(_SECONDS_KEY, None)
+    if session.get(FLASK_LOGIN_REMEMBER_KEY) == _SET:
+        session.pop(FLASK_LOGIN_SECONDS_KEY, None)
         session.permanent = True
-    session[_REMEMBER_KEY] = _IGNORE
+    session[FLASK_LOGIN_REMEMBER_KEY] = _IGNORE

@@ -427,8 +427,9 @@ class SessionStore:
 
     def _check_size(self, new: Record, old: Record | None = None) -> None:
         """Refuses data over the limit, unless the old record's data were as large or larger."""
-        size, limit = new.data_size, self._settings.max_session_bytes
-        if size > limit and (old is None or size > old.data_size):
+        counted, limit = self._settings.counted_size, self._settings.max_session_bytes
+        size = counted(new.sizes())
+        if size > limit and (old is None or size > counted(old.sizes())):
             raise SessionTooLarge.caused_by("This write", size, limit)
 
     def _keys(self, stored: Stored) -> list[str]:

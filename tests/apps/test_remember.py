@@ -11,7 +11,6 @@ from datetime import timedelta
 
 import pytest
 from flask import Flask, abort, current_app, g, request_started, session
-from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from flask_login import (  # type: ignore[import-untyped]
     current_user,
@@ -35,6 +34,7 @@ from ..support.flask_login_app import (
     flashed,
     log_in,
     restart,
+    signed_cookie,
     signed_in,
     who,
 )
@@ -90,13 +90,6 @@ def with_old_cookie(app: Flask, name: str = "ada") -> FlaskClient:
     with app.app_context():
         browser.set_cookie(REMEMBER, encode_cookie(name))
     return browser
-
-
-def signed_cookie(app: Flask, **data: t.Any) -> str:
-    """What Flask's own session would have left in a browser."""
-    serializer = SecureCookieSessionInterface().get_signing_serializer(app)
-    assert serializer is not None
-    return str(serializer.dumps(data))
 
 
 def facts(browser: FlaskClient) -> list[bool | None]:

@@ -1,6 +1,6 @@
 """A small app with Flask-Login, written as in the documentation of Flask-Login, and its browsers.
 
-The app does not use this package; a test installs the package into the app.
+The app does not use this package, except `guarded_app`. A test installs the package into the app.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import pytest
 from flask import Flask, flash, redirect, render_template_string, request, session, url_for
+from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from flask_login import (  # type: ignore[import-untyped]
     LoginManager,
@@ -25,6 +26,9 @@ from flask_login import (  # type: ignore[import-untyped]
 )
 from werkzeug.test import TestResponse
 
+import flask_kvsession as kvs
+
+from .apps import Install
 from .flask_sessions import browser_of
 
 PASSWORDS = {"ada": "lovelace", "bob": "the builder"}
@@ -105,6 +109,42 @@ def create_app(first: Callable[[Flask], object] | None = None, **config: t.Any) 
     app.add_url_rule("/payment", "payment", fresh_login_required(page))
     app.add_url_rule("/health", "health", lambda: "well")
     return app
+
+
+def guarded_app(
+    install: Install, config: dict[str, t.Any] | None = None, **settings: t.Any
+) -> Flask:
+    """The app with our session, and with guards of this package beside those of Flask-Login."""
+    settings = {
+        "login_view": "login",
+        "confirm_view": "confirm",
+        "protected_paths": ["/protected/*"],
+        **settings,
+    }
+    app = install(create_app(**(config or {})), "_user_id", **settings)
+    app.add_url_rule("/ours", "ours", kvs.login_required(lambda: "in"))
+    app.add_url_rule("/fresh", "fresh", kvs.fresh_login_required(lambda: "in"))
+    app.add_url_rule("/role", "role", kvs.roles_required("reader")(lambda: "in"))
+    app.add_url_rule("/protected/x", "protected", lambda: "in")
+    app.add_url_rule("/facts", "facts", facts)
+    return app
+
+
+def facts() -> dict[str, t.Any]:
+    current = kvs.current_session
+    return {
+        "user": current.user_id,
+        "signed in": current.is_authenticated,
+        "fresh": current.is_fresh,
+        "Flask-Login": current_user.is_authenticated,
+    }
+
+
+def signed_cookie(app: Flask, **data: t.Any) -> str:
+    """What Flask's own session would have left in a browser."""
+    serializer = SecureCookieSessionInterface().get_signing_serializer(app)
+    assert serializer is not None
+    return str(serializer.dumps(data))
 
 
 def log_in(browser: FlaskClient, name: str = "ada", **form: t.Any) -> TestResponse:
