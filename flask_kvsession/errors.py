@@ -109,6 +109,8 @@ class LoginRequired(_RequestRefused, Unauthorized):
     ) -> None:
         super().__init__(description, response)
         self.ended = ended
+        self.can_sign_in = True
+        """False if the sign-in page would send this browser straight back."""
 
 
 class FreshLoginRequired(_RequestRefused, Unauthorized):

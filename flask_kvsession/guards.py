@@ -120,7 +120,8 @@ def require_login(back_to: str | None = None) -> None:
     try:
         request_session().require_user()
     except LoginRequired as refusal:
-        _redirect_browser("login_view", refusal, back_to)
+        if refusal.can_sign_in:
+            _redirect_browser("login_view", refusal, back_to)
         raise
 
 

@@ -65,7 +65,7 @@ class RequestSession:
 
     - `session_class`, the mapping that the app sees;
     - `check_verb`, which refuses `login_user` and `logout_user`;
-    - `confirm` and `rotate`, the verbs;
+    - `log_out`, `confirm` and `rotate`, the verbs, and `require_user`, which they and guards ask;
     - `save`, the one write at the end of a request, and its parts `create_anonymous_session`,
       `change_secret` and `update`;
     - `released_keys`, the data that belong to this browser from now on.
@@ -124,10 +124,14 @@ class RequestSession:
         with self._signals.sent_at_end():
             self.create_user_session(user_id, merge, remember=remember)
 
-    def log_out(self) -> None:
-        """Ends this browser's session at once. `session` is then an empty anonymous session."""
+    def log_out(self) -> bool:
+        """Ends this browser's session in Redis at once. What is left is an empty anonymous one.
+
+        Returns whether it was a user's session.
+        """
         with self._signals.sent_at_end():
-            self.delete_session()
+            ended = self.delete_session()
+        return ended is not None and not ended.record.is_anonymous
 
     def confirm(self) -> None:
         """Makes the session fresh, with a new secret; raises `LoginRequired` if nobody is signed

@@ -71,7 +71,7 @@ def _on_load(session: Session, may_import: bool) -> None:
     cookie = RememberCookie.from_config(current_app.config)
     value = request.cookies.get(cookie.name)
     if value is None:
-        if cookie.refresh_each_request and session.is_authenticated:
+        if cookie.refresh_each_request and session.user_id_by_key is not None:
             session[FLASK_LOGIN_REMEMBER_KEY] = _IGNORE
     elif hasattr(current_app, "login_manager"):
         _hide(cookie)
@@ -87,12 +87,12 @@ def _hide(cookie: RememberCookie) -> None:
 
 
 def _clear_cookie(response: Response) -> Response:
-    """Tells Flask-Login again to clear the cookie: if a view has cleared the session, that value is
-    gone. If nobody is signed in, also removes Flask-Login's mark of a login that is not fresh."""
-    session = current_session
+    """Tells Flask-Login again to clear the cookie: a view that clears the session has removed that
+    value. Without a user, Flask-Login must not see the mark of a login that is not fresh."""
+    session = t.cast(FlaskSession, current_session)
     if session.failure:
         return response
-    if not session.is_authenticated:
+    if session.user_id_by_key is None:
         session.pop(FLASK_LOGIN_FRESH_KEY, None)
     if session.get(FLASK_LOGIN_REMEMBER_KEY) != _CLEAR:
         session[FLASK_LOGIN_REMEMBER_KEY] = _CLEAR
@@ -106,7 +106,7 @@ def _import_user(session: FlaskSession, cookie: str) -> None:
     user_id = decode_cookie(cookie) if cookie.isascii() else None
     if user_id is None:
         return
-    if session.user_id is None:
+    if session.user_id_by_key is None:
         session.import_data({FLASK_LOGIN_USER_KEY: user_id, FLASK_LOGIN_FRESH_KEY: False})
         is_known = False
         try:
@@ -115,7 +115,7 @@ def _import_user(session: FlaskSession, cookie: str) -> None:
             if not is_known:
                 session.pop(FLASK_LOGIN_USER_KEY, None)
                 session.pop(FLASK_LOGIN_FRESH_KEY, None)
-    if str(session.user_id) == user_id:
+    if str(session.user_id_by_key) == user_id:
         session.permanent = True
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Set
 from contextlib import suppress
+from functools import partial
 
 from ..data import Changes
-from ..errors import ConfigurationError, StoreUnavailable
+from ..errors import ConfigurationError, LoginRequired, StoreUnavailable
 from ..record import PreviousUser, Record, Stored
 from ..request import Data, RequestSession, weakly
 from ..settings import FLASK_LOGIN_FRESH_KEY, FLASK_LOGIN_USER_KEY, config_key
 from ..token import UserId, user_hash
-from . import signed_cookie
+from . import current_user, signed_cookie
 from .session import FlaskSession
 from .transition import MESSAGES_KEY, LoginTransition
 
@@ -36,6 +37,9 @@ class FlaskRequestSession(RequestSession):
         self._imported = Changes(set={})
         """The changes that the load itself has made."""
         self.session.on_load = weakly(self._on_load)
+        if current_user.decides(app.app, app.settings.user_id_key):
+            self.session.is_decided_elsewhere = True
+            self.session.accepts_user = partial(current_user.accepts_user_of, app.app)
 
     # Replaced methods of the core
 
@@ -53,10 +57,22 @@ class FlaskRequestSession(RequestSession):
             f" {config_key('user_id_key')} is {key!r}; {remedy}."
         )
 
+    def require_user(self) -> UserId:
+        try:
+            return super().require_user()
+        except LoginRequired as refusal:
+            # Flask-Login's sign-in page would send a user whom it knows straight back.
+            is_known = self.session.is_decided_elsewhere and current_user.knows_somebody(
+                self._app.app
+            )
+            refusal.can_sign_in = not is_known
+            raise
+
     def confirm(self) -> None:
         self.require_user()
         with self._signals.sent_at_end():
             self._apply_user_change()
+            self._mark_as_fresh()
             super().confirm()
 
     def rotate(self) -> None:
@@ -64,8 +80,13 @@ class FlaskRequestSession(RequestSession):
             self._apply_user_change()
             super().rotate()
 
+    def log_out(self) -> bool:
+        had_user = self.session.user_id_by_key is not None
+        return super().log_out() or had_user
+
     def save(self, changes: Changes) -> None:
-        if FLASK_LOGIN_USER_KEY in self.session.assigned and not self.session.is_authenticated:
+        session = self.session
+        if FLASK_LOGIN_USER_KEY in session.assigned and session.user_id_by_key is None:
             self._app.warn_once(
                 "Flask-Login has signed in a user whose sessions are neither listed nor revoked;"
                 f' set {config_key("user_id_key")} = "{FLASK_LOGIN_USER_KEY}".'
@@ -144,7 +165,7 @@ class FlaskRequestSession(RequestSession):
         one was pending."""
         if not self.session.is_user_change_pending:
             return False
-        user_id = self.session.user_id
+        user_id = self.session.user_id_by_key
         if user_id is None:
             self._log_out_by_key()
         else:
@@ -203,9 +224,19 @@ class FlaskRequestSession(RequestSession):
         """Whether Flask-Login's `confirm_login` was called: except in a login, only `confirm_login`
         sets this key to True."""
         session = self.session
-        is_by_key = self._app.settings.user_id_key is not None and session.is_authenticated
+        is_by_key = session.user_id_by_key is not None
         is_assigned = FLASK_LOGIN_FRESH_KEY in session.assigned
         return is_by_key and is_assigned and session[FLASK_LOGIN_FRESH_KEY] is True
+
+    def _mark_as_fresh(self) -> None:
+        """Tells Flask-Login that the user has proved who they are: it would go on to say that the
+        session is not fresh, and so would `is_fresh`."""
+        fresh = self.session.get(FLASK_LOGIN_FRESH_KEY)
+        if self.session.is_decided_elsewhere:
+            if fresh is not True:
+                current_user.confirm(self._app.app)
+        elif fresh is False:
+            self.session[FLASK_LOGIN_FRESH_KEY] = True
 
     def _has_cookie_to_clear(self) -> bool:
         """Whether the browser's cookie must be deleted although it opens no session.

@@ -23,7 +23,13 @@ class FlaskSession(Session):
     the value of that key is the id of the signed-in user.
     """
 
-    __slots__ = ("_loaded_user_hash", "_requested_permanent", "on_load")
+    __slots__ = (
+        "_loaded_user_hash",
+        "_requested_permanent",
+        "accepts_user",
+        "is_decided_elsewhere",
+        "on_load",
+    )
 
     def __init__(
         self,
@@ -36,26 +42,30 @@ class FlaskSession(Session):
         self._requested_permanent: bool | None = None
         self.on_load: Callable[[], None] = lambda: None
         """Called after the load, before the app sees the session."""
+        self.is_decided_elsewhere = False
+        """Whether Flask-Login decides who is signed in."""
+        self.accepts_user: Callable[[FlaskSession], bool] = lambda session: True
+        """Whether Flask-Login accepts the user whom the key names."""
 
     @property
     def user_id(self) -> UserId | None:
         """The id of the signed-in user; None for an anonymous session.
 
-        With `KVSESSION_USER_ID_KEY` it is the value of that key, from the assignment on. The login
-        is stored in Redis at the commit.
+        With `KVSESSION_USER_ID_KEY`, the value of that key, from its assignment on. The login in
+        Redis follows at the commit. With Flask-Login, None too if its `current_user` is not this
+        user: the account may have been deactivated.
         """
-        key = self._settings.user_id_key
-        if key is None:
+        if self._settings.user_id_key is None:
             return super().user_id
-        value = self.get(key)
-        return value if _is_user_id(value) else None
+        self._touch()
+        return None if self._failure or not self.accepts_user(self) else self.user_id_by_key
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the user authenticated within `KVSESSION_FRESH_FOR`."""
-        if self.is_user_change_pending:
+        """Whether the user proved who they are within `KVSESSION_FRESH_FOR`."""
+        # Flask-Login sets False if the client has changed. It looks when it is asked for the user.
+        if self.user_id is None or self.is_user_change_pending:
             return False
-        # Flask-Login sets False if the client has changed.
         is_by_key = self._settings.user_id_key is not None
         if is_by_key and self.get(FLASK_LOGIN_FRESH_KEY) is False:
             return False
@@ -94,6 +104,14 @@ class FlaskSession(Session):
     def requested_permanent(self) -> bool | None:
         """The value of `permanent` that this request has set; None if it has set none."""
         return self._requested_permanent
+
+    @property
+    def user_id_by_key(self) -> UserId | None:
+        """The user whom `KVSESSION_USER_ID_KEY` names, also one whom Flask-Login does not
+        accept."""
+        key = self._settings.user_id_key
+        value = None if key is None else self.get(key)
+        return value if _is_user_id(value) else None
 
     @property
     def is_cleared(self) -> bool:
@@ -155,7 +173,7 @@ class FlaskSession(Session):
         return coerce.encode(key, value)
 
     def _user_hash_by_key(self) -> str | None:
-        user_id = self.user_id
+        user_id = self.user_id_by_key
         return None if user_id is None else user_hash(user_id)
 
     def _checked(self, key: str, value: t.Any) -> tuple[t.Any, int]:

@@ -246,10 +246,8 @@ def sign_out() -> ResponseReturnValue:
     """End the current session. Needs no login: the cookie is deleted in any case."""
     url_of_view("login_view")
     _require_form_of_this_user()
-    was_signed_in = current_session.is_authenticated
     # Not `logout_user`: it refuses in an app that signs users in and out by itself.
-    request_session().log_out()
-    return _ended_response(int(was_signed_in))
+    return _ended_response(int(request_session().log_out()))
 
 
 # Responses
