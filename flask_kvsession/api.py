@@ -93,7 +93,7 @@ def list_sessions(
     Without `user_id` it lists the sessions of the signed-in user, and raises `LoginRequired` if
     nobody is signed in.
     """
-    user, current, store = _user(user_id), _current_id(), app_state().store
+    (user, current), store = _user_and_current_id(user_id), app_state().store
     return [store.info(found, is_current=found.id == current) for found in store.sessions_of(user)]
 
 
@@ -106,7 +106,7 @@ def revoke_session(
     If it is the current session, its cookie is deleted and pending changes are dropped. A later
     write in the same request creates an anonymous session.
     """
-    user, current = _user(user_id), _current_id()
+    user, current = _user_and_current_id(user_id)
     ended = app_state().store.revoke_one(user, session_id)
     _after_revocation([ended] if ended else [], current)
     return ended is not None
@@ -129,7 +129,7 @@ def revoke_all_sessions(
             " no current session to keep; call it in a view, and not in a block with"
             " app.app_context()."
         )
-    user, current = _user(user_id), _current_id()
+    user, current = _user_and_current_id(user_id)
     ended = app_state().store.revoke_all(user, spare=current if except_current else None)
     _after_revocation(ended, current)
     return len(ended)
@@ -147,11 +147,21 @@ def update_all_sessions(
     """
     if isinstance(remove, str | bytes):
         raise TypeError("remove must be a collection of keys, such as ['role'], not one str.")
+    if has_request_context():
+        request_session().apply_pending()
     return app_state().store.update_all(user_id, changes, remove)
 
 
 def _user(user_id: UserId | t.Literal[_Whose.CURRENT_USER]) -> UserId:
     return request_session().require_user() if user_id is _CURRENT_USER else user_id
+
+
+def _user_and_current_id(
+    user_id: UserId | t.Literal[_Whose.CURRENT_USER],
+) -> tuple[UserId, str | None]:
+    _user(user_id)  # Another extension may sign a user in when it is asked
+    current = _current_id()  # a pending login is done here, unless its session has just ended
+    return _user(user_id), current
 
 
 def _current_id() -> str | None:
@@ -162,9 +172,10 @@ def _current_id() -> str | None:
     """
     if not has_request_context():
         return None
-    session = request_session().session
-    session.require_loaded()
-    return session.id
+    current = request_session()
+    current.session.require_loaded()
+    current.apply_pending()
+    return current.session.id
 
 
 def _after_revocation(ended: list[SessionInfo], current: str | None) -> None:

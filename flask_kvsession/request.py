@@ -66,6 +66,7 @@ class RequestSession:
     - `session_class`, the mapping that the app sees;
     - `check_verb`, which refuses `login_user` and `logout_user`;
     - `log_out`, `confirm` and `rotate`, the verbs, and `require_user`, which they and guards ask;
+    - `apply_pending`, for a login that is not in the store yet;
     - `save`, the one write at the end of a request, and its parts `create_anonymous_session`,
       `change_secret` and `update`;
     - `released_keys`, the data that belong to this browser from now on.
@@ -182,6 +183,12 @@ class RequestSession:
             who,
             client,
         )
+
+    def apply_pending(self) -> None:
+        """Carries out a login or logout that would follow only at the end of the request.
+
+        What looks at the sessions in Redis calls it first: this one must be among them.
+        """
 
     def check_verb(self, verb: str) -> None:
         """Raises `ConfigurationError` if this app has another way to sign users in and out."""

@@ -80,6 +80,11 @@ class FlaskRequestSession(RequestSession):
             self._apply_user_change()
             super().rotate()
 
+    def apply_pending(self) -> None:
+        if self.session.is_loaded and not self.session.is_closed:
+            with self._signals.sent_at_end():
+                self._apply_user_change()
+
     def log_out(self) -> bool:
         had_user = self.session.user_id_by_key is not None
         return super().log_out() or had_user

@@ -181,7 +181,7 @@ def index() -> ResponseReturnValue:
     """List the user's sessions: the current one first, the others by last activity. Only the first
     page has the current one."""
     sessions = list_sessions()
-    current = [session for session in sessions if session.is_current] or [_current_session_info()]
+    current = [session for session in sessions if session.is_current] or _current_session_info()
     others = [session for session in sessions if not session.is_current]
     per_page = PER_PAGE if wants_page() else PER_JSON_PAGE
     pages = max(1, -(-len(others) // per_page))
@@ -302,11 +302,10 @@ def _number_in_query(name: str) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,4}", text) else None
 
 
-def _current_session_info() -> SessionInfo:
+def _current_session_info() -> list[SessionInfo]:
     """The current session from its record. Used if the user's index was lost."""
     info = current_session.info()
-    assert info is not None, "login_required runs before this, so the session has a record"
-    return info
+    return [info] if info else []
 
 
 def _as_json(session: SessionInfo, locate: _Locator) -> dict[str, t.Any]:
