@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import typing as t
 from collections.abc import Callable, Iterator
+from copy import copy
 from datetime import timedelta
 from uuid import UUID
 
@@ -366,6 +368,156 @@ class TestLogin:
         assert "Max-Age" not in cookie
         clock.advance(hours=12)
         assert do(client, lambda: {"user": kvs.current_session.user_id}).get_json()["user"] is None
+
+
+def regenerate() -> None:
+    data = dict(session)
+    session.clear()
+    session.update(data)
+
+
+def regenerate_item_by_item() -> None:
+    data = copy(session)
+    session.clear()
+    for key, value in data.items():
+        session[key] = value
+
+
+def keep_the_user_only() -> None:
+    user_id = session[KEY]
+    session.clear()
+    session[KEY] = user_id
+
+
+def pop_and_set() -> None:
+    session[KEY] = session.pop(KEY)
+
+
+def delete_and_set_anew() -> None:
+    user_id = session[KEY]
+    del session[KEY]
+    session[KEY] = str(user_id) if isinstance(user_id, str) else user_id
+
+
+def set_to_itself() -> None:
+    session.update(dict(session))
+
+
+class TestCopies:
+    """A request that takes the user's id out of the session and puts it back proves nothing."""
+
+    @pytest.mark.parametrize("user", ["ada", 7, 10**6, A_UUID], ids=repr)
+    @pytest.mark.parametrize(
+        "act", [regenerate, regenerate_item_by_item, pop_and_set, delete_and_set_anew]
+    )
+    def test_a_copy_is_no_login(
+        self,
+        app: Flask,
+        do: Do,
+        told: Recorder,
+        clock: Clock,
+        act: Callable[[], None],
+        user: t.Any,
+    ) -> None:
+        """The session gets a new token and keeps its times; it does not become fresh."""
+        self.copy_is_no_login(app, do, told, clock, act, user)
+
+    @pytest.mark.parametrize("user", ["ada", 10**6, A_UUID], ids=repr)
+    @pytest.mark.parametrize("act", [keep_the_user_only, set_to_itself])
+    def test_the_users_id_from_the_session_is_no_login(
+        self,
+        app: Flask,
+        do: Do,
+        told: Recorder,
+        clock: Clock,
+        act: Callable[[], None],
+        user: t.Any,
+    ) -> None:
+        """The same if the request only assigns the object that it has read from the session."""
+        self.copy_is_no_login(app, do, told, clock, act, user)
+
+    def copy_is_no_login(
+        self,
+        app: Flask,
+        do: Do,
+        told: Recorder,
+        clock: Clock,
+        act: Callable[[], None],
+        user: t.Any,
+    ) -> None:
+        client = app.test_client()
+        do(client, lambda: session.update({KEY: user, "_fresh": True}))
+        with app.app_context():
+            (before,) = kvs.list_sessions(user)
+        old = token_of(client, "session")
+        clock.advance(hours=1)
+        do(client, act)
+        with app.app_context():
+            (after,) = kvs.list_sessions(user)
+        assert (after.authenticated_at, after.created_at) == (
+            before.authenticated_at,
+            before.created_at,
+        )
+        assert token_of(client, "session") != old
+        assert user_of(browser(app, old)) is None
+        seen: list[t.Any] = []
+        do(client, lambda: seen.append((kvs.current_session.user_id, kvs.current_session.is_fresh)))
+        assert seen == [(user, False)]
+        assert told.users.count(("user_logged_in", user)) == 1
+
+    @pytest.mark.parametrize("user", ["ada", 7, 10**6], ids=repr)
+    @pytest.mark.parametrize("clears", [True, False])
+    def test_the_users_id_from_a_database_is_a_login(
+        self, app: Flask, do: Do, clock: Clock, user: t.Any, clears: bool
+    ) -> None:
+        """A second login of the same user, with and without `clear()` before, makes the session
+        fresh, also if a hook has read the user's id before."""
+        client = app.test_client()
+        do(client, lambda: session.update({KEY: user}))
+        before = id_of(client)
+        clock.advance(hours=1)
+
+        def act() -> None:
+            assert session.get(KEY) == user
+            if clears:
+                session.clear()
+            session[KEY] = json.loads(json.dumps(user))
+
+        do(client, act)
+        seen: list[bool] = []
+        do(client, lambda: seen.append(kvs.current_session.is_fresh))
+        assert seen == [True]
+        assert id_of(client) != before
+
+    def test_a_copy_keeps_the_session_fresh_and_permanent(self, app: Flask, do: Do) -> None:
+        """A copy keeps the session as fresh as it was, and permanent, with its data."""
+        client = app.test_client()
+
+        def log_in() -> None:
+            session.permanent = True
+            session.update({KEY: "ada", "cart": [1]})
+
+        do(client, log_in)
+        (cookie,) = do(client, regenerate).headers.getlist("Set-Cookie")
+        assert "Max-Age" in cookie
+        seen: list[t.Any] = []
+        do(client, lambda: seen.append((kvs.current_session.is_fresh, dict(session))))
+        assert seen == [(True, {KEY: "ada", "cart": [1]})]
+
+    def test_a_copy_that_is_discarded_changes_nothing(self, app: Flask, do: Do) -> None:
+        """With `modified = False` a copy sends no cookie."""
+
+        def act() -> None:
+            regenerate()
+            session.modified = False
+
+        assert not do(sign_in(app), act).headers.getlist("Set-Cookie")
+
+    def test_confirm_login_marks_a_session_as_fresh(self, app: Flask, do: Do) -> None:
+        """`confirm_login` also lifts `_fresh` = False in an app without Flask-Login."""
+        client = sign_in(app, _fresh=False)
+        do(client, kvs.confirm_login)
+        assert do(client, lambda: {"f": kvs.current_session.is_fresh}).get_json() == {"f": True}
 
 
 class TestLogout:

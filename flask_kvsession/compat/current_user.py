@@ -3,6 +3,9 @@
 Flask-Login knows more than the session does: its user loader may know no such user any more, and
 an account may be deactivated. So a session whose user Flask-Login does not accept is not signed in.
 Flask-Login can only refuse the session's user here; it cannot name another one.
+
+Flask-Login also reports each login and confirmation. A mere assignment of the same keys, as in a
+copy of the session, is none.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from contextvars import ContextVar
 from flask import current_app
 from werkzeug.exceptions import HTTPException
 
+from ..api import current_session
 from ..errors import KVSessionError
 from ..request import is_current
 from ..settings import FLASK_LOGIN_USER_KEY
@@ -75,6 +79,20 @@ def confirm(app: Flask) -> None:
 
     with _context_of(app):
         confirm_login()
+
+
+def follow(app: Flask) -> None:
+    """Follows from now on the logins and confirmations that Flask-Login reports."""
+    try:
+        from flask_login import user_logged_in, user_login_confirmed
+    except ImportError:
+        return
+    user_logged_in.connect(_note_login, app)
+    user_login_confirmed.connect(_note_login, app)
+
+
+def _note_login(sender: Flask, **extra: t.Any) -> None:
+    t.cast(FlaskSession, current_session).note_login()
 
 
 def _id_of_current_user() -> str | None:

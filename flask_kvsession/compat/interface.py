@@ -10,6 +10,8 @@ from flask.sessions import SecureCookieSessionInterface, SessionInterface, Sessi
 from ..cookie import SessionCookie
 from ..current import request_session, request_session_of
 from ..errors import ConfigurationError
+from ..settings import FLASK_LOGIN_USER_KEY
+from . import current_user
 from .flask_cookie import require_possible_cookie
 from .request import FlaskRequestSession
 from .session import FlaskSession
@@ -57,6 +59,8 @@ def install(app: Flask, state: AppState) -> None:
     one_name = state.configured.has_one_cookie_name
     state.flask_cookie = partial(SessionCookie.from_flask_app, one_name=one_name)
     state.first_use_checks += [_require_own_interface, require_possible_cookie]
+    if state.configured.user_id_key == FLASK_LOGIN_USER_KEY:
+        current_user.follow(app)
 
 
 def _require_own_interface(state: AppState) -> None:

@@ -127,11 +127,14 @@ class FlaskRequestSession(RequestSession):
         return super().change_secret(confirm=confirm, remembered=remembered)
 
     def update(self, stored: Stored, changes: Changes, *, remembered: bool | None = None) -> None:
-        if self._is_confirmed_by_key():
+        session = self.session
+        if session.is_confirmed:
             self.change_secret(confirm=True)
-        elif self.session.permanent != stored.record.remembered:
+        elif session.is_put_back:
+            self.change_secret()
+        elif session.permanent != stored.record.remembered:
             # The browser needs a cookie of another age: see docs/decisions.md.
-            super().update(stored, changes, remembered=self.session.permanent)
+            super().update(stored, changes, remembered=session.permanent)
         else:
             super().update(stored, changes, remembered=remembered)
 
@@ -218,20 +221,13 @@ class FlaskRequestSession(RequestSession):
         )
 
     def _is_authenticated_by_key(self) -> bool:
-        """Whether the user has authenticated in this request. Imported data, and a login by
-        Flask-Login's remember cookie, are no authentication."""
-        assigned, fresh = self.session.assigned, self.session.get(FLASK_LOGIN_FRESH_KEY)
-        is_assigned = self._app.settings.user_id_key in assigned
-        is_confirmed = FLASK_LOGIN_FRESH_KEY in assigned and fresh is True
-        return is_confirmed or (is_assigned and fresh is not False)
-
-    def _is_confirmed_by_key(self) -> bool:
-        """Whether Flask-Login's `confirm_login` was called: except in a login, only `confirm_login`
-        sets this key to True."""
+        """Whether the user has proved who they are in this request. Imported data, a copy of the
+        session, and a login by Flask-Login's remember cookie, are no proof."""
         session = self.session
-        is_by_key = session.user_id_by_key is not None
-        is_assigned = FLASK_LOGIN_FRESH_KEY in session.assigned
-        return is_by_key and is_assigned and session[FLASK_LOGIN_FRESH_KEY] is True
+        if session.get(FLASK_LOGIN_FRESH_KEY) is False:
+            return False
+        is_assigned = self._app.settings.user_id_key in session.assigned
+        return session.is_confirmed or (is_assigned and not session.is_put_back)
 
     def _mark_as_fresh(self) -> None:
         """Tells Flask-Login that the user has proved who they are: it would go on to say that the

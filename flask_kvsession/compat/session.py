@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import typing as t
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from ..errors import KVSessionError
 from ..record import Stored, Tombstone
@@ -24,8 +24,14 @@ class FlaskSession(Session):
     """
 
     __slots__ = (
+        "_confirmed_user_hash",
+        "_is_copied",
+        "_is_key_deleted",
+        "_is_permanent_reset",
+        "_is_put_back",
         "_loaded_user_hash",
         "_requested_permanent",
+        "_taken_user_id",
         "accepts_user",
         "is_decided_elsewhere",
         "on_load",
@@ -40,10 +46,13 @@ class FlaskSession(Session):
         super().__init__(load, now, settings)
         self._loaded_user_hash: str | None = None
         self._requested_permanent: bool | None = None
+        self._confirmed_user_hash: str | None = None
+        self._taken_user_id: object = None
+        self._forget_changes()
         self.on_load: Callable[[], None] = lambda: None
         """Called after the load, before the app sees the session."""
         self.is_decided_elsewhere = False
-        """Whether Flask-Login decides who is signed in."""
+        """Whether Flask-Login decides who is signed in, and reports each login."""
         self.accepts_user: Callable[[FlaskSession], bool] = lambda session: True
         """Whether Flask-Login accepts the user whom the key names."""
 
@@ -78,14 +87,34 @@ class FlaskSession(Session):
         The idle timeout of a permanent session is `PERMANENT_SESSION_LIFETIME`.
         """
         record = self._record()
-        if self._requested_permanent is not None:
-            return self._requested_permanent
+        if self.requested_permanent is not None:
+            return self.requested_permanent
         return record.remembered if record else False
 
     @permanent.setter
     def permanent(self, value: bool) -> None:
         self.require_open()
         self._requested_permanent = bool(value)
+        self._is_permanent_reset = False
+
+    def __setitem__(self, key: str, value: t.Any) -> None:
+        if key != self._settings.user_id_key:
+            super().__setitem__(key, value)
+            return
+        self._note_taken_user_id()
+        super().__setitem__(key, value)
+        self._is_put_back = self._is_key_deleted or self._is_taken(value)
+
+    def __delitem__(self, key: str) -> None:
+        if key == self._settings.user_id_key:
+            self._note_taken_user_id()
+            self._is_key_deleted = True
+        super().__delitem__(key)
+
+    def __iter__(self) -> Iterator[str]:
+        items = super().__iter__()
+        self._is_copied = True
+        return items
 
     def clear(self) -> None:
         """Removes all data, also data that other requests add meanwhile, and sets `permanent` to
@@ -94,15 +123,21 @@ class FlaskSession(Session):
         If this request has set `permanent` before, it keeps that value: a hook that sets it for
         every page is not called again in this request.
         """
+        self._note_taken_user_id()
         super().clear()
+        # What was copied before may now be put back.
+        self._is_key_deleted = self._is_key_deleted or self._is_copied
         if self._requested_permanent is None:
             self._requested_permanent = False
+            self._is_permanent_reset = True
 
     # For the `FlaskRequestSession` that owns it
 
     @property
     def requested_permanent(self) -> bool | None:
         """The value of `permanent` that this request has set; None if it has set none."""
+        if self._is_permanent_reset and self.is_put_back:
+            return None
         return self._requested_permanent
 
     @property
@@ -112,6 +147,35 @@ class FlaskSession(Session):
         key = self._settings.user_id_key
         value = None if key is None else self.get(key)
         return value if _is_user_id(value) else None
+
+    def note_login(self) -> None:
+        """Flask-Login has just signed the user in, or confirmed the login."""
+        if self.get(FLASK_LOGIN_FRESH_KEY) is True:
+            self._confirmed_user_hash = self._user_hash_by_key()
+
+    @property
+    def is_put_back(self) -> bool:
+        """Whether the app has assigned the user's id again and this is no login: it took the id
+        out of the session before, for example to copy, clear and update the session."""
+        if self._settings.user_id_key not in self.assigned or self._modified is False:
+            return False
+        user = self._user_hash_by_key()
+        if user is None or user != self._loaded_user_hash:
+            return False
+        if self.is_decided_elsewhere:
+            return self._confirmed_user_hash != user
+        return self._is_put_back
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the app has marked the user's login as fresh in this request."""
+        user = self._user_hash_by_key()
+        is_marked = FLASK_LOGIN_FRESH_KEY in self.assigned and self[FLASK_LOGIN_FRESH_KEY] is True
+        if user is None or not is_marked:
+            return False
+        if self.is_decided_elsewhere and self._was_marked_fresh():
+            return self._confirmed_user_hash == user
+        return not self.is_put_back
 
     @property
     def is_cleared(self) -> bool:
@@ -133,7 +197,7 @@ class FlaskSession(Session):
         if key is None or self._modified is False:
             return False
         user = self._user_hash_by_key()
-        if user is not None and key in self.assigned:
+        if user is not None and key in self.assigned and not self.is_put_back:
             return True  # the same user again is a login too
         # A session that began before KVSESSION_USER_ID_KEY was set has the key and no user.
         return user != self._loaded_user_hash or user != (stored.user_hash if stored else None)
@@ -156,7 +220,7 @@ class FlaskSession(Session):
 
     def rebase(self, stored: Stored | None) -> None:
         super().rebase(stored)
-        self._requested_permanent = None
+        self._forget_changes()
         is_by_key = self._settings.user_id_key is not None
         self._loaded_user_hash = stored.user_hash if stored and is_by_key else None
 
@@ -171,6 +235,32 @@ class FlaskSession(Session):
     @staticmethod
     def _encode(key: str, value: t.Any) -> tuple[t.Any, bytes]:
         return coerce.encode(key, value)
+
+    def _forget_changes(self) -> None:
+        """Forgets what this request has said about its user since the last load or commit."""
+        self._requested_permanent = self._confirmed_user_hash = self._taken_user_id = None
+        self._is_permanent_reset = False
+        self._is_copied = self._is_key_deleted = self._is_put_back = False
+
+    def _note_taken_user_id(self) -> None:
+        """Keeps the object that the app got from the session as the user's id."""
+        if self._taken_user_id is None:
+            self._taken_user_id = self.user_id_by_key
+
+    def _is_taken(self, value: t.Any) -> bool:
+        """Whether this is the very object that the session gave, and not one from a database.
+
+        Python has only one object for each small int and each single character. They tell nothing.
+        """
+        if isinstance(value, int):
+            is_shared = -5 <= value <= 256
+        else:
+            is_shared = isinstance(value, str) and len(value) == 1
+        return value is self._taken_user_id and not is_shared
+
+    def _was_marked_fresh(self) -> bool:
+        data = self._stored.record.encoded_data() if self._stored else {}
+        return data.get(FLASK_LOGIN_FRESH_KEY) == b"true"
 
     def _user_hash_by_key(self) -> str | None:
         user_id = self.user_id_by_key
