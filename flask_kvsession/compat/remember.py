@@ -108,11 +108,14 @@ def _import_user(session: FlaskSession, cookie: str) -> None:
         return
     if session.user_id_by_key is None:
         session.import_data({FLASK_LOGIN_USER_KEY: user_id, FLASK_LOGIN_FRESH_KEY: False})
-        is_known = False
+        # Flask-Login's strong session protection would refuse a session that is not permanent,
+        # because it has no mark of the client yet.
+        session.permanent, was_permanent, is_known = True, session.permanent, False
         try:
             is_known = _is_known(user_id)
         finally:
             if not is_known:
+                session.permanent = was_permanent
                 session.pop(FLASK_LOGIN_USER_KEY, None)
                 session.pop(FLASK_LOGIN_FRESH_KEY, None)
     if str(session.user_id_by_key) == user_id:
