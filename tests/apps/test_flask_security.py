@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import typing as t
+from collections.abc import Callable
 
 import pytest
 from flask import Flask
@@ -16,6 +17,7 @@ from flask_security import (
     current_user,
     hash_password,
 )
+from flask_security.changeable import admin_change_password
 from flask_security.datastore import UserDatastore
 
 import flask_kvsession as kvs
@@ -24,6 +26,7 @@ from flask_kvsession.compat import remember_in_session
 from ..support.apps import Install
 from ..support.commands import Keys
 from ..support.flask_sessions import (
+    DEVICES,
     browser_of,
     cookies_set,
     devices,
@@ -211,6 +214,98 @@ class TestDevices:
         with app.app_context():
             assert kvs.list_sessions(before) == []
             assert len(kvs.list_sessions(ada.fs_uniquifier)) == 1
+
+
+class TestSignedIn:
+    """Guards and pages of this package agree with `auth_required`."""
+
+    @pytest.fixture
+    def plain_app(self, plain_app: Flask) -> Flask:
+        plain_app.add_url_rule("/ours", "ours", kvs.login_required(lambda: "in"))
+        plain_app.add_url_rule("/protected", "protected", lambda: "in")
+        return plain_app
+
+    @pytest.fixture
+    def app(self, plain_app: Flask, install: Install, ada: User) -> Flask:
+        return install(plain_app, "_user_id", protected_paths=["/protected"])
+
+    def answers(self, browser: FlaskClient) -> set[bool]:
+        paths = ["/notes", "/ours", "/protected", DEVICES]
+        return {browser.get(path).status_code == 200 for path in paths}
+
+    def test_a_password_change_signs_the_other_browser_out_everywhere(self, app: Flask) -> None:
+        """After a change of the password, no guard lets the other browser in."""
+        laptop, phone = signed_in(app), signed_in(app, "phone")
+        change_password(laptop)
+        assert (self.answers(laptop), self.answers(phone)) == ({True}, {False})
+
+    def test_a_deactivated_user_is_signed_out_everywhere(
+        self, app: Flask, users: Users, ada: User
+    ) -> None:
+        """No guard lets a deactivated user in. The user is signed in again after the account was
+        activated again."""
+        browser = signed_in(app)
+        assert self.answers(browser) == {True}
+        users.deactivate_user(ada)
+        assert self.answers(browser) == {False}
+        users.activate_user(ada)
+        assert self.answers(browser) == {True}
+
+    def test_an_auth_token_gives_no_session(self, app: Flask, ada: User) -> None:
+        """A user of an authentication token has no session, so guards of this package refuse."""
+        with app.test_request_context():
+            auth_token = t.cast(t.Any, ada).get_auth_token()
+        browser = browser_of(app)
+        headers = {"Authentication-Token": auth_token}
+        assert browser.get("/ours", headers=headers).status_code == 401
+        assert browser.get(DEVICES, headers=headers).status_code == 401
+
+
+class TestNewUniquifier:
+    """The line in docs/flask-session.md: a new `fs_uniquifier` ends the sessions of the old one."""
+
+    @pytest.fixture
+    def users(self) -> Users:
+        class RevokingUsers(Users):
+            def set_uniquifier(self, user: t.Any, uniquifier: str | None = None) -> None:
+                kvs.revoke_all_sessions(user.fs_uniquifier)
+                super().set_uniquifier(user, uniquifier)
+
+        return RevokingUsers()
+
+    def test_a_password_change_ends_the_sessions_of_other_browsers(
+        self, app: Flask, ada: User, keys: Keys
+    ) -> None:
+        """A change of the password keeps this browser signed in, and leaves no other session of
+        the user in Redis."""
+        laptop, phone, old = signed_in(app), signed_in(app, "phone"), ada.fs_uniquifier
+        change_password(laptop)
+        assert [is_in(laptop), is_in(phone)] == [True, False]
+        assert devices(laptop) == ["laptop"]
+        with app.app_context():
+            assert kvs.list_sessions(old) == []
+            assert len(kvs.list_sessions(ada.fs_uniquifier)) == 1
+        with phone:
+            phone.get("/health")
+            assert kvs.current_session.ended == "revoked"
+
+    def test_an_administrator_ends_all_sessions_of_the_user(
+        self, app: Flask, users: Users, ada: User
+    ) -> None:
+        """The line also works outside a request: `reset_user_access` and
+        `admin_change_password` end all sessions of the user."""
+        acts: list[Callable[[], object]] = [
+            lambda: users.reset_user_access(ada),
+            lambda: admin_change_password(ada, NEW_PASSWORD, notify=False),
+        ]
+        for act in acts:
+            with app.app_context():
+                ada.password = hash_password(PASSWORD)
+            browser, old = signed_in(app), ada.fs_uniquifier
+            with app.app_context():
+                act()
+                assert kvs.list_sessions(old) == []
+            assert not is_in(browser)
 
 
 class TestToken:
