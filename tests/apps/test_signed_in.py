@@ -10,12 +10,14 @@ from flask import Flask, abort, g, redirect, request, session
 from flask.testing import FlaskClient
 from flask_login import (  # type: ignore[import-untyped]
     UserMixin,
+    encode_cookie,
     login_user,
     logout_user,
 )
 from werkzeug.exceptions import ServiceUnavailable
 
 import flask_kvsession as kvs
+from flask_kvsession.compat import remember_in_session
 
 from ..support.apps import Do, Install
 from ..support.browsers import AS_PAGE
@@ -24,6 +26,7 @@ from ..support.commands import Keys
 from ..support.flask_login_app import (
     IGNORE_UTCNOW,
     PASSWORDS,
+    REMEMBER,
     User,
     create_app,
     facts,
@@ -35,6 +38,8 @@ from ..support.flask_login_app import (
 from ..support.flask_sessions import (
     DEVICES,
     browser_of,
+    clears,
+    cookies_set,
     devices,
     id_of,
     token,
@@ -149,6 +154,24 @@ def test_an_error_of_the_user_loader_is_not_taken_for_no_user(app: Flask, error:
     assert browser.get("/protected/x", headers=AS_PAGE).status_code >= 500
     load_with(app, User)
     assert browser.get("/ours").status_code == 200
+
+
+@pytest.mark.parametrize("refresh", [True, False])
+def test_a_page_that_does_not_ask_who_is_signed_in_needs_no_user_loader(
+    install: Install, refresh: bool
+) -> None:
+    """The remember cookie is taken care of without the user loader, so a page that shows no user
+    works while the loader fails."""
+    app = guarded_app(install, {"REMEMBER_COOKIE_REFRESH_EACH_REQUEST": refresh})
+    remember_in_session(app)
+    browser = signed_in(app)
+    load_with(app, raises(RuntimeError("no database")))
+    assert browser.get("/cart").status_code == 200
+    with app.app_context():
+        browser.set_cookie(REMEMBER, encode_cookie("ada"))
+    response = browser.get("/cart")
+    assert response.status_code == 200
+    assert clears(*cookies_set(response, REMEMBER))
 
 
 @pytest.mark.parametrize("path", ["/ours", "/notes"])
