@@ -19,9 +19,9 @@ from flask import current_app
 from werkzeug.exceptions import HTTPException
 
 from ..api import current_session
+from ..current import is_current
 from ..errors import KVSessionError
-from ..request import is_current
-from ..settings import FLASK_LOGIN_REMEMBER_KEY, FLASK_LOGIN_USER_KEY
+from ..settings import FLASK_LOGIN_USER_KEY
 from .session import FlaskSession
 
 if t.TYPE_CHECKING:
@@ -82,28 +82,17 @@ def confirm(app: Flask) -> None:
 
 
 def follow(app: Flask) -> None:
-    """Follows from now on what Flask-Login reports: logins, confirmations, and sessions that it
-    takes from a changed client."""
+    """Follows from now on the logins and confirmations that Flask-Login reports."""
     try:
-        from flask_login import session_protected, user_logged_in, user_login_confirmed
+        from flask_login import user_logged_in, user_login_confirmed
     except ImportError:
         return
     user_logged_in.connect(_note_login, app)
     user_login_confirmed.connect(_note_login, app)
-    session_protected.connect(_clear_if_signed_out, app)
 
 
 def _note_login(sender: Flask, **extra: t.Any) -> None:
     t.cast(FlaskSession, current_session).note_login()
-
-
-def _clear_if_signed_out(sender: Flask, **extra: t.Any) -> None:
-    """The user's data must not go into the anonymous session of a client that is not the user's.
-    With `SESSION_PROTECTION = "strong"` Flask-Login removes only its own keys."""
-    session = t.cast(FlaskSession, current_session)
-    if session.loaded_user_hash is not None and session.user_id_by_key is None:
-        session.clear()
-        session[FLASK_LOGIN_REMEMBER_KEY] = "clear"  # as Flask-Login has set it
 
 
 def _id_of_current_user() -> str | None:
