@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 
+from flask import g, has_app_context
+
 from . import codec, signals
 from .app_state import AppState
 from .cookie_changes import CookieChanges
@@ -32,7 +34,7 @@ from .record import (
 from .response import answer_failure
 from .rotation import Standing, judge, rotated_explicitly, successor_of, with_step
 from .session import Session
-from .settings import to_ms
+from .settings import ROLE_KEYS, CsrfKeys, to_ms
 from .store import Merge, SessionStore
 from .token import Token, UserId, new_session_id, user_hash
 
@@ -112,15 +114,22 @@ class RequestSession:
     def log_in(self, user_id: UserId, data: Mapping[str, t.Any], remember: bool) -> None:
         """Ends the current session and creates this user's session at once.
 
-        An anonymous session's data are carried over, pending changes too. A user's data are not.
+        An anonymous session's data are carried over, pending changes too, but no CSRF token, and
+        `role` and `roles` only if this request has set them. A user's data are not carried over.
         """
         user_hash(user_id)  # raises for an unusable id, before anything else happens
         encoded = codec.encode_all(data)
+        self.forget_csrf_tokens()
+        csrf_keys = self.csrf_keys
 
         def merge(current: Record | None, *, is_gone: bool = False) -> Data:
             if current is not None and not current.is_anonymous:
                 return encoded
-            return self.session.changes().applied_to(_data_of(current)) | encoded
+            changes = self.session.changes()
+            roles_left = ROLE_KEYS - (self.session.assigned & changes.set.keys())
+            data = changes.applied_to(_data_of(current))
+            kept = {k: v for k, v in data.items() if k not in csrf_keys | roles_left}
+            return kept | encoded
 
         with self._signals.sent_at_end():
             self.create_user_session(user_id, merge, remember=remember)
@@ -130,6 +139,7 @@ class RequestSession:
 
         Returns whether it was a user's session.
         """
+        self.forget_csrf_tokens()
         with self._signals.sent_at_end():
             ended = self.delete_session()
         return ended is not None and not ended.record.is_anonymous
@@ -483,6 +493,19 @@ class RequestSession:
         """The keys that this request has assigned. If a previous user had left these keys in the
         browser, they no longer count as that user's data."""
         return self.session.assigned
+
+    @property
+    def csrf_keys(self) -> Set[str]:
+        """The keys of CSRF tokens in the session. No login carries these tokens over."""
+        return CsrfKeys.from_config(self._app.app.config)
+
+    def forget_csrf_tokens(self) -> None:
+        """Removes the CSRF tokens that extensions keep in `flask.g` beside those in the session, so
+        that the next form gets a new one."""
+        if has_app_context():  # session_transaction() of a test client has none
+            for key in self.csrf_keys:
+                if isinstance(g.get(key), str):
+                    g.pop(key)
 
     # Signals
 

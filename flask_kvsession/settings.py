@@ -41,6 +41,9 @@ _FLASK_LOGIN_KEYS = frozenset(
 )
 _MAX_UNCOUNTED_BYTES = 256
 
+ROLE_KEYS: t.Final = frozenset({"role", "roles"})
+"""The session keys in which `roles_required` looks for the user's roles."""
+
 _FLASK_LIFETIME = "PERMANENT_SESSION_LIFETIME"
 _FLASK_SETTINGS = {
     "cookie_name": "SESSION_COOKIE_NAME",
@@ -310,6 +313,19 @@ class RememberCookie(t.NamedTuple):
             config.get("REMEMBER_COOKIE_NAME", "remember_token"),
             bool(config.get("REMEMBER_COOKIE_REFRESH_EACH_REQUEST")),
         )
+
+
+class CsrfKeys:
+    """The session keys in which apps keep their CSRF token."""
+
+    _KNOWN: t.Final = {"csrf_token", "_csrf_token", "csrf"}
+    """The default keys of Flask-WTF, Flask-SeaSurf and WTForms."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, t.Any]) -> frozenset[str]:
+        """The keys by the settings of Flask-WTF and Flask-SeaSurf, which may change at any time."""
+        configured = {config.get("WTF_CSRF_FIELD_NAME"), config.get("CSRF_COOKIE_NAME")}
+        return frozenset(cls._KNOWN | {key for key in configured if isinstance(key, str)})
 
 
 _FIELDS: t.Final = {setting.name: setting for setting in dataclasses.fields(Settings)}

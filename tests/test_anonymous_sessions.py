@@ -177,6 +177,71 @@ class TestLogin:
         expected = {"set": 1, "given": 1} | ({"kept": 1, "list": [1, 2]} if stored else {})
         assert client.get("/me").get_json()["data"] == expected
 
+    def test_roles_and_csrf_tokens_of_an_anonymous_browser_are_not_carried_over(
+        self, client: FlaskClient
+    ) -> None:
+        """A login carries over neither a role nor a CSRF token that an anonymous browser has."""
+        planted = {"role": "admin", "roles": ["admin"], "csrf_token": "x", "_csrf_token": "x"}
+        client.post("/data", json={"cart": [1], **planted})
+        client.post("/login/ada")
+        assert client.get("/me").get_json()["data"] == {"cart": [1]}
+
+    @pytest.mark.parametrize("planted", [{}, {"role": "admin"}])
+    def test_role_set_by_the_login_request_is_carried_over(
+        self, client: FlaskClient, do: Do, planted: dict[str, str]
+    ) -> None:
+        """A role that the request of the login sets, before the login, is kept."""
+        client.post("/data", json=planted)
+        do(client, lambda: (g.session.update(role="user", csrf_token="x"), kvs.login_user("ada")))
+        assert client.get("/me").get_json()["data"] == {"role": "user"}
+
+    @pytest.mark.parametrize(
+        "act",
+        [
+            lambda: g.session.update(role=g.session["role"]),
+            lambda: g.session["roles"].append("user"),
+        ],
+        ids=["assigned again", "changed in place"],
+    )
+    def test_planted_role_that_the_login_request_assigns_again_is_dropped(
+        self, client: FlaskClient, do: Do, act: Callable[[], object]
+    ) -> None:
+        """A planted role is not carried over because the request of the login assigns an equal
+        value or changes a list in place."""
+        client.post("/data", json={"role": "admin", "roles": ["admin"]})
+        do(client, lambda: (act(), kvs.login_user("ada")))
+        assert client.get("/me").get_json()["data"] == {}
+
+    def test_role_planted_during_the_login_is_dropped(
+        self, app: Flask, client: FlaskClient, do: Do
+    ) -> None:
+        """A role that a parallel request writes to the anonymous session is not carried over."""
+        client.post("/data", json={"a": 1})
+        parallel = browser_with(app, token_of(client))
+
+        def act() -> None:
+            g.session["role"] = "user"
+            parallel.post("/data", json={"role": "admin", "roles": ["admin"]})
+            kvs.login_user("ada")
+
+        do(client, act)
+        assert client.get("/me").get_json()["data"] == {"a": 1, "role": "user"}
+
+    @pytest.mark.parametrize("act", [lambda: kvs.login_user("ada"), kvs.logout_user])
+    def test_csrf_token_in_g_is_removed_by_login_and_logout(
+        self, client: FlaskClient, do: Do, act: Callable[[], object]
+    ) -> None:
+        """A login and a logout remove the CSRF token that an extension keeps in `g`."""
+        seen: list[object] = []
+
+        def end() -> None:
+            g.csrf_token = "x"
+            act()
+            seen.append(g.get("csrf_token"))
+
+        do(client, end)
+        assert seen == [None]
+
     def test_list_read_before_the_login_is_still_tracked(self, client: FlaskClient, do: Do) -> None:
         """If a list was read before a login, its changes after the login are kept."""
         client.post("/data", json={"cart": [1]})
