@@ -90,6 +90,15 @@ class TrackedData:
         """The keys that were assigned since the last load or commit, also with an equal value."""
         return frozenset(self._assigned)
 
+    def loaded(self, key: str) -> bytes | None:
+        """The encoding of the value at the last load or commit; None if there was none."""
+        return self._base.get(key)
+
+    def encoded(self, key: str) -> bytes:
+        """The encoding of the value as it is now; raises `UnstorableValue` as `changes` does."""
+        value = self._values[key]
+        return self._base[key] if value is _NOT_DECODED else self._encode(key, value)[1]
+
     def sizes(self) -> dict[str, int]:
         """The size of each item, in bytes, as it was loaded or put in.
 
@@ -104,6 +113,11 @@ class TrackedData:
         self.put(key, value, size)
         self._assigned.add(key)
 
+    def replace(self, key: str, value: t.Any) -> None:
+        """Assigns a value that has not been encoded yet; raises `UnstorableValue`."""
+        value, encoded = self._encode(key, value)
+        self.assign(key, value, size_of(key, encoded))
+
     def put(self, key: str, value: t.Any, size: int) -> None:
         """Sets a value that the app has not assigned in this request."""
         self.sizes()[key] = size
@@ -115,6 +129,18 @@ class TrackedData:
         if self._sizes is not None:
             del self._sizes[key]
         self._assigned.discard(key)
+
+    def take(self, key: str) -> tuple[t.Any, int]:
+        """Removes an item; returns its value and size, which `put` takes."""
+        value, size = self[key], self.sizes()[key]
+        self.remove(key)
+        return value, size
+
+    def start_over(self) -> None:
+        """Treats all data in the store as removed. The items that are here now are kept."""
+        for key in self._values:
+            self[key]  # decodes it, because the base is no longer looked at
+        self.is_cleared = True
 
     def clear(self) -> None:
         """Removes all items; the commit also removes what other requests have added meanwhile."""

@@ -26,17 +26,6 @@ class UnreadableRecord(KVSessionError):
     app never gets it."""
 
 
-class PreviousUser(msgspec.Struct, frozen=True):
-    """A user who signed out and whose data remain in an anonymous session: the user's hash, and the
-    keys of that user's data."""
-
-    user: str
-    keys: list[str]
-
-    def __repr__(self) -> str:
-        return f"<PreviousUser with {len(self.keys)} keys>"
-
-
 class Before(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The credential that was valid before the last rotation. `rotation` explains the fields."""
 
@@ -69,7 +58,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     remembered: bool = True
     rotated: int | msgspec.UnsetType = msgspec.UNSET
     before: Before | msgspec.UnsetType = msgspec.UNSET
-    previous_user: PreviousUser | msgspec.UnsetType = msgspec.UNSET
+    previous_user_keys: list[str] | msgspec.UnsetType = msgspec.UNSET
+    """The keys of the data that a user has left in this anonymous session at a logout."""
     previous_end_reason: str | msgspec.UnsetType = msgspec.UNSET
     """Only in an anonymous session: why the browser's previous session was ended from outside."""
     data: dict[str, msgspec.Raw] = {}
@@ -94,13 +84,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """The size of each item of the data, in bytes."""
         return {key: size_of(key, bytes(value)) for key, value in self.data.items()}
 
-    def with_data(self, data: Mapping[str, bytes], released_keys: Collection[str] = ()) -> Record:
-        """The session with these data. `released_keys` no longer belong to the previous user."""
-        previous = self.previous_user
-        if previous:
-            keys = [key for key in previous.keys if key not in released_keys]
-            previous = PreviousUser(previous.user, keys) if keys else msgspec.UNSET
-        return msgspec.structs.replace(self, data=_raw(data), previous_user=previous)
+    def with_data(self, data: Mapping[str, bytes]) -> Record:
+        return msgspec.structs.replace(self, data=_raw(data))
+
+    def with_previous_user_keys(self, keys: Collection[str]) -> Record:
+        return msgspec.structs.replace(self, previous_user_keys=_sorted_or_unset(keys))
 
     def with_activity(self, now: int, client: Client) -> Record:
         """The session after a request of this client. `seen` never moves backwards."""
@@ -186,7 +174,7 @@ def new_record(
     user_id: UserId | None = None,
     remembered: bool = True,
     authenticated: bool = True,
-    previous_user: PreviousUser | None = None,
+    previous_user_keys: Collection[str] = (),
     previous_end_reason: str | None = None,
     data: Mapping[str, bytes],
 ) -> Record:
@@ -204,7 +192,7 @@ def new_record(
         ip=client.ip,
         agent=client.agent,
         remembered=remembered,
-        previous_user=previous_user or msgspec.UNSET,
+        previous_user_keys=_sorted_or_unset(previous_user_keys),
         previous_end_reason=previous_end_reason or msgspec.UNSET,
         data=_raw(data),
     )
@@ -256,6 +244,10 @@ def info(stored: Stored, *, expires: int, is_current: bool = False) -> SessionIn
         user_agent=record.agent,
         remembered=record.remembered,
     )
+
+
+def _sorted_or_unset(keys: Collection[str]) -> list[str] | msgspec.UnsetType:
+    return sorted(keys) or msgspec.UNSET
 
 
 def _raw(data: Mapping[str, bytes]) -> dict[str, msgspec.Raw]:

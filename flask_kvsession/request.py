@@ -10,7 +10,7 @@ import sys
 import time
 import typing as t
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 
@@ -24,7 +24,6 @@ from .errors import KVSessionError, LoginRequired, StoreUnavailable
 from .presented import Presented, look_up
 from .record import (
     Client,
-    PreviousUser,
     Record,
     SessionInfo,
     Stored,
@@ -71,7 +70,7 @@ class RequestSession:
     - `apply_pending`, for a login that is not in the store yet;
     - `save`, the one write at the end of a request, and its parts `create_anonymous_session`,
       `change_secret` and `update`;
-    - `released_keys`, the data that belong to this browser from now on.
+    - `with_data`, which gives changed data to a record.
     """
 
     session_class: t.ClassVar[type[Session]] = Session
@@ -328,10 +327,10 @@ class RequestSession:
         *,
         remembered: bool = True,
         replaces: Record | None = None,
-        previous_user: PreviousUser | None = None,
+        previous_user_keys: Collection[str] = (),
     ) -> None:
         """The first write of an anonymous browser. If the data remain after a logout, `replaces` is
-        the record of the ended session."""
+        the record of the ended session, and `previous_user_keys` the keys of its user's data."""
         with self._store_calls() as store:
             token = Token.for_session(new_session_id(None))
             record = new_record(
@@ -339,7 +338,7 @@ class RequestSession:
                 now=store.now(),
                 client=self._client,
                 remembered=remembered,
-                previous_user=previous_user,
+                previous_user_keys=previous_user_keys,
                 previous_end_reason=self.session.ended,
                 data=data,
             )
@@ -380,8 +379,8 @@ class RequestSession:
             token = Token.for_session(loaded.id)
 
             def change(current: Record) -> Record:
-                data = changes.applied_to(current.encoded_data())
-                new = current.with_data(data, self.released_keys).with_activity(now, client)
+                new = self.with_data(current, changes.applied_to(current.encoded_data()))
+                new = new.with_activity(now, client)
                 new = new if remembered is None else new.with_remembered(remembered)
                 new = new.with_authentication(now) if confirm else new
                 return (
@@ -418,11 +417,10 @@ class RequestSession:
         client = self._client
 
         def change(current: Record) -> Record | None:
-            data = current.encoded_data()
-            edited = changes.applied_to(data)
+            edited = self.with_data(current, changes.applied_to(current.encoded_data()))
             new = current
-            if edited != data or now - current.seen >= interval:
-                new = new.with_data(edited, self.released_keys).with_activity(now, client)
+            if edited != current or now - current.seen >= interval:
+                new = edited.with_activity(now, client)
             is_other_age = remembered is not None and remembered != new.remembered
             if is_other_age:
                 new = new.with_remembered(bool(remembered))
@@ -488,11 +486,9 @@ class RequestSession:
             self._cookies.clear(self._app.cookie.anonymous_name)
         return None
 
-    @property
-    def released_keys(self) -> Set[str]:
-        """The keys that this request has assigned. If a previous user had left these keys in the
-        browser, they no longer count as that user's data."""
-        return self.session.assigned
+    def with_data(self, current: Record, data: Data) -> Record:
+        """The record `current` with the data `data`, which this request has changed."""
+        return current.with_data(data)
 
     @property
     def csrf_keys(self) -> Set[str]:

@@ -23,7 +23,7 @@ from flask_kvsession.compat.transition import LoginTransition
 from flask_kvsession.current import request_session
 from flask_kvsession.data import Changes
 from flask_kvsession.errors import KVSessionError, StoreUnavailable
-from flask_kvsession.record import Client, PreviousUser, Stored, new_record
+from flask_kvsession.record import Client, Stored, new_record
 from flask_kvsession.token import Token, new_session_id
 
 from .support.apps import Do, MakeApp, store_of
@@ -606,10 +606,20 @@ class TestDataAreInNoReport:
             Token.for_session(new_session_id(None)),
             now=1,
             client=Client(),
-            previous_user=PreviousUser("hash", [self.DATA]),
+            previous_user_keys=["card"],
             data={self.DATA: self.DATA.encode()},
         )
-        transition = LoginTransition(record, None, changes, frozenset())
+        transition = LoginTransition(
+            user_id_key="user_id",
+            loaded_user=None,
+            is_loaded=True,
+            keys=frozenset({"card"}),
+            changes=changes,
+            own={"card": self.DATA.encode()},
+            previous_user_keys=frozenset({"card"}),
+            removed_keys=frozenset(),
+            left_keys=frozenset(),
+        )
         assert self.DATA not in repr(transition)
         assert self.DATA not in repr(Stored.of("id", record))
 

@@ -8,6 +8,7 @@ import typing as t
 from collections.abc import Callable, Iterator
 from copy import copy
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -15,6 +16,7 @@ from flask import (
     Flask,
     Response,
     flash,
+    g,
     get_flashed_messages,
     request,
     session,
@@ -211,13 +213,13 @@ class TestLogin:
         ids=["repeated text", "earlier message gone", "no list before", "no list then"],
     )
     def test_a_login_of_another_user_keeps_only_messages_new_to_the_list(
-        self, app: Flask, before: t.Any, then: t.Any, left: t.Any
+        self, app: Flask, do: Do, before: t.Any, then: t.Any, left: t.Any
     ) -> None:
         """A message with a repeated text is new, an earlier message is not, and a value other than
         a list of messages is dropped."""
         client = sign_in(app)
         client.post("/put", json={"_flashes": before})
-        client.post("/in/bob", json={"_flashes": then})
+        do(client, lambda: session.update({"_flashes": then, KEY: "bob"}))
         assert data_of(client) == {KEY: "bob"} | ({"_flashes": left} if left else {})
 
     def test_a_login_of_another_user_keeps_new_messages_after_old_were_shown(
@@ -606,6 +608,226 @@ class TestLogout:
         assert keys() == set()
 
 
+class TestRolesAndCsrfTokens:
+    """What an anonymous browser may not bring into a login."""
+
+    def test_a_login_drops_roles_and_csrf_tokens_of_the_anonymous_browser(self, app: Flask) -> None:
+        """A login keeps the cart of an anonymous browser, but no role and no CSRF token."""
+        client = app.test_client()
+        planted = {"role": "admin", "roles": ["admin"], "csrf_token": "x", "_csrf_token": "x"}
+        client.post("/put", json={"cart": [1], **planted})
+        client.post("/in/ada")
+        assert data_of(client) == {KEY: "ada", "cart": [1]}
+
+    @pytest.mark.parametrize(
+        "act",
+        [
+            lambda: session.update({"role": "user", "roles": ["user"], KEY: "ada"}),
+            lambda: session.update({KEY: "ada", "role": "user", "roles": ["user"]}),
+        ],
+        ids=["before the key", "after the key"],
+    )
+    @pytest.mark.parametrize("planted", [{}, {"role": "admin", "roles": ["admin"]}])
+    def test_roles_that_the_login_request_sets_are_kept(
+        self, client: FlaskClient, do: Do, planted: t.Any, act: Callable[[], None]
+    ) -> None:
+        """A login keeps the roles that its own request sets, before or after the key."""
+        do(client, lambda: session.update(planted))
+        do(client, act)
+        assert do(client, lambda: dict(session)).get_json() == {
+            KEY: "ada",
+            "role": "user",
+            "roles": ["user"],
+        }
+
+    def test_a_hook_that_assigns_a_planted_role_again_does_not_set_it(
+        self, app: Flask, client: FlaskClient
+    ) -> None:
+        """Before the key, the assignment of the value that is there already sets no role."""
+
+        @app.before_request
+        def keep_role() -> None:
+            if KEY not in session:
+                session["role"] = session.get("role", "guest")
+
+        client.post("/put", json={"role": "admin"})
+        client.post("/in/ada")
+        assert data_of(client) == {KEY: "ada"}
+
+    def test_a_role_changed_in_place_by_the_login_request_is_dropped(
+        self, client: FlaskClient, do: Do
+    ) -> None:
+        """A planted list of roles does not go along because the login request appends to it."""
+        do(client, lambda: session.update(roles=["admin"]))
+
+        def act() -> None:
+            session.setdefault("roles", []).append("user")
+            session[KEY] = "ada"
+
+        do(client, act)
+        assert do(client, lambda: dict(session)).get_json() == {KEY: "ada"}
+
+    @pytest.mark.parametrize("key", ["role", "csrf_token"])
+    @pytest.mark.parametrize("own", ["x", None])
+    def test_a_value_planted_during_the_login_is_dropped(
+        self, app: Flask, client: FlaskClient, do: Do, key: str, own: str | None
+    ) -> None:
+        """A role or CSRF token that another request writes to the anonymous session during the
+        login does not go along, and the login's own value does."""
+        client.post("/put", json={key: "x"})
+        token = token_of(client, "session")
+
+        def act() -> None:
+            session[KEY] = "ada"
+            if own:
+                session[key] = own
+            browser(app, token).post("/put", json={key: "planted", "cart": [1]})
+
+        do(client, act)
+        assert data_of(client) == {KEY: "ada", "cart": [1]} | ({key: own} if own else {})
+
+    def test_a_csrf_token_set_before_the_key_is_dropped(self, client: FlaskClient, do: Do) -> None:
+        """A CSRF token that the login request sets before the key does not go along."""
+        do(client, lambda: session.update({"csrf_token": "x", KEY: "ada", "_csrf_token": "y"}))
+        assert do(client, lambda: dict(session)).get_json() == {KEY: "ada", "_csrf_token": "y"}
+
+    @pytest.mark.parametrize("setting", ["WTF_CSRF_FIELD_NAME", "CSRF_COOKIE_NAME"])
+    def test_a_csrf_token_under_a_configured_key_is_dropped(
+        self, app: Flask, client: FlaskClient, setting: str
+    ) -> None:
+        """A login drops the CSRF token under the key that the app's settings name."""
+        app.config[setting] = "my_token"
+        client.post("/put", json={"my_token": "x"})
+        client.post("/in/ada")
+        assert data_of(client) == {KEY: "ada"}
+
+    @pytest.mark.parametrize("first", [None, "bob"], ids=["login", "switch"])
+    def test_the_csrf_token_in_g_is_removed_with_that_of_the_session(
+        self, client: FlaskClient, do: Do, first: str | None
+    ) -> None:
+        """A login and a switch remove the token that Flask-WTF keeps in `g`, and nothing else."""
+        do(client, lambda: session.update({KEY: first}))
+        extension = object()
+        seen: list[object] = []
+
+        def act() -> None:
+            g.csrf_token, g.csrf, g.cart = "x", extension, "y"
+            session[KEY] = "ada"
+            seen.extend([g.get("csrf_token"), g.csrf, g.cart])
+
+        do(client, act)
+        assert seen == [None, extension, "y"]
+
+    def test_a_second_login_of_the_same_user_keeps_role_and_csrf_token(self, app: Flask) -> None:
+        """If the user's id is assigned again, nothing leaves the session: an app that does so in
+        each request can show forms."""
+        client = sign_in(app, role="admin", csrf_token="x")
+        client.post("/in/ada")
+        assert data_of(client) == {KEY: "ada", "role": "admin", "csrf_token": "x"}
+
+    def test_a_client_of_tests_can_sign_in_by_session_transaction(self, app: Flask) -> None:
+        """A test signs a user in by `session_transaction()`, where there is no app context."""
+        client = app.test_client()
+        client.post("/put", json={"role": "admin"})
+        with client.session_transaction() as data:
+            data[KEY] = "ada"
+        assert data_of(client) == {KEY: "ada"}
+
+
+class TestFormerUsers:
+    """A login in the session of another user."""
+
+    @pytest.mark.parametrize("logout_first", [True, False])
+    def test_a_hook_that_keeps_the_role_current_makes_no_admin(
+        self, app: Flask, logout_first: bool
+    ) -> None:
+        """An admin's role, which a hook assigns in each request, does not go to the next user."""
+
+        @app.before_request
+        def keep_role() -> None:
+            if user := session.get(KEY):
+                session["role"] = "admin" if user == "admin" else "user"
+
+        @app.get("/admin")
+        @kvs.roles_required("admin")
+        def admin() -> t.Any:
+            return {}
+
+        client = sign_in(app, "admin")
+        assert client.get("/admin").status_code == 200
+        if logout_first:
+            client.post("/out")
+        client.post("/in/bob")
+        with client.session_transaction() as data:
+            assert "role" not in data
+        assert client.get("/admin").status_code == 403
+
+    def test_the_former_users_data_are_out_of_the_session_at_once(self, app: Flask, do: Do) -> None:
+        """After the key names another user, the same request reads no data of the former user."""
+        client = sign_in(app, role="admin")
+        seen: list[t.Any] = []
+
+        def act() -> None:
+            session["cart"] = [1]
+            session[KEY] = "bob"
+            seen.append(dict(session))
+            session["theme"] = "dark"
+
+        do(client, act)
+        assert seen == [{KEY: "bob"}]
+        assert data_of(client) == {KEY: "bob", "theme": "dark"}
+
+    @pytest.mark.parametrize("between", [None, "clear"])
+    def test_a_concurrent_write_to_the_former_users_session_stays_there(
+        self, app: Flask, do: Do, between: str | None
+    ) -> None:
+        """What a request of the former user writes during the switch does not go along."""
+        client = sign_in(app, role="admin")
+        token = token_of(client, "session")
+
+        def act() -> None:
+            session.pop(KEY)
+            if between:
+                session.clear()
+            session[KEY] = "bob"
+            browser(app, token).post("/put", json={"secret": 1})
+
+        do(client, act)
+        assert data_of(client) == {KEY: "bob"}
+
+    def test_a_copy_of_the_former_users_data_is_not_set_again(self, app: Flask, do: Do) -> None:
+        """Code that copies the session, clears it and puts the data back gives them to nobody
+        else."""
+        client = sign_in(app, role="admin", cart=[1])
+
+        def act() -> None:
+            session["role"] = "owner"
+            data = {key: session[key] for key in session if key != KEY}
+            session.clear()
+            session.update(data)
+            session[KEY] = "bob"
+
+        do(client, act)
+        assert data_of(client) == {KEY: "bob"}
+
+    def test_a_copy_of_the_users_own_data_keeps_all_of_them(self, app: Flask, do: Do) -> None:
+        """A user's own session, copied, cleared and filled again, keeps its data, wherever the key
+        is among them."""
+        client = app.test_client()
+        client.post("/put", json={"cart": [1]})
+        client.post("/in/ada", json={"role": "admin", "csrf_token": "x"})
+        before = data_of(client)
+
+        def act(*, backwards: bool) -> None:
+            data = dict(session)
+            session.clear()
+            session.update(reversed(data.items()) if backwards else data.items())
+
+        for backwards in (False, True):
+            do(client, partial(act, backwards=backwards))
+            assert data_of(client) == before
+
+
 class TestPreviousUsers:
     """Data that a user leaves at a logout do not pass to the next user of the same browser."""
 
@@ -617,12 +839,172 @@ class TestPreviousUsers:
         client.post("/in/bob")
         assert data_of(client) == {KEY: "bob"}
 
-    def test_the_same_user_gets_the_remaining_data_back(self, app: Flask) -> None:
-        """A login of the same user keeps the data that the user's logout has left."""
+    def test_a_role_taken_away_after_the_logout_does_not_come_back(self, app: Flask) -> None:
+        """A login of the same user drops the data that the user's logout has left: a role may have
+        been taken away meanwhile."""
+        client = sign_in(app, role="admin", is_admin=True)
+        client.post("/out")
+        with app.app_context():
+            kvs.update_all_sessions("ada", {}, remove=["role", "is_admin"])
+        client.post("/in/ada")
+        assert data_of(client) == {KEY: "ada"}
+
+    def test_a_login_and_a_logout_in_one_request_leave_the_data_as_they_were(
+        self, app: Flask, do: Do
+    ) -> None:
+        """If one request signs a user in and out again, the data that a previous user and the
+        anonymous browser have left are there as before, and those of the user are the user's."""
+        client = sign_in(app, theme="dark")
+        do(client, lambda: flash("To ada."))
+        client.post("/out")
+        client.post("/put", json={"cart": [1], "role": "guest", "csrf_token": "x"})
+        before = data_of(client)
+
+        def act() -> None:
+            session[KEY] = "bob"
+            flash("To bob.")
+            assert dict(session).keys() == {KEY, "cart", "_flashes"}
+            session["secret"] = 1
+            del session[KEY]
+
+        do(client, act)
+        messages = [["message", "To ada."], ["message", "To bob."]]
+        assert data_of(client) == before | {"secret": 1, "_flashes": messages}
+        client.post("/in/eve")
+        assert data_of(client) == {KEY: "eve", "cart": [1]}
+
+    def test_data_of_a_user_who_signs_in_and_out_without_a_session_are_not_passed_on(
+        self, app: Flask, do: Do
+    ) -> None:
+        """If the first request of a browser signs a user in and out, the user's data do not go to
+        the next user."""
+        client = app.test_client()
+        do(client, lambda: (session.update({KEY: "bob", "secret": 1}), session.pop(KEY)))
+        assert data_of(client) == {"secret": 1}
+        client.post("/in/eve")
+        assert data_of(client) == {KEY: "eve"}
+
+    def test_clear_also_removes_what_a_login_of_the_request_has_removed(
+        self, app: Flask, do: Do
+    ) -> None:
+        """After `clear()`, a logout in the same request brings no data of the anonymous session
+        back."""
+        client = sign_in(app, theme="dark")
+        client.post("/out")
+
+        def act() -> None:
+            session[KEY] = "bob"
+            session.clear()
+            session[KEY] = "eve"
+            del session[KEY]
+
+        do(client, act)
+        assert data_of(client) == {}
+
+    def test_data_that_a_user_has_put_in_again_are_that_users(self, app: Flask, do: Do) -> None:
+        """If a user who signs in and out in one request puts the same data in again after
+        `clear()`, the data belong to that user from then on."""
+        client = app.test_client()
+        do(client, lambda: session.update({KEY: None, "cart": [1]}))
+
+        def act() -> None:
+            session.clear()
+            session.update({KEY: "bob", "cart": [1]})
+            session[KEY] = None
+
+        do(client, act)
+        assert data_of(client) == {KEY: None, "cart": [1]}
+        client.post("/in/eve")
+        assert data_of(client) == {KEY: "eve"}
+
+    def test_an_equal_value_stays_the_previous_users(self, app: Flask) -> None:
+        """The assignment of an equal value, as by a hook in each request, does not take data from
+        the previous user."""
+        client = sign_in(app, seen=1, cart=[1])
+        client.post("/out")
+        client.post("/put", json={"seen": 1, "cart": [2]})
+        client.post("/in/bob")
+        assert data_of(client) == {KEY: "bob", "cart": [2]}
+
+    def test_data_set_again_during_the_login_go_along(self, app: Flask, do: Do) -> None:
+        """What another request sets again during the login is no longer the previous user's."""
+        client = sign_in(app, cart=[1], theme="dark")
+        client.post("/out")
+        token = token_of(client, "session")
+
+        def act() -> None:
+            session[KEY] = "bob"
+            browser(app, token).post("/put", json={"cart": [2]})
+
+        do(client, act)
+        assert data_of(client) == {KEY: "bob", "cart": [2]}
+
+    def test_data_changed_while_another_request_deletes_them_stay_the_previous_users(
+        self, app: Flask, do: Do
+    ) -> None:
+        """If one request changes a previous user's list in place and another deletes it, the list
+        is still not for the next user."""
         client = sign_in(app, cart=[1])
         client.post("/out")
-        client.post("/in/ada")
-        assert data_of(client) == {KEY: "ada", "cart": [1]}
+        other = browser(app, token_of(client, "session"))
+
+        def act() -> None:
+            session["cart"].append(2)
+            do(other, lambda: (session.pop("cart"), session.update(theme="dark")))
+
+        do(client, act)
+        assert data_of(client) == {"cart": [1, 2], "theme": "dark"}
+        client.post("/in/bob")
+        assert data_of(client) == {KEY: "bob", "theme": "dark"}
+
+    def test_messages_flashed_after_the_previous_users_were_shown_go_along(
+        self, app: Flask, do: Do
+    ) -> None:
+        """If the previous user's messages were shown, later messages go to the next user."""
+        client = sign_in(app)
+        do(client, lambda: flash("To ada."))
+        client.post("/out")
+        do(client, get_flashed_messages)
+        do(client, lambda: flash("Please sign in."))
+        client.post("/in/bob")
+        assert data_of(client) == {KEY: "bob", "_flashes": [["message", "Please sign in."]]}
+
+    def test_a_new_message_with_the_text_of_an_earlier_one_is_kept(
+        self, app: Flask, do: Do
+    ) -> None:
+        """A login keeps the message that it flashes, although the previous user had a message with
+        the same text."""
+        client = sign_in(app)
+        do(client, lambda: flash("Welcome."))
+        client.post("/out")
+
+        def sign_in_and_greet() -> None:
+            session[KEY] = "bob"
+            flash("Welcome.")
+
+        do(client, sign_in_and_greet)
+        assert data_of(client) == {KEY: "bob", "_flashes": [["message", "Welcome."]]}
+
+    def test_a_message_of_the_logout_request_alone_goes_along(self, app: Flask, do: Do) -> None:
+        """A message that the logout request flashes before it removes the key is for the next page,
+        whoever signs in there."""
+
+        def say_good_bye() -> None:
+            flash("Good bye.")
+            session.pop(KEY)
+
+        client = sign_in(app)
+        do(client, say_good_bye)
+        client.post("/in/bob")
+        assert data_of(client) == {KEY: "bob", "_flashes": [["message", "Good bye."]]}
+
+    def test_an_odd_value_for_messages_breaks_no_login(self, app: Flask, do: Do) -> None:
+        """A value that is no list of messages is dropped like other data of a previous user."""
+        client = sign_in(app, _flashes="odd")
+        client.post("/out")
+        do(client, lambda: (session.update({KEY: "bob", "_flashes": "other"}), session.pop(KEY)))
+        client.post("/in/eve")
+        assert data_of(client) == {KEY: "eve"}
 
     def test_data_assigned_after_the_logout_go_to_the_next_user(self, app: Flask) -> None:
         """Data that are assigned after the logout go along into the next login, also under a key of
@@ -737,14 +1119,17 @@ class TestRevocation:
         """If the session is revoked during a login of the same user, the login drops its data,
         because the revocation may have taken a role away."""
         client = sign_in(app, role="admin", theme="dark")
+        do(client, lambda: flash("Before."))
 
         def act() -> None:
             session[KEY] = "ada"
             session["theme"] = "dark"
+            flash("After.")
             store_of(app).revoke_all("ada")
 
         do(client, act)
-        assert data_of(client) == {KEY: "ada", "theme": "dark"}
+        messages = [["message", "After."]]
+        assert data_of(client) == {KEY: "ada", "theme": "dark", "_flashes": messages}
         assert sessions_of(app, "ada") == [id_of(client)]
 
     def test_one_browser_lists_and_revokes_the_session_of_another(self, app: Flask, do: Do) -> None:

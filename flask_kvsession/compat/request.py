@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Set
+from collections.abc import Collection, Set
 from contextlib import suppress
 from functools import partial
 
 from ..data import Changes
 from ..errors import ConfigurationError, LoginRequired, StoreUnavailable
-from ..record import PreviousUser, Record, Stored
+from ..record import Record, Stored
 from ..request import Data, RequestSession, weakly
-from ..settings import FLASK_LOGIN_FRESH_KEY, FLASK_LOGIN_USER_KEY, config_key
+from ..settings import FLASK_LOGIN_FRESH_KEY, FLASK_LOGIN_USER_KEY, ROLE_KEYS, config_key
 from ..token import UserId, user_hash
 from . import current_user, signed_cookie
+from .owners import DataOwners
 from .session import FlaskSession
-from .transition import MESSAGES_KEY, LoginTransition
+from .transition import LoginTransition, previous_user_keys_of
 
 if t.TYPE_CHECKING:
     from flask.wrappers import Request
@@ -40,6 +41,7 @@ class FlaskRequestSession(RequestSession):
         if current_user.decides(app.app, app.settings.user_id_key):
             self.session.is_decided_elsewhere = True
             self.session.accepts_user = partial(current_user.accepts_user_of, app.app)
+        self.session.forget_csrf_tokens = weakly(self._forget_csrf_tokens)
 
     # Replaced methods of the core
 
@@ -110,13 +112,15 @@ class FlaskRequestSession(RequestSession):
         *,
         remembered: bool | None = None,
         replaces: Record | None = None,
-        previous_user: PreviousUser | None = None,
+        previous_user_keys: Collection[str] = (),
     ) -> None:
+        if owners := self.session.owners:
+            previous_user_keys = previous_user_keys or owners.previous_user_keys & data.keys()
         super().create_anonymous_session(
             data,
             remembered=self.session.permanent if remembered is None else remembered,
             replaces=replaces,
-            previous_user=previous_user,
+            previous_user_keys=previous_user_keys,
         )
 
     def change_secret(
@@ -142,10 +146,16 @@ class FlaskRequestSession(RequestSession):
         # Imported data are not lost: the next request imports them again.
         return super().has_unsaved_changes() and self.session.changes() != self._imported
 
-    @property
-    def released_keys(self) -> Set[str]:
-        # `flash` assigns the whole list, which may contain messages to a previous user.
-        return super().released_keys - {MESSAGES_KEY}
+    def with_data(self, current: Record, data: Data) -> Record:
+        """The record with these data. In an anonymous one, data that this request has set while
+        nobody was signed in are no longer a previous user's."""
+        new, owners = super().with_data(current, data), self.session.owners
+        if owners is None or not current.is_anonymous:
+            return new
+        keys = previous_user_keys_of(current) - owners.released_keys
+        if left := owners.previous_user_keys:
+            keys |= left & self.session.changes().set.keys()
+        return new.with_previous_user_keys(keys & data.keys())
 
     # Data from before this package
 
@@ -182,15 +192,15 @@ class FlaskRequestSession(RequestSession):
 
     def _log_in_by_key(self, user_id: UserId) -> None:
         session, transition, user = self.session, self._transition(), user_hash(user_id)
-        is_assigned = self._app.settings.user_id_key in transition.assigned
+        is_assigned = self._app.settings.user_id_key in session.assigned
 
         def merge(current: Record | None, *, is_gone: bool = False) -> Data | None:
             if is_gone and not is_assigned:
                 return None  # a session that was only imported, and has ended, stays ended
-            return transition.data_for_login(user, current, is_gone=is_gone)
+            return transition.data_for_login(current, is_gone=is_gone)
 
         # Do not inherit `permanent` from another user's session.
-        is_same_user = transition.loaded_user_hash in (None, user)
+        is_same_user = session.loaded_user_hash in (None, user)
         remember = session.permanent if is_same_user else bool(session.requested_permanent)
         authenticated = self._is_authenticated_by_key()
         self.create_user_session(user_id, merge, remember=remember, authenticated=authenticated)
@@ -204,21 +214,33 @@ class FlaskRequestSession(RequestSession):
         transition, permanent = self._transition(), bool(self.session.requested_permanent)
         ended = self.delete_session()
         before = ended.record if ended else None
-        data, previous_user = transition.data_after_logout(before)
+        data, previous_user_keys = transition.data_after_logout(before)
         if data:
             with suppress(StoreUnavailable):
                 self.create_anonymous_session(
-                    data, remembered=permanent, replaces=before, previous_user=previous_user
+                    data,
+                    remembered=permanent,
+                    replaces=before,
+                    previous_user_keys=previous_user_keys,
                 )
 
     def _transition(self) -> LoginTransition:
-        session = self.session
+        session, owners = self.session, t.cast(DataOwners, self.session.owners)
         return LoginTransition(
-            loaded=session.stored.record if session.stored else None,
-            loaded_user_hash=session.loaded_user_hash,
+            user_id_key=t.cast(str, self._app.settings.user_id_key),
+            loaded_user=owners.loaded_user,
+            is_loaded=session.stored is not None,
+            keys=frozenset(session),
             changes=session.changes(),
-            assigned=session.assigned,
+            own=owners.own_data(),
+            previous_user_keys=owners.previous_user_keys,
+            removed_keys=owners.removed_keys,
+            left_keys=frozenset(ROLE_KEYS | self.csrf_keys),
         )
+
+    def _forget_csrf_tokens(self) -> Set[str]:
+        self.forget_csrf_tokens()
+        return self.csrf_keys
 
     def _is_authenticated_by_key(self) -> bool:
         """Whether the user has proved who they are in this request. Imported data, a copy of the

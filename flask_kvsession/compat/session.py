@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import typing as t
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 
 from ..errors import KVSessionError
 from ..record import Stored, Tombstone
@@ -12,6 +12,8 @@ from ..session import Session
 from ..settings import FLASK_LOGIN_FRESH_KEY, Settings, config_key
 from ..token import UserId, check_user_id, user_hash
 from . import coerce
+from .owners import DataOwners
+from .transition import previous_user_keys_of
 
 log = logging.getLogger("flask_kvsession")
 
@@ -33,8 +35,10 @@ class FlaskSession(Session):
         "_requested_permanent",
         "_taken_user_id",
         "accepts_user",
+        "forget_csrf_tokens",
         "is_decided_elsewhere",
         "on_load",
+        "owners",
     )
 
     def __init__(
@@ -55,6 +59,10 @@ class FlaskSession(Session):
         """Whether Flask-Login decides who is signed in, and reports each login."""
         self.accepts_user: Callable[[FlaskSession], bool] = lambda session: True
         """Whether Flask-Login accepts the user whom the key names."""
+        self.forget_csrf_tokens: Callable[[], Set[str]] = frozenset
+        """Removes the CSRF tokens in `flask.g`; gives the keys of those in the session."""
+        self.owners: DataOwners | None = None
+        """Whose the data are; None without `KVSESSION_USER_ID_KEY`."""
 
     @property
     def user_id(self) -> UserId | None:
@@ -100,16 +108,26 @@ class FlaskSession(Session):
     def __setitem__(self, key: str, value: t.Any) -> None:
         if key != self._settings.user_id_key:
             super().__setitem__(key, value)
+            if self.owners is not None:
+                self.owners.assigned(key)
             return
         self._note_taken_user_id()
         super().__setitem__(key, value)
         self._is_put_back = self._is_key_deleted or self._is_taken(value)
+        if self.owners is not None:
+            self.owners.user_changed(self._user_by_key())
 
     def __delitem__(self, key: str) -> None:
-        if key == self._settings.user_id_key:
-            self._note_taken_user_id()
-            self._is_key_deleted = True
+        if key != self._settings.user_id_key:
+            super().__delitem__(key)
+            if self.owners is not None:
+                self.owners.deleted(key)
+            return
+        self._note_taken_user_id()
+        self._is_key_deleted = True
         super().__delitem__(key)
+        if self.owners is not None:
+            self.owners.user_changed(None)
 
     def __iter__(self) -> Iterator[str]:
         items = super().__iter__()
@@ -123,7 +141,10 @@ class FlaskSession(Session):
         If this request has set `permanent` before, it keeps that value: a hook that sets it for
         every page is not called again in this request.
         """
+        self.require_open()
         self._note_taken_user_id()
+        if self.owners is not None:
+            self.owners.before_clear()
         super().clear()
         # What was copied before may now be put back.
         self._is_key_deleted = self._is_key_deleted or self._is_copied
@@ -217,12 +238,15 @@ class FlaskSession(Session):
                 log.warning("a value of an imported cookie was left out: %s", error)
             else:
                 self._data.put(key, value, size)
+                if self.owners is not None and key == self._settings.user_id_key:
+                    self.owners.user_changed(self._user_by_key())
 
     def rebase(self, stored: Stored | None) -> None:
         super().rebase(stored)
         self._forget_changes()
         is_by_key = self._settings.user_id_key is not None
         self._loaded_user_hash = stored.user_hash if stored and is_by_key else None
+        self._follow_owners()
 
     # How it works
 
@@ -231,6 +255,7 @@ class FlaskSession(Session):
         self.on_load()
         if self._settings.user_id_key is not None:
             self._loaded_user_hash = self._user_hash_by_key()
+            self._follow_owners()
 
     @staticmethod
     def _encode(key: str, value: t.Any) -> tuple[t.Any, bytes]:
@@ -261,6 +286,29 @@ class FlaskSession(Session):
     def _was_marked_fresh(self) -> bool:
         data = self._stored.record.encoded_data() if self._stored else {}
         return data.get(FLASK_LOGIN_FRESH_KEY) == b"true"
+
+    def _follow_owners(self) -> None:
+        """From now on, follows whose the data are that the session has now."""
+        key, stored = self._settings.user_id_key, self._stored
+        if key is None:
+            return
+        user = loaded_user = self._user_by_key()
+        previous_user_keys: Set[str] = previous_user_keys_of(stored.record if stored else None)
+        if stored and user is None and not stored.record.is_anonymous:
+            # The session of `login_user` before KVSESSION_USER_ID_KEY was set.
+            loaded_user, previous_user_keys = str(stored.record.user_id), set(self._data) - {key}
+        self.owners = DataOwners(
+            self._data,
+            key,
+            user=user,
+            loaded_user=loaded_user,
+            previous_user_keys=previous_user_keys,
+            forget_csrf_tokens=lambda: self.forget_csrf_tokens(),
+        )
+
+    def _user_by_key(self) -> str | None:
+        user_id = self.user_id_by_key
+        return None if user_id is None else str(user_id)
 
     def _user_hash_by_key(self) -> str | None:
         user_id = self.user_id_by_key

@@ -1,80 +1,68 @@
-"""Chooses the data that stay in a `flask.session` when its user changes.
-
-In apps with `KVSESSION_USER_ID_KEY`, the user's id and the user's data are in the same mapping. If
-another user signs in in the same browser, the previous user's data are dropped.
-"""
+"""The data of the session that a login or logout by the key begins."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from .. import codec
 from ..data import Changes
-from ..record import PreviousUser, Record
-
-MESSAGES_KEY = "_flashes"
-"""The key under which Flask keeps flashed messages."""
-
-_NO_USER = ""
-"""A value that is not the hash of any user."""
+from ..record import Record
 
 
 @dataclass(frozen=True, slots=True)
 class LoginTransition:
-    """A request at the moment when it signs a user in or out."""
+    """A request at the moment when it commits a login or a logout.
 
-    loaded: Record | None
-    """The record as it was loaded."""
-    loaded_user_hash: str | None
-    """The hash of the user to whom the loaded data belong; None for an anonymous session."""
+    `owners.DataOwners` has applied the rules to the session of this request. Here they apply to
+    what other requests have written meanwhile.
+    """
+
+    user_id_key: str
+    loaded_user: str | None
+    """The user to whom the loaded data belong; None for an anonymous session."""
+    is_loaded: bool
+    """Whether the loaded session was in the store."""
+    keys: frozenset[str]
+    """The keys in the session now."""
     changes: Changes
-    assigned: frozenset[str]
-    """The keys that the request has assigned, also with an equal value."""
+    own: dict[str, bytes] = field(repr=False)
+    """The data that this request has assigned, also with an equal value."""
+    previous_user_keys: frozenset[str]
+    """The keys that a user has left in the session; after a logout."""
+    removed_keys: frozenset[str]
+    """The keys that the login has removed from the anonymous session."""
+    left_keys: frozenset[str]
+    """The keys that no login takes over: CSRF tokens and roles."""
 
-    def data_for_login(
-        self, user: str, current: Record | None, *, is_gone: bool = False
-    ) -> dict[str, bytes]:
-        """The data of the login of the user with this hash.
+    def data_for_login(self, current: Record | None, *, is_gone: bool = False) -> dict[str, bytes]:
+        """The data of the login.
 
-        `current` is the record that the login replaces, as it is now. If it is gone (`is_gone`),
-        the data of its user are dropped.
+        `current` is the record that the login replaces, as it is now. If a user's session is gone,
+        its data have gone with it.
         """
-        data = self.changes.applied_to(current.encoded_data() if current else {})
-        if self.loaded_user_hash is None:
-            previous = current.previous_user if current else None
-            others_keys = previous.keys if previous and previous.user != user else []
-        else:
-            others_keys = list(data) if is_gone or self.loaded_user_hash != user else []
-        kept = {k: v for k, v in data.items() if k not in others_keys or k in self.assigned}
-        if MESSAGES_KEY in others_keys and MESSAGES_KEY in kept:
-            kept |= self._new_messages(kept.pop(MESSAGES_KEY))
-        return kept
+        if self.loaded_user is not None:
+            return self.own if is_gone else self._applied_to(current)
+        left = self.left_keys | previous_user_keys_of(current)
+        # What another request has set again meanwhile is no longer the previous user's.
+        removed = frozenset(self.changes.removed) - self.removed_keys
+        changes = Changes(self.changes.set, removed, self.changes.cleared)
+        data = changes.applied_to(current.encoded_data() if current else {})
+        own = {key: value for key, value in self.own.items() if key in left}
+        return {key: value for key, value in data.items() if key not in left} | own
 
-    def data_after_logout(
-        self, ended: Record | None
-    ) -> tuple[dict[str, bytes], PreviousUser | None]:
-        """The data that remain in the browser after a logout, and the keys of the user's data.
+    def data_after_logout(self, ended: Record | None) -> tuple[dict[str, bytes], frozenset[str]]:
+        """The data that a logout leaves to the browser, and the keys of the user's data in them.
 
-        All data are the user's, except data that this request has assigned. If the session had
-        ended before (`ended` is None), only the assigned data remain.
+        If the session had ended before (`ended` is None), only data that this request has assigned
+        are left.
         """
-        kept = self.data_for_login(_NO_USER, self.loaded)
-        if self.loaded_user_hash is None or (self.loaded and not ended):
-            return kept, None
-        data = self.changes.applied_to(ended.encoded_data() if ended else {})
-        keys = sorted(key for key, value in data.items() if kept.get(key) != value)
-        return data, PreviousUser(self.loaded_user_hash, keys) if keys else None
+        data = self.own if self.is_loaded and not ended else self._applied_to(ended)
+        browsers_own = self.keys - self.previous_user_keys
+        return data, frozenset(data.keys() - browsers_own - {self.user_id_key})
 
-    def _new_messages(self, encoded_messages: bytes) -> dict[str, bytes]:
-        """The messages that this request has flashed. `flash` assigns the whole list, in which the
-        earlier messages are for the previous user."""
-        encoded = self.loaded.encoded_data().get(MESSAGES_KEY) if self.loaded else None
-        earlier = codec.decode(MESSAGES_KEY, encoded) if encoded else []
-        messages = codec.decode(MESSAGES_KEY, encoded_messages)
-        if not isinstance(earlier, list) or not isinstance(messages, list):
-            return {}
-        if messages[: len(earlier)] == earlier:
-            new = messages[len(earlier) :]
-        else:  # the request took the earlier messages out first
-            new = [message for message in messages if message not in earlier]
-        return {MESSAGES_KEY: codec.encode(MESSAGES_KEY, new)}
+    def _applied_to(self, record: Record | None) -> dict[str, bytes]:
+        return self.changes.applied_to(record.encoded_data() if record else {})
+
+
+def previous_user_keys_of(record: Record | None) -> frozenset[str]:
+    """The keys of the data that a previous user has left in an anonymous session."""
+    return frozenset(record.previous_user_keys or ()) if record else frozenset()

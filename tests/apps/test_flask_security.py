@@ -309,6 +309,23 @@ class TestNewUniquifier:
 
 
 class TestToken:
+    def test_a_forged_post_with_the_csrf_token_from_before_the_login_is_refused(
+        self, app: Flask, ada: User
+    ) -> None:
+        """An attacker who has planted an anonymous session, and knows its CSRF token, cannot change
+        the password of the user who signs in there."""
+        attacker = browser_of(app)
+        page = attacker.get("/login").text
+        (planted,) = re.findall(r'name="csrf_token"[^>]*value="([^"]+)"', page)
+        victim = same_browser(attacker, token(attacker))
+        assert post(victim, "/login", email=EMAIL, password=PASSWORD).location == "/"
+        new = {"new_password": NEW_PASSWORD, "new_password_confirm": NEW_PASSWORD}
+        form = {"csrf_token": planted, "password": PASSWORD, **new}
+        assert victim.post("/change", data=form).status_code == 200  # the form again
+        with app.app_context():
+            assert ada.verify_and_update_password(PASSWORD)
+        change_password(victim)
+
     def test_a_login_invalidates_the_anonymous_token_of_the_form(self, app: Flask) -> None:
         """The token of the anonymous session that the form has created opens nothing after the
         login."""

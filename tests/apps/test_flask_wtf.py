@@ -6,18 +6,20 @@ import re
 import typing as t
 
 import pytest
-from flask import Flask, redirect, render_template_string, session
+from flask import Flask, redirect, render_template_string, request, session
 from flask.testing import FlaskClient
 from flask_wtf import CSRFProtect, FlaskForm  # type: ignore[import-untyped]
 from wtforms import StringField  # type: ignore[import-untyped]
 from wtforms.validators import InputRequired  # type: ignore[import-untyped]
+
+import flask_kvsession as kvs
 
 from ..support.apps import Install
 from ..support.browsers import AS_PAGE
 from ..support.commands import CountCommands, Keys
 from ..support.flask_sessions import DEVICES, browser_of, cookies_set, devices, same_browser, token
 
-PAGE = "<form method=post>{{ form.csrf_token }}{{ form.name }}</form>"
+PAGE = "<form method=post>{{ form.hidden_tag() }}{{ form.name }}</form>"
 
 
 class NameForm(FlaskForm):  # type: ignore[misc]
@@ -37,7 +39,9 @@ def create_app() -> Flask:
             if "anew" in form.name.data:
                 session.clear()
             session["user_id"] = form.name.data
-            return redirect("/", 302)
+            if request.args.get("show") == "form":
+                return render_template_string(PAGE, form=NameForm())
+            return redirect("/")
         return render_template_string(PAGE, form=form)
 
     @app.route("/note", methods=["GET", "POST"])
@@ -70,14 +74,20 @@ def old_app(either: Install) -> Flask:
     return either(create_app(), "user_id")
 
 
-def form_of(browser: FlaskClient, path: str = "/login") -> str:
+def form_of(browser: FlaskClient, path: str = "/login", field: str = "csrf_token") -> str:
     """The token in the form of this page."""
-    (found,) = re.findall(r'name="csrf_token"[^>]*value="([^"]+)"', browser.get(path).text)
+    return csrf_token_in(browser.get(path).text, field)
+
+
+def csrf_token_in(page: str, field: str = "csrf_token") -> str:
+    (found,) = re.findall(rf'name="{field}"[^>]*value="([^"]+)"', page)
     return t.cast(str, found)
 
 
-def post(browser: FlaskClient, path: str, csrf_token: str, name: str = "ada") -> int:
-    return browser.post(path, data={"csrf_token": csrf_token, "name": name}).status_code
+def post(
+    browser: FlaskClient, path: str, csrf_token: str, name: str = "ada", field: str = "csrf_token"
+) -> int:
+    return browser.post(path, data={field: csrf_token, "name": name}).status_code
 
 
 def log_in(browser: FlaskClient, name: str = "ada") -> str:
@@ -116,14 +126,6 @@ class TestSameAsWithFlasksSession:
         one, other = form_of(browser, "/note"), form_of(browser, "/note")
         assert [post(browser, "/note", one), post(browser, "/note", other)] == [302, 302]
 
-    def test_a_form_opened_before_the_login_can_be_posted_after_it(self, old_app: Flask) -> None:
-        """If the app keeps its data at login, a form that was opened before the login can be posted
-        after the login."""
-        browser = browser_of(old_app)
-        before = form_of(browser, "/note")
-        log_in(browser)
-        assert post(browser, "/note", before) == 302
-
     def test_a_login_that_clears_the_session_changes_the_csrf_token(self, old_app: Flask) -> None:
         """If the app clears the session at login, a form that was opened before the login is
         refused."""
@@ -140,6 +142,53 @@ class TestSameAsWithFlasksSession:
         before = form_of(browser, "/note")
         post(browser, "/logout", before)
         assert post(browser, "/note", before) == 302
+
+
+class TestPlantedToken:
+    """An attacker plants the cookie of an anonymous session whose CSRF token the attacker knows."""
+
+    @pytest.mark.parametrize("field", ["csrf_token", "my_token"])
+    def test_a_forged_post_with_the_token_from_before_the_login_is_refused(
+        self, install: Install, field: str
+    ) -> None:
+        """After the login, a post with the anonymous session's CSRF token is refused, and the
+        user's own forms work."""
+        plain = create_app()
+        plain.config["WTF_CSRF_FIELD_NAME"] = field
+        app = install(plain, "user_id")
+        attacker = browser_of(app)
+        planted = form_of(attacker, "/note", field)
+        victim = same_browser(attacker, token(attacker))
+        assert post(victim, "/login", form_of(victim, "/login", field), field=field) == 302
+        assert post(victim, "/note", planted, "forged", field) == 400
+        own = form_of(victim, "/note", field)
+        assert post(victim, "/note", own, "own", field) == 302
+        assert victim.get("/").get_json() == {"user": "ada", "note": "own"}
+
+    def test_a_form_in_the_response_of_the_login_can_be_posted(self, app: Flask) -> None:
+        """A login that answers with a form puts a new CSRF token in it, although Flask-WTF had a
+        token in `g` already."""
+        browser = browser_of(app)
+        form = {"csrf_token": form_of(browser, "/note"), "name": "ada"}
+        page = browser.post("/login?show=form", data=form).text
+        assert post(browser, "/note", csrf_token_in(page)) == 302
+
+    def test_login_user_leaves_the_token_of_flask_session_behind(self, install: Install) -> None:
+        """`login_user` of this package drops the CSRF token of the anonymous `flask.session` too,
+        and a form in the same response can be posted."""
+        app = install(create_app())
+
+        @app.post("/enter")
+        def enter() -> str:
+            form = NameForm()
+            kvs.login_user("ada")
+            return render_template_string(PAGE, form=NameForm(), before=form.csrf_token)
+
+        browser = browser_of(app)
+        planted = form_of(browser, "/note")
+        page = browser.post("/enter", data={"csrf_token": planted}).text
+        assert post(browser, "/note", planted) == 400
+        assert post(browser, "/note", csrf_token_in(page)) == 302
 
 
 class TestWithKVSession:

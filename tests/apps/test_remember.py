@@ -275,6 +275,20 @@ class TestOldRememberCookies:
         restart(browser)
         assert who(browser) == "ada"
 
+    def test_a_remember_cookie_beside_a_planted_signed_cookie_brings_no_csrf_token(
+        self, make: Make, do: Do
+    ) -> None:
+        """An old remember cookie takes over the cart of the browser's anonymous signed cookie, but
+        no CSRF token and no role."""
+        app = make(migrate_cookie_session=True)
+        browser = with_old_cookie(app)
+        planted = {"cart": ["pen"], "csrf_token": "x", "role": "admin"}
+        browser.set_cookie("session", signed_cookie(app, **planted))
+        assert who(browser) == "ada"
+        with browser.session_transaction() as data:
+            assert data["cart"] == ["pen"]
+            assert data.keys() & planted.keys() == {"cart"}
+
     def test_a_migrated_session_stays_signed_out_after_revocation(self, make: Make) -> None:
         """A session from an old remember cookie stays signed out after its revocation."""
         app = make(migrate_cookie_session=True)
