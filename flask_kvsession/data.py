@@ -137,9 +137,8 @@ class TrackedData:
         return value, size
 
     def start_over(self) -> None:
-        """Treats all data in the store as removed. The items that are here now are kept."""
-        for key in self._values:
-            self[key]  # decodes it, because the base is no longer looked at
+        """Treats all data in the store as removed. The items that are here, all of them assigned
+        since the load, stay."""
         self.is_cleared = True
 
     def clear(self) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from uuid import UUID
 
 import pytest
+import redis
 from flask import (
     Flask,
     Response,
@@ -884,6 +885,23 @@ class TestPreviousUsers:
         client.post("/in/eve")
         assert data_of(client) == {KEY: "eve"}
 
+    def test_the_record_marks_no_data_that_are_gone(
+        self, app: Flask, do: Do, keys: Keys, redis_client: redis.Redis
+    ) -> None:
+        """The record names the keys of a previous user's data, as long as the data are there."""
+
+        def remove(key: str) -> None:
+            session.pop(key)
+
+        client = sign_in(app, role="admin", theme="dark")
+        client.post("/out")
+        client.post("/put", json={"cart": [1]})
+        marked = [["role", "theme"], ["theme"], None]
+        for drop in ("role", "theme", "cart"):
+            [record] = [json.loads(t.cast(bytes, redis_client.get(key))) for key in keys()]
+            assert record.get("previous_user_keys") == marked.pop(0)
+            do(client, partial(remove, drop))
+
     def test_clear_also_removes_what_a_login_of_the_request_has_removed(
         self, app: Flask, do: Do
     ) -> None:
@@ -1480,6 +1498,22 @@ class TestSettingAddedToExistingSessions:
             moved.post(path)
             moved.post("/in/bob")
             assert data_of(moved) == {KEY: "bob"}
+
+    @pytest.mark.parametrize("path", ["/in/bob", "/who"])
+    def test_data_of_login_user_from_before_the_setting_go_to_nobody(
+        self, make_app: MakeApp, path: str
+    ) -> None:
+        """A user of `login_user` is signed out when the setting comes, and the next login drops the
+        data of that user."""
+        settings: dict[str, t.Any] = {"as_flask_session": True}
+        before = make_app(**settings)
+        after = with_views(make_app(user_id_key=KEY, views=False, **settings))
+        client = before.test_client()
+        client.post("/login/ada", json={"data": {"is_admin": True}})
+        moved = browser(after, token_of(client, "session"))
+        for step in (path, "/in/bob"):
+            moved.open(step, method="GET" if step == "/who" else "POST")
+        assert data_of(moved) == {KEY: "bob"}
 
     def test_a_session_that_ends_during_its_conversion_stays_ended(self, make_app: MakeApp) -> None:
         """A request that would only convert a session from before the setting creates no session
