@@ -49,6 +49,8 @@ def look_up(app: AppState, request: Request, get_began: Callable[[], int]) -> Pr
     if not any(tokens):
         return Presented()
     found = [app.store.look_up(token, get_began) for token in tokens.user]
+    if len(found) == 1 and _opens_user_session(found[0]):  # the usual case
+        return Presented(own=found[0], unread=tokens.anonymous)
     own = _user_session_among(app, found)
     if own:
         unread = tokens.anonymous
@@ -70,6 +72,11 @@ def look_up(app: AppState, request: Request, get_began: Callable[[], int]) -> Pr
     presented.end_reason = "stolen" if presented.stolen else next(iter(reasons), None)
     presented.names_no_session = any(not each.stored and not each.end_reason for each in found)
     return presented
+
+
+def _opens_user_session(found: Found) -> bool:
+    stored = found.stored
+    return stored is not None and found.standing.is_valid and not stored.record.is_anonymous
 
 
 def _valid(found: list[Found]) -> list[Found]:
