@@ -78,6 +78,11 @@ def with_views(app: Flask) -> Flask:
     return app
 
 
+def switch_and_sign_out() -> None:
+    session[KEY] = "eve"
+    del session[KEY]
+
+
 def user_of(client: FlaskClient) -> t.Any:
     return client.get("/who").get_json()["user"]
 
@@ -796,7 +801,10 @@ class TestFormerUsers:
         do(client, act)
         assert data_of(client) == {KEY: "bob"}
 
-    def test_a_copy_of_the_former_users_data_is_not_set_again(self, app: Flask, do: Do) -> None:
+    @pytest.mark.parametrize("end", [lambda: session.clear(), lambda: switch_and_sign_out()])
+    def test_a_copy_of_the_former_users_data_is_not_set_again(
+        self, app: Flask, do: Do, end: Callable[[], None]
+    ) -> None:
         """Code that copies the session, clears it and puts the data back gives them to nobody
         else."""
         client = sign_in(app, role="admin", cart=[1])
@@ -804,7 +812,7 @@ class TestFormerUsers:
         def act() -> None:
             session["role"] = "owner"
             data = {key: session[key] for key in session if key != KEY}
-            session.clear()
+            end()
             session.update(data)
             session[KEY] = "bob"
 
@@ -873,6 +881,39 @@ class TestPreviousUsers:
         assert data_of(client) == before | {"secret": 1, "_flashes": messages}
         client.post("/in/eve")
         assert data_of(client) == {KEY: "eve", "cart": [1]}
+
+    def test_a_logout_then_a_login_and_a_logout_leave_the_first_users_data(
+        self, app: Flask, do: Do
+    ) -> None:
+        """If one request signs a user out, and another user in and out, the data of the first user
+        are left to the anonymous session."""
+        client = sign_in(app, cart=[1])
+
+        def act() -> None:
+            for user in (None, "bob", None):
+                session[KEY] = user
+
+        do(client, act)
+        assert data_of(client) == {KEY: None, "cart": [1]}
+
+    def test_a_message_flashed_before_the_key_goes_along_and_comes_back_once(
+        self, app: Flask, do: Do
+    ) -> None:
+        """A login keeps the message that its request has flashed before the key, and no message to
+        a previous user. A logout in the same request brings these back."""
+        client = sign_in(app)
+        do(client, lambda: flash("To ada."))
+        client.post("/out")
+        seen: list[t.Any] = []
+
+        def act() -> None:
+            flash("To bob.")
+            for user in ("bob", None):
+                session[KEY] = user
+                seen.append([message for _, message in session["_flashes"]])
+
+        do(client, act)
+        assert seen == [["To bob."], ["To ada.", "To bob."]]
 
     def test_data_of_a_user_who_signs_in_and_out_without_a_session_are_not_passed_on(
         self, app: Flask, do: Do

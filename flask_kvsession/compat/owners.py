@@ -44,7 +44,6 @@ class _Removed(t.NamedTuple):
     value: t.Any
     size: int
     owner: Owner
-    is_assigned: bool
 
 
 class DataOwners:
@@ -131,9 +130,7 @@ class DataOwners:
         """The data that this request has assigned, encoded; of a list of messages, the new ones."""
         own = {key: self._data.encoded(key) for key in self._data.assigned}
         if MESSAGES_KEY in own and not (self._data.is_cleared or MESSAGES_KEY in self._removed):
-            del own[MESSAGES_KEY]
-            if new := self._split_messages()[1]:
-                own[MESSAGES_KEY] = codec.encode(MESSAGES_KEY, new)
+            own[MESSAGES_KEY] = codec.encode(MESSAGES_KEY, self._split_messages()[1])
         return own
 
     # How it works
@@ -175,12 +172,12 @@ class DataOwners:
             self._data.start_over()  # what other requests write to that user's session stays there
 
     def _remove(self, key: str) -> None:
-        is_assigned, new = key in self._data.assigned, list[t.Any]()
+        new: list[t.Any] = []
         if key == MESSAGES_KEY:
             earlier, new = self._split_messages()
             self._data.replace(key, earlier)
         value, size = self._data.take(key)
-        self._removed[key] = _Removed(value, size, self._owner_of(key), is_assigned)
+        self._removed[key] = _Removed(value, size, self._owner_of(key))
         if new:
             self._data.replace(key, new)
 
@@ -200,8 +197,6 @@ class DataOwners:
             if key != MESSAGES_KEY or not isinstance(removed.value, list):
                 return
             self._data.replace(key, removed.value + self._data[key])
-        elif removed.is_assigned:
-            self._data.assign(key, removed.value, removed.size)
         else:
             self._data.put(key, removed.value, removed.size)
         self._owners[key] = removed.owner
