@@ -896,6 +896,23 @@ class TestPreviousUsers:
         do(client, act)
         assert data_of(client) == {KEY: None, "cart": [1]}
 
+    def test_data_that_a_login_has_removed_do_not_come_back_from_the_store(
+        self, app: Flask, do: Do
+    ) -> None:
+        """If a user changes the anonymous browser's data, signs out and in again in one request,
+        the data are out of the session, and so is their old value in the store."""
+        client = app.test_client()
+        client.post("/put", json={"cart": [1]})
+
+        def act() -> None:
+            session.update({KEY: "ada", "cart": [2]})
+            del session[KEY]
+            session[KEY] = "ada"
+            assert dict(session) == {KEY: "ada"}
+
+        do(client, act)
+        assert data_of(client) == {KEY: "ada"}
+
     def test_a_message_flashed_before_the_key_goes_along_and_comes_back_once(
         self, app: Flask, do: Do
     ) -> None:

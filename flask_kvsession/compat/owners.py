@@ -123,8 +123,8 @@ class DataOwners:
 
     @property
     def removed_keys(self) -> frozenset[str]:
-        """The keys that a login has removed from the anonymous session."""
-        return frozenset(self._removed)
+        """The keys of data that a previous user has left and a login has removed."""
+        return self._loaded_keys & self._removed.keys()
 
     def own_data(self) -> dict[str, bytes]:
         """The data that this request has assigned, encoded; of a list of messages, the new ones."""

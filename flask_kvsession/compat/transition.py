@@ -29,7 +29,7 @@ class LoginTransition:
     previous_user_keys: frozenset[str]
     """The keys that a user has left in the session; after a logout."""
     removed_keys: frozenset[str]
-    """The keys that the login has removed from the anonymous session."""
+    """The keys of data that a previous user has left and the login has removed."""
     left_keys: frozenset[str]
     """The keys that no login takes over: CSRF tokens and roles."""
 
