@@ -27,7 +27,7 @@ class Presented:
     others: list[Stored] = field(default_factory=list)
     """Further sessions that tokens of the request open. A login and a logout end them."""
     unread: list[Token] = field(default_factory=list)
-    """Tokens of anonymous sessions that were not looked up, because a user is signed in."""
+    """Tokens of the anonymous cookie, not looked up because another token opens a session."""
     replaced: list[Stored] = field(default_factory=list)
     """Sessions whose secret was replaced by an explicit rotation while this request was under way.
     They are not open to it, but a logout ends them."""
@@ -49,7 +49,7 @@ def look_up(app: AppState, request: Request, get_began: Callable[[], int]) -> Pr
     if not any(tokens):
         return Presented()
     found = [app.store.look_up(token, get_began) for token in tokens.user]
-    if len(found) == 1 and _opens_user_session(found[0]):  # the usual case
+    if len(found) == 1 and found[0].standing.is_valid:  # the usual case
         return Presented(own=found[0], unread=tokens.anonymous)
     own = _user_session_among(app, found)
     if own:
@@ -72,11 +72,6 @@ def look_up(app: AppState, request: Request, get_began: Callable[[], int]) -> Pr
     presented.end_reason = "stolen" if presented.stolen else next(iter(reasons), None)
     presented.names_no_session = any(not each.stored and not each.end_reason for each in found)
     return presented
-
-
-def _opens_user_session(found: Found) -> bool:
-    stored = found.stored
-    return stored is not None and found.standing.is_valid and not stored.record.is_anonymous
 
 
 def _valid(found: list[Found]) -> list[Found]:
