@@ -34,7 +34,7 @@ from .response import answer_failure
 from .rotation import Standing, judge, rotated_explicitly, successor_of, with_step
 from .session import Session
 from .settings import ROLE_KEYS, CsrfKeys, to_ms
-from .store import Merge, SessionStore
+from .store import Login, Merge, SessionStore
 from .token import Token, UserId, new_session_id, user_hash
 
 if t.TYPE_CHECKING:
@@ -319,7 +319,34 @@ class RequestSession:
         self._warn_if_cookie_will_be_lost()
         self._queue_logouts(login.ended)
         self._app.warn_of_many_logins(login.stored.user_hash, self._client)
-        self._queue_for_current(signals.user_logged_in)
+        undo = partial(self._undo_login, login)
+        self._queue_for_current(signals.user_logged_in, undo=undo)
+
+    def _undo_login(self, login: Login) -> None:
+        """Follows a receiver of `user_logged_in` that has raised: ends the new session.
+
+        The data of an anonymous session that the login has replaced go into a new one. A user's
+        session that the login has replaced stays ended.
+        """
+        new = login.stored
+        assert new, "only a login that was carried out is announced"
+        if ended := self._app.store.undo_login(new):
+            self._queue_logouts([ended])
+        if self.session.failure:
+            self._cookies.clear(self._app.cookie.name)
+        elif self.session.id == new.id:
+            self.drop()
+            if login.replaced and login.replaced.record.is_anonymous:
+                self._restore_anonymous_session(login.replaced.record)
+
+    def _restore_anonymous_session(self, record: Record) -> None:
+        with suppress(StoreUnavailable):  # the exception of the receiver is the one to raise
+            self.create_anonymous_session(
+                record.encoded_data(),
+                remembered=record.remembered,
+                replaces=record,
+                previous_user_keys=record.previous_user_keys or (),
+            )
 
     def create_anonymous_session(
         self,

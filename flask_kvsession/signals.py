@@ -5,6 +5,10 @@ accept `**extra`, because later versions may add arguments:
 
     @user_logged_in.connect_via(app)
     def greet(app, session, **extra): ...
+
+If a receiver raises, the request fails and the act stays done. There is one exception: if a
+receiver of `user_logged_in` raises, the new session is ended again, so a receiver can refuse a
+login by `abort(403)`.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from blinker import NamedSignal, Namespace
 
@@ -54,25 +59,45 @@ client_changed = _signals.signal(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    signal: NamedSignal
+    info: t.Any
+    more: dict[str, t.Any]
+    undo: Callable[[], None] | None
+
+
 class PendingSignals:
     """Signals of acts that are stored in Redis. They are sent later, when the request's act or
     commit is complete."""
 
     def __init__(self, send: Callable[..., None]) -> None:
         self._send = send
-        self._pending: list[tuple[NamedSignal, t.Any, dict[str, t.Any]]] = []
+        self._pending: list[_Pending] = []
 
-    def queue(self, signal: NamedSignal, info: t.Any, **more: t.Any) -> None:
+    def queue(
+        self,
+        signal: NamedSignal,
+        info: t.Any,
+        *,
+        undo: Callable[[], None] | None = None,
+        **more: t.Any,
+    ) -> None:
         """Keeps a signal; `info` is the `SessionInfo` that its receivers get, and `more` the
-        further arguments."""
-        self._pending.append((signal, info, more))
+        further arguments. If a receiver raises, `undo` is called."""
+        self._pending.append(_Pending(signal, info, more, undo))
 
     def send(self) -> bool:
         """Sends the pending signals; returns whether there were any."""
         were_any = bool(self._pending)
         while self._pending:
-            signal, info, more = self._pending.pop(0)
-            self._send(signal, info, **more)
+            pending = self._pending.pop(0)
+            try:
+                self._send(pending.signal, pending.info, **pending.more)
+            except BaseException:  # a timeout of a greenlet, too
+                if pending.undo:
+                    pending.undo()
+                raise
         return were_any
 
     @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,12 +12,21 @@ import redis
 from blinker import NamedSignal
 from flask import Flask, g
 from flask.testing import FlaskClient
+from werkzeug.exceptions import Forbidden
 
 import flask_kvsession as kvs
 from flask_kvsession import signals
 
 from .support.apps import Do, MakeApp
-from .support.browsers import SignIn, browser_with, cookies_of, id_of, token_of
+from .support.browsers import (
+    SignIn,
+    browser_with,
+    cookies_of,
+    id_of,
+    is_clearing,
+    may_enter,
+    token_of,
+)
 from .support.clock import Clock
 from .support.commands import Keys
 
@@ -289,9 +299,9 @@ def test_async_receiver_of_a_signal_is_awaited(stage: Stage) -> None:
 
 
 class TestReceiverThatRaises:
-    """If a receiver raises, the request fails and the act stays done."""
+    """If a receiver raises, the request fails and the act stays done; a login does not."""
 
-    @pytest.fixture(params=list(ALL))
+    @pytest.fixture(params=sorted(ALL.keys() - {"user_logged_in"}))
     def raising(self, stage: Stage, request: pytest.FixtureRequest) -> t.Iterator[str]:
         """One signal's receiver raises."""
         stage.app.config["PROPAGATE_EXCEPTIONS"] = False
@@ -326,18 +336,153 @@ class TestReceiverThatRaises:
         tokens -= {token_of(b) for b in signed_in}
         assert all(browser_with(stage.app, t).get("/me").status_code == 401 for t in tokens)
 
-    def test_login_still_sends_the_cookie_with_the_500(self, stage: Stage) -> None:
-        """If a receiver raises at a login, the 500 response carries the login's cookie."""
+
+class Killed(BaseException):
+    """An exception from outside, such as a time limit."""
+
+
+class TestLoginRefusedByAReceiver:
+    """If a receiver of `user_logged_in` raises, no login remains."""
+
+    @pytest.fixture
+    def refuse(self, stage: Stage) -> t.Iterator[list[BaseException]]:
+        """A receiver that raises the exception in this list, if there is one."""
         stage.app.config["PROPAGATE_EXCEPTIONS"] = False
+        exceptions: list[BaseException] = [Forbidden()]
+
+        def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+            if exceptions:
+                raise exceptions[0]
+
+        with signals.user_logged_in.connected_to(receive, stage.app):
+            yield exceptions
+
+    @pytest.mark.parametrize(("exception", "status"), [(Forbidden(), 403), (RuntimeError(), 500)])
+    def test_no_login_remains_and_no_cookie_is_sent(
+        self,
+        stage: Stage,
+        heard: Heard,
+        state: Callable[[], dict[str, t.Any]],
+        refuse: list[BaseException],
+        exception: Exception,
+        status: int,
+    ) -> None:
+        """No session and no cookie are left. The receivers are told that the session ended."""
+        refuse[:] = [exception]
+        before = state()
+        response = stage.anonymous.post("/login/ada")
+        assert response.status_code == status
+        assert cookies_of(response) == []
+        assert state() == before
+        assert heard.names == ["user_logged_in", "user_logged_out"]
+        assert heard.infos[0].id == heard.infos[1].id
+
+    def test_an_exception_from_outside_leaves_no_login(
+        self, stage: Stage, state: Callable[[], dict[str, t.Any]], refuse: list[BaseException]
+    ) -> None:
+        """An exception that is no `Exception`, such as a time limit, leaves no login either."""
+        refuse[:] = [Killed()]
+        before = state()
+        with pytest.raises(Killed):
+            stage.anonymous.post("/login/ada")
+        assert state() == before
+
+    def test_the_browser_keeps_its_anonymous_data(
+        self, stage: Stage, refuse: list[BaseException]
+    ) -> None:
+        """The data of the anonymous session, without those of the login, stay in the browser."""
+        stage.anonymous.post("/data", json={"cart": [1]})
+        stage.anonymous.post("/login/ada", json={"data": {"email": "ada@example.org"}})
+        assert stage.anonymous.get("/me").status_code == 401
+        assert stage.anonymous.get("/data").get_json() == {"cart": [1]}
+        refuse.clear()
+        stage.anonymous.post("/login/ada")
+        assert stage.anonymous.get("/data").get_json() == {"cart": [1]}
+
+    def test_the_users_session_that_the_login_replaced_stays_ended(
+        self, stage: Stage, state: Callable[[], dict[str, t.Any]], refuse: list[BaseException]
+    ) -> None:
+        """A login over a user's session signs the browser out, and its cookie is deleted."""
+        response = stage.here.post("/login/bob")
+        assert [is_clearing(cookie) for cookie in cookies_of(response)] == [True]
+        assert may_enter(stage.here, stage.there) == [False, True]
+        assert len(state()) == 1
+
+    def test_a_view_that_catches_the_refusal_goes_on_anonymously(
+        self, stage: Stage, do: Do, refuse: list[BaseException]
+    ) -> None:
+        """A view may catch the exception: nobody is signed in then, and its writes are kept."""
+
+        def act() -> t.Any:
+            with suppress(Forbidden):
+                kvs.login_user("ada")
+            g.session["message"] = "refused"
+            return {"user": g.session.user_id}
+
+        assert do(stage.anonymous, act).get_json() == {"user": None}
+        assert stage.anonymous.get("/data").get_json() == {"message": "refused"}
+
+    def test_a_receiver_that_raises_in_another_signal_of_a_login_does_not_undo_it(
+        self, stage: Stage, refuse: list[BaseException]
+    ) -> None:
+        """Only `user_logged_in` can refuse: an audit of logouts that fails ends no login."""
+        refuse.clear()
 
         def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
             raise RuntimeError
 
+        with signals.user_logged_out.connected_to(receive, stage.app):
+            assert stage.here.post("/login/bob").status_code == 500
+        assert stage.here.get("/me").get_json()["user"] == "bob"
+
+    def test_a_login_by_the_receiver_itself_stays(
+        self, stage: Stage, refuse: list[BaseException]
+    ) -> None:
+        """If the receiver has signed another user in before it raises, that login stays."""
+        refuse.clear()
+
+        def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+            if session.user_id == "ada":
+                kvs.login_user("bob")
+                raise Forbidden
+
+        with signals.user_logged_in.connected_to(receive, stage.app):
+            assert stage.anonymous.post("/login/ada").status_code == 403
+        assert stage.anonymous.get("/me").get_json()["user"] == "bob"
+
+    def test_a_logout_by_the_receiver_itself_is_sent_once(
+        self, stage: Stage, heard: Heard, refuse: list[BaseException]
+    ) -> None:
+        """If the receiver has signed the user out before it raises, one logout is announced."""
+        refuse.clear()
+
+        def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+            kvs.logout_user()
+            raise Forbidden
+
+        with signals.user_logged_in.connected_to(receive, stage.app):
+            assert stage.anonymous.post("/login/ada").status_code == 403
+        assert heard.names == ["user_logged_in", "user_logged_out"]
+
+    def test_a_store_that_fails_meanwhile_gives_no_cookie(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """If the session cannot be removed, the refusal is answered, a warning names the session,
+        and the browser gets no cookie."""
+        stage.app.config["PROPAGATE_EXCEPTIONS"] = False
+
+        def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+            monkeypatch.setattr(kvs.SessionStore, "remove", fail)
+            raise Forbidden
+
+        def fail(*args: object, **kwargs: object) -> t.Any:
+            raise kvs.errors.StoreUnavailable
+
         with signals.user_logged_in.connected_to(receive, stage.app):
             response = stage.anonymous.post("/login/ada")
-        assert response.status_code == 500
-        assert len(cookies_of(response)) == 1
-        assert stage.anonymous.get("/me").status_code == 200
+        assert response.status_code == 403
+        assert cookies_of(response) == []
+        assert "of a failed login stays until it expires" in caplog.text
 
 
 def test_each_signal_has_its_own_name_and_documentation() -> None:

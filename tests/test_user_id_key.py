@@ -24,6 +24,7 @@ from flask import (
     stream_with_context,
 )
 from flask.testing import FlaskClient
+from werkzeug.exceptions import Forbidden
 
 import flask_kvsession as kvs
 from flask_kvsession.errors import ConfigurationError, SessionTooLarge, StoreUnavailable
@@ -1538,6 +1539,60 @@ class TestReceivers:
         ):
             client.post("/out")
         assert [key.count(":s:") for key in keys()] == [1]
+
+
+class TestLoginRefusedByAReceiver:
+    """If a receiver of `user_logged_in` raises, no login by the key remains."""
+
+    @pytest.fixture(autouse=True)
+    def refusing(self, app: Flask) -> Iterator[None]:
+        app.config["PROPAGATE_EXCEPTIONS"] = False
+
+        def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+            if session.user_id == "eve":
+                raise Forbidden
+
+        with kvs.signals.user_logged_in.connected_to(receive, app):
+            yield
+
+    def test_at_the_commit_the_answer_is_500_and_no_login_remains(self, app: Flask) -> None:
+        """A login by the key is done at the commit: Flask answers 500, and nobody is signed in."""
+        client = app.test_client()
+        client.post("/put", json={"cart": [1]})
+        response = client.post("/in/eve")
+        assert response.status_code == 500
+        assert sessions_of(app, "eve") == []
+        assert (user_of(client), data_of(client)) == (None, {"cart": [1]})
+
+    def test_an_earlier_step_lets_the_app_answer_403(self, app: Flask, do: Do) -> None:
+        """If the view calls `rotate_token` after it has set the key, the login is done there, and
+        the refusal is the app's own answer."""
+
+        def act() -> None:
+            session[KEY] = "eve"
+            kvs.rotate_token()
+
+        client = app.test_client()
+        assert do(client, act).status_code == 403
+        assert sessions_of(app, "eve") == []
+        assert (user_of(client), data_of(client)) == (None, {})
+
+    def test_a_refused_switch_signs_the_browser_out(self, app: Flask) -> None:
+        """A switch of users that is refused leaves neither of the users signed in."""
+        client = sign_in(app, cart=[1])
+        client.post("/in/eve")
+        assert sessions_of(app, "ada") == sessions_of(app, "eve") == []
+        assert (user_of(client), data_of(client)) == (None, {})
+
+    def test_data_of_a_user_who_signed_out_stay_that_users(self, app: Flask) -> None:
+        """Data that a former user left are still the former user's after a refused login: the next
+        login drops them."""
+        client = sign_in(app, role="admin")
+        client.post("/out")
+        client.post("/in/eve")
+        assert data_of(client) == {"role": "admin"}
+        client.post("/in/bob")
+        assert data_of(client) == {KEY: "bob"}
 
 
 class TestSettingAddedToExistingSessions:

@@ -49,10 +49,11 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Login:
     """The result of `login`: the new session (None if `merge` refused the login), and the sessions
-    of this browser that it ended, as they were then."""
+    of this browser that it ended, as they were then: all, and the one that it replaced."""
 
     stored: Stored | None
     ended: list[Stored]
+    replaced: Stored | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +258,19 @@ class SessionStore:
                 on_revoked(info)
             # The last step, because it cannot be undone: it removes the old session's data.
             stored, replaced = self._replace(old, new, merge) if old else (new, None)
-        return Login(stored, [*ended, replaced] if replaced else ended)
+        return Login(stored, [*ended, replaced] if replaced else ended, replaced)
+
+    def undo_login(self, new: Stored) -> Stored | None:
+        """Removes the session of a login that has failed, and returns it as it was when it ended.
+
+        None if it had ended before, or if the removal fails too. In the latter case the session
+        stays until it expires; no browser can open it.
+        """
+        try:
+            return self.remove(new)[1]
+        except StoreUnavailable:
+            log.warning("session %s of a failed login stays until it expires", new.id)
+            return None
 
     def end_others(self, others: Iterable[Stored], unread: Iterable[Token]) -> list[Stored]:
         """Ends sessions of a browser besides its own: `others`, and the anonymous sessions that the
@@ -337,10 +350,7 @@ class SessionStore:
         try:
             yield
         except Exception:
-            try:
-                self.remove(new)
-            except StoreUnavailable:
-                log.warning("session %s of a failed login stays until it expires", new.id)
+            self.undo_login(new)
             raise
 
     def _enforce_limit(
