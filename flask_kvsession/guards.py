@@ -91,7 +91,7 @@ def cross_origin_guard() -> None:
     if request.headers.get("Origin") in app_state().settings.trusted_origins:
         return
     refusal = _other_site()
-    request_session().log_refusal(refusal, logging.WARNING)
+    request_session().events.log_refusal(refusal, logging.WARNING)
     raise refusal
 
 
@@ -131,7 +131,7 @@ def require_fresh_login(back_to: str | None = None) -> None:
     require_login(back_to)
     if not current_session.is_fresh:
         refusal = FreshLoginRequired()
-        request_session().log_refusal(refusal)
+        request_session().events.log_refusal(refusal)
         _redirect_browser("confirm_view", refusal, back_to)
         raise refusal
 
@@ -196,7 +196,7 @@ def _require_role(roles: frozenset[str]) -> None:
     user_roles += several if isinstance(several, list | tuple | set) else []
     if not any(isinstance(role, str) and role in roles for role in user_roles):
         refusal = RoleRequired()
-        request_session().log_refusal(refusal, logging.WARNING)
+        request_session().events.log_refusal(refusal, logging.WARNING)
         raise refusal
 
 

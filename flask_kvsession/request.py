@@ -21,11 +21,11 @@ from .app_state import AppState
 from .cookie_changes import CookieChanges
 from .data import Changes
 from .errors import KVSessionError, LoginRequired, StoreUnavailable
+from .events import RequestEvents
 from .presented import Presented, look_up
 from .record import (
     Client,
     Record,
-    SessionInfo,
     Stored,
     Tombstone,
     new_record,
@@ -38,9 +38,7 @@ from .store import Login, Merge, SessionStore
 from .token import Token, UserId, new_session_id, user_hash
 
 if t.TYPE_CHECKING:
-    from blinker import NamedSignal
     from flask.wrappers import Request, Response
-    from werkzeug.exceptions import HTTPException
 
 log = logging.getLogger("flask_kvsession")
 
@@ -90,8 +88,8 @@ class RequestSession:
         """The token that opens this browser's session. The stored secret differs after a rotation
         by another request."""
         self._presented = Presented()
-        self._signals = signals.PendingSignals(app.send_signal)
         self.session = self.session_class(weakly(self._load), app.now, app.settings)
+        self.events = RequestEvents(app, self._request, self.session)
         self._is_finished = False
 
     def __del__(self) -> None:
@@ -130,7 +128,7 @@ class RequestSession:
             kept = {k: v for k, v in data.items() if k not in csrf_keys | roles_left}
             return kept | encoded
 
-        with self._signals.sent_at_end():
+        with self.events.sent_at_end():
             self.create_user_session(user_id, merge, remember=remember)
 
     def log_out(self) -> bool:
@@ -139,7 +137,7 @@ class RequestSession:
         Returns whether it was a user's session.
         """
         self.forget_csrf_tokens()
-        with self._signals.sent_at_end():
+        with self.events.sent_at_end():
             ended = self.delete_session()
         return ended is not None and not ended.record.is_anonymous
 
@@ -147,13 +145,13 @@ class RequestSession:
         """Makes the session fresh, with a new secret; raises `LoginRequired` if nobody is signed
         in."""
         self.require_user()
-        with self._signals.sent_at_end():
+        with self.events.sent_at_end():
             if not self.change_secret(confirm=True):
                 raise LoginRequired(ended=self.session.ended)
 
     def rotate(self) -> None:
         """Gives the session a new secret; does nothing without a session."""
-        with self._signals.sent_at_end():
+        with self.events.sent_at_end():
             self.change_secret()
 
     def end_reason(self) -> str | None:
@@ -169,29 +167,9 @@ class RequestSession:
         user_id = self.session.user_id
         if user_id is None:
             refusal = LoginRequired(ended=self.session.ended)
-            self.log_refusal(refusal)
+            self.events.log_refusal(refusal)
             raise refusal
         return user_id
-
-    def log_refusal(self, refusal: HTTPException, level: int = logging.INFO) -> None:
-        """Logs that this request was refused, in one line (OWASP ASVS 5.0, 16.3.2 and 16.3.3).
-
-        It does not load the session, so a refusal that costs no Redis call still costs none.
-        """
-        sender, session = self._request, self.session
-        user_id = session.user_id if session.is_loaded else None
-        who = "anonymous" if user_id is None else f"session {session.id} of user {user_id!r:.100}"
-        client = sender.remote_addr if self._app.settings.record_ip else None
-        # %r: the client chose method and path, and a newline would look like another line.
-        log.log(
-            level,
-            "refused %.20r %.200r: %s, %s, from %.50r",
-            sender.method,
-            sender.path,
-            type(refusal).__name__,
-            who,
-            client,
-        )
 
     def apply_pending(self) -> None:
         """Carries out a login or logout that would follow only at the end of the request.
@@ -247,11 +225,11 @@ class RequestSession:
         self._is_finished = True
         try:
             self._save_if_loaded()
-            if self._signals.send():
+            if self.events.send():
                 self._save_if_loaded()
         finally:
             self.session.close()
-            self._signals.send()
+            self.events.send()
 
     def close(self) -> None:
         """Ends a request that has nothing to commit: from now on a change of its session raises."""
@@ -308,8 +286,7 @@ class RequestSession:
                 authenticated=authenticated,
                 data=merge(old.record if old else None) or {},
             )
-            new, revoked = Stored.of(token.session_id, record), signals.session_revoked
-            on_revoked = partial(self._signals.queue, revoked)
+            new, on_revoked = Stored.of(token.session_id, record), self.events.queue_revoked
             presented, self._presented = self._presented, Presented()
             login = store.login(new, old, merge, on_revoked, presented.others, presented.unread)
         if login.stored is None:
@@ -317,10 +294,10 @@ class RequestSession:
             return
         self._use(login.stored, token)
         self._warn_if_cookie_will_be_lost()
-        self._queue_logouts(login.ended)
+        self.events.queue_logouts(login.ended)
         self._app.warn_of_many_logins(login.stored.user_hash, self._client)
         undo = partial(self._undo_login, login)
-        self._queue_for_current(signals.user_logged_in, undo=undo)
+        self.events.queue_for_current(signals.user_logged_in, undo=undo)
 
     def _undo_login(self, login: Login) -> None:
         """Follows a receiver of `user_logged_in` that has raised: ends the new session.
@@ -331,7 +308,7 @@ class RequestSession:
         new = login.stored
         assert new, "only a login that was carried out is announced"
         if ended := self._app.store.undo_login(new):
-            self._queue_logouts([ended])
+            self.events.queue_logouts([ended])
         if self.session.failure:
             self._cookies.clear(self._app.cookie.name)
         elif self.session.id == new.id:
@@ -385,7 +362,7 @@ class RequestSession:
             others = store.end_others([*presented.others, *presented.replaced], presented.unread)
         self.drop()
         self.has_logged_out = True
-        self._queue_logouts([ended, *others] if ended else others)
+        self.events.queue_logouts([ended, *others] if ended else others)
         return ended
 
     def change_secret(
@@ -417,11 +394,11 @@ class RequestSession:
             stored = store.update(loaded, change).stored
         if stored and token.matches(stored.record.secret):
             self._use(stored, token)
-            self._queue_for_current(signals.token_rotated)
+            self.events.queue_for_current(signals.token_rotated)
         else:
             self.session.rebase(stored)
         if stored and confirm:
-            self._queue_for_current(signals.login_confirmed)
+            self.events.queue_for_current(signals.login_confirmed)
         return stored
 
     def _may_rotate(self, record: Record, confirm: bool) -> bool:
@@ -465,7 +442,7 @@ class RequestSession:
         # A session that has ended meanwhile stays ended, and its changes are dropped.
         if outcome.written and outcome.stored:
             self._follow_update(stored.record, outcome.stored, remembered)
-            self._queue_activity(stored.record, outcome.stored.record, interval)
+            self.events.queue_activity(stored.record, outcome.stored.record, interval)
 
     def _with_rotation_step(self, record: Record, now: int, *, is_wanted: bool = False) -> Record:
         """The record after what this request's secret asks for: see `rotation.with_step`."""
@@ -488,7 +465,7 @@ class RequestSession:
             self._cookies.set(stored, token)  # the same token, with another age
         self._hand_on_successor(stored)
         if stored.record.rotated != before.rotated:
-            self._queue_for_current(signals.token_rotated)
+            self.events.queue_for_current(signals.token_rotated)
 
     def drop(self) -> None:
         """Follows the end of the current session: drops pending changes and deletes the cookies,
@@ -530,26 +507,6 @@ class RequestSession:
                 if isinstance(g.get(key), str):
                     g.pop(key)
 
-    # Signals
-
-    def _queue_for_current(self, signal: NamedSignal, **more: t.Any) -> None:
-        self._signals.queue(signal, self.session.info(), **more)
-
-    def _queue_logouts(self, ended: list[Stored]) -> None:
-        for stored in ended:
-            if not stored.record.is_anonymous:
-                self._signals.queue(signals.user_logged_out, self._app.store.info(stored))
-
-    def _queue_activity(self, before: Record, after: Record, interval: int) -> None:
-        if after.seen - before.seen >= interval:
-            self._queue_for_current(signals.session_renewed)
-        if (before.ip, before.agent) != (after.ip, after.agent):
-            self._queue_for_current(
-                signals.client_changed,
-                ip_address_before=before.ip,
-                user_agent_before=before.agent,
-            )
-
     # How it works
 
     def _load(self) -> Stored | Tombstone | None:
@@ -561,7 +518,7 @@ class RequestSession:
             _log_failure(failure)
             raise
         for info in presented.stolen:
-            self._report_theft(info)
+            self.events.report_theft(info, self._client)
         own = presented.own
         if own and own.stored:
             self._token = own.token
@@ -581,19 +538,6 @@ class RequestSession:
         token = self._token
         if token and judge(stored.record, token, self._began) is Standing.SUPERSEDED:
             self._cookies.set(stored, successor_of(stored.record, token))
-
-    def _report_theft(self, info: SessionInfo) -> None:
-        client = self._client
-        log.warning(
-            "a replaced secret of session %s was used again, so its cookie was copied: the session"
-            " is ended. Last used from %r, now from %r",
-            info.id,
-            info.ip_address,
-            client.ip,
-        )
-        self._signals.queue(
-            signals.token_reused, info, ip_address=client.ip, user_agent=client.agent
-        )
 
     @contextmanager
     def _store_calls(self) -> Iterator[SessionStore]:

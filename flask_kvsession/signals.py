@@ -13,12 +13,7 @@ login by `abort(403)`.
 
 from __future__ import annotations
 
-import typing as t
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-
-from blinker import NamedSignal, Namespace
+from blinker import Namespace
 
 __all__ = [
     "client_changed",
@@ -57,53 +52,3 @@ client_changed = _signals.signal(
     "A request came from another IP address or user agent than the last recorded one, which the"
     " signal has as ip_address_before and user_agent_before.",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    signal: NamedSignal
-    info: t.Any
-    more: dict[str, t.Any]
-    undo: Callable[[], None] | None
-
-
-class PendingSignals:
-    """Signals of acts that are stored in Redis. They are sent later, when the request's act or
-    commit is complete."""
-
-    def __init__(self, send: Callable[..., None]) -> None:
-        self._send = send
-        self._pending: list[_Pending] = []
-
-    def queue(
-        self,
-        signal: NamedSignal,
-        info: t.Any,
-        *,
-        undo: Callable[[], None] | None = None,
-        **more: t.Any,
-    ) -> None:
-        """Keeps a signal; `info` is the `SessionInfo` that its receivers get, and `more` the
-        further arguments. If a receiver raises, `undo` is called."""
-        self._pending.append(_Pending(signal, info, more, undo))
-
-    def send(self) -> bool:
-        """Sends the pending signals; returns whether there were any."""
-        were_any = bool(self._pending)
-        while self._pending:
-            pending = self._pending.pop(0)
-            try:
-                self._send(pending.signal, pending.info, **pending.more)
-            except BaseException:  # a timeout of a greenlet, too
-                if pending.undo:
-                    pending.undo()
-                raise
-        return were_any
-
-    @contextmanager
-    def sent_at_end(self) -> Iterator[None]:
-        """Sends the pending signals when the block ends, also if the block raises."""
-        try:
-            yield
-        finally:
-            self.send()

@@ -24,7 +24,7 @@ ROWS = [
     ["api"],
     ["current"],
     ["request"],
-    ["cookie_changes", "presented", "response", "app_state"],
+    ["cookie_changes", "presented", "events", "response", "app_state"],
     ["cookie", "store", "session"],
     ["connection", "data"],
     ["settings", "rotation"],

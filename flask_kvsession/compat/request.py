@@ -72,19 +72,19 @@ class FlaskRequestSession(RequestSession):
 
     def confirm(self) -> None:
         self.require_user()
-        with self._signals.sent_at_end():
+        with self.events.sent_at_end():
             self._apply_user_change()
             self._mark_as_fresh()
             super().confirm()
 
     def rotate(self) -> None:
-        with self._signals.sent_at_end():
+        with self.events.sent_at_end():
             self._apply_user_change()
             super().rotate()
 
     def apply_pending(self) -> None:
         if self.session.is_loaded and not self.session.is_closed:
-            with self._signals.sent_at_end():
+            with self.events.sent_at_end():
                 self._apply_user_change()
 
     def log_out(self) -> bool:

@@ -148,7 +148,7 @@ def _require_form_of_this_user() -> None:
         response = _render_page("other_user.html", back_to=_list_url())
         response.status_code = 409
         refusal = Conflict("This page was made for another user.", response)
-        request_session().log_refusal(refusal)
+        request_session().events.log_refusal(refusal)
         raise refusal
 
 
@@ -272,7 +272,7 @@ def _not_found() -> NotFound:
         response = make_response({"error": "NotFound"})
     response.status_code = 404
     refusal = NotFound("There is no such session.", response)
-    request_session().log_refusal(refusal)
+    request_session().events.log_refusal(refusal)
     return refusal
 
 
