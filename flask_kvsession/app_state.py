@@ -13,11 +13,11 @@ from functools import cached_property
 from flask import current_app
 
 from . import signals
-from .connection import connect
+from .connection import Servers, connect
 from .cookie import SessionCookie
 from .errors import ConfigurationError
 from .settings import Settings
-from .store import RedisClient, SessionStore
+from .store import SessionStore
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,8 +71,8 @@ class AppState:
     app_ref: weakref.ref[Flask]
     configured: Settings
     """The settings as `init_app` read them."""
-    client: RedisClient | None = field(repr=False)
-    """The client that the app passed in."""
+    servers: Servers | None = field(repr=False)
+    """The servers of the client that the app passed in; None: those of `KVSESSION_REDIS_URL`."""
     request_session_class: Callable[[AppState, Request], t.Any] = field(repr=False)
     """Makes the `RequestSession` of a request."""
     flask_cookie: Callable[[Flask], SessionCookie] | None = field(default=None, repr=False)
@@ -175,17 +175,16 @@ class AppState:
 
     @cached_property
     def _store(self) -> SessionStore:
-        return SessionStore(self.client or self._connect(), self.settings)
+        return SessionStore(self.servers or self._connect(), self.settings)
 
-    def _connect(self) -> RedisClient:
-        timeout = self.settings.store_timeout
+    def _connect(self) -> Servers:
         if self.settings.redis_url is not None:
-            return connect(self.settings.redis_url, timeout)
+            return connect(self.settings.redis_url)
         if self.app.testing:
             folder = tempfile.mkdtemp(prefix="kvsession-")
-            return connect(f"embedded://{folder}", timeout, ephemeral=True)
+            return connect(f"embedded://{folder}", ephemeral=True)
         if self.app.debug:
-            return connect(f"embedded://{self.app.instance_path}/kvsession", timeout)
+            return connect(f"embedded://{self.app.instance_path}/kvsession")
         raise ConfigurationError(
             "KVSESSION_REDIS_URL is not set; set it, for example to redis://localhost:6379/0,"
             " or pass a client: KVSession(app, redis=client). (In debug mode, such as"

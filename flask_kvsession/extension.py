@@ -11,7 +11,7 @@ from flask import request
 from . import compat, renamed
 from .api import current_session
 from .app_state import EXTENSION, AppState
-from .connection import check_url
+from .connection import adopt, check_url
 from .current import finish_request
 from .errors import ConfigurationError
 from .guards import guard_protected_paths
@@ -23,15 +23,16 @@ if t.TYPE_CHECKING:
 
     from flask import Flask
 
-    from .store import RedisClient
+    from .connection import RedisClient
 
 
 class KVSession:
     """Gives an app login sessions in Redis that can be listed, renewed and revoked.
 
     `KVSession(app)`, or `kv = KVSession()` and later `kv.init_app(app)`. One object may serve any
-    number of apps. `redis` is a ready redis-py client; its own timeouts and retries then apply.
-    Without a client, `KVSESSION_REDIS_URL` says where the server is.
+    number of apps. `redis` is a ready client of redis-py or valkey-py: the sessions then have their
+    own connections to its servers, with its credentials. Without a client, `KVSESSION_REDIS_URL`
+    says where the server is.
     """
 
     def __init__(self, app: Flask | None = None, *, redis: RedisClient | None = None) -> None:
@@ -57,7 +58,8 @@ class KVSession:
         _require_globals_class(app)
         if redis is None and settings.redis_url is not None:
             check_url(settings.redis_url)
-        state = AppState(weakref.ref(app), settings, redis, RequestSession)
+        servers = None if redis is None else adopt(redis)
+        state = AppState(weakref.ref(app), settings, servers, RequestSession)
         if settings.as_flask_session:
             compat.install(app, state)  # Flask then commits by the session interface
         else:

@@ -434,7 +434,6 @@ class RequestSession:
         try:
             outcome = self._app.store.update(stored, change)
         except StoreUnavailable as failure:
-            _log_failure(failure)
             if changes or remembered is not None:
                 self.session.fail(failure)
                 raise
@@ -512,11 +511,7 @@ class RequestSession:
     def _load(self) -> Stored | Tombstone | None:
         if self._is_finished:
             self._app.warn_once(_READ_TOO_LATE)
-        try:
-            self._presented = presented = look_up(self._app, self._request, lambda: self._began)
-        except StoreUnavailable as failure:
-            _log_failure(failure)
-            raise
+        self._presented = presented = look_up(self._app, self._request, lambda: self._began)
         for info in presented.stolen:
             self.events.report_theft(info, self._client)
         own = presented.own
@@ -546,7 +541,6 @@ class RequestSession:
         try:
             yield self._app.store
         except StoreUnavailable as failure:
-            _log_failure(failure)
             self.session.fail(failure)
             raise
 
@@ -597,8 +591,3 @@ def weakly(load: Callable[[], T]) -> Callable[[], T]:
 def _is_being_handled(failure: StoreUnavailable) -> bool:
     """Whether Flask is currently handling this failure as an error (500)."""
     return failure is sys.exception()
-
-
-def _log_failure(failure: StoreUnavailable) -> None:
-    cause = failure.__cause__
-    log.error("the session store is unavailable: %s", cause if cause else failure.description)

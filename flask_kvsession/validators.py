@@ -19,8 +19,18 @@ Validator = Callable[[t.Any], t.Any]
 
 MIN_DURATION, MAX_DURATION = timedelta(milliseconds=1), timedelta(days=36500)
 
-_URL_SCHEMES = ("redis", "rediss", "unix", "embedded")
-_SCHEMES_WITHOUT_SUPPORT = {"redis+sentinel": "Redis Sentinel", "redis+cluster": "Redis Cluster"}
+_URL_FORMS: t.Final = {
+    "redis": "redis://{login}host[:port][/db]",
+    "rediss": "rediss://{login}host[:port][/db]",
+    "unix": "unix://{login}/path",
+    "redis+sentinel": "redis+sentinel://{login}host[:port][,host[:port]]/service[/db]",
+    "rediss+sentinel": "rediss+sentinel://{login}host[:port][,host[:port]]/service[/db]",
+    "redis+cluster": "redis+cluster://{login}host[:port][,host[:port]]",
+    "rediss+cluster": "rediss+cluster://{login}host[:port][,host[:port]]",
+    "embedded": "embedded://PATH",
+}
+_URL_PATHS: t.Final = {"sentinel": r"/[^/]+(/\d*)?", "cluster": r"(/0?)?", "": r"(/\d*)?"}
+"""The pattern of a URL's path, by what follows the "+" in its scheme."""
 
 _HOST_NAME = r"(?=.{1,254}\Z)\.?[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*"
 _ORIGIN = r"[a-z][a-z0-9+.-]*://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9]\d{0,4})?"
@@ -212,44 +222,43 @@ def redis_url(value: t.Any) -> str:
             "is empty; set it to redis://HOST:6379/0 or embedded://PATH, or remove the setting"
         )
     scheme = value.partition("://")[0] if isinstance(value, str) and "://" in value else ""
-    if scheme in _SCHEMES_WITHOUT_SUPPORT:
-        raise InvalidValue(
-            f"is a URL of {_SCHEMES_WITHOUT_SUPPORT[scheme]}, which this version does not support;"
-            " pass a redis-py client instead: KVSession(app, redis=client)"
-        )
-    if scheme not in _URL_SCHEMES:
-        known = [f"{name}://" for name in _URL_SCHEMES]
+    if scheme not in _URL_FORMS:
+        known = [f"{name}://" for name in _URL_FORMS]
         proposal = did_you_mean(f"{scheme}://", known)
         raise InvalidValue(f"must begin with one of {', '.join(known)}{proposal}")
     if scheme == "embedded":
         if value == "embedded://":
             raise InvalidValue("has no folder; write embedded://PATH")
-    elif not _is_understood_by_redis_py(value):
+    elif not _is_understood(value):
+        form = _URL_FORMS[scheme].format(login="[[user]:password@]")
         raise InvalidValue(
-            "is malformed; write redis://[[user]:password@]host[:port][/db][?option=value] or"
-            " unix://[[user]:password@]/path, where port and db are numbers, and quote special"
-            " characters of the password with urllib.parse.quote(password, safe='')"
+            f"is malformed; write {form}[?option=value], where port and db are numbers, and quote"
+            " special characters of the password with urllib.parse.quote(password, safe='')"
         )
     return t.cast(str, value)
 
 
-def _is_understood_by_redis_py(url: str) -> bool:
-    """Whether redis-py uses every part of the URL.
+def _is_understood(url: str) -> bool:
+    """Whether every part of the URL has a meaning.
 
-    It silently ignores other parts. For example, an unquoted "/" in the password moves the rest of
-    the URL into the path, and redis-py then connects to another server.
+    redis-py silently ignores other parts. For example, an unquoted "/" in the password moves the
+    rest of the URL into the path, and redis-py then connects to another server.
     """
     try:
         parts = urlsplit(url)
-        user, _, host = parts.netloc.rpartition("@")
-        is_valid = parts.port != 0 and not {"[", "]"} & set(user)
+        user, _, hosts = parts.netloc.rpartition("@")
+        _, _, kind = parts.scheme.partition("+")
+        names = hosts.split(",") if kind else [hosts]
+        addresses = [urlsplit(f"//{name}") for name in names]
+        is_valid = all(each.port != 0 for each in addresses) and not {"[", "]"} & set(user)
+        is_valid = is_valid and (not kind or all(each.hostname for each in addresses))
         if parts.query:
             parse_qsl(parts.query, strict_parsing=True)
     except ValueError:
         return False
-    path = r"(/\d*)?"
+    path = _URL_PATHS[kind]
     if parts.scheme == "unix":
-        is_valid, path = not host, r"/.+"
+        is_valid, path = not hosts, r"/.+"
     return is_valid and not parts.fragment and re.fullmatch(path, parts.path) is not None
 
 

@@ -9,8 +9,6 @@ import subprocess
 import time
 import typing as t
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,6 @@ from flask import Flask, Response, g, make_response, request_finished, send_file
 from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
-from flask_kvsession.connection import connect
 from flask_kvsession.connection.embedded import find_binary
 from flask_kvsession.errors import StoreUnavailable
 
@@ -169,20 +166,6 @@ def test_app_recovers_when_the_store_answers_again(
     deadline = time.monotonic() + 10
     while signed_in.get("/me").status_code != 200:
         assert time.monotonic() < deadline
-
-
-@pytest.mark.parametrize("url", ["redis://127.0.0.1:6379", "unix:///s", "embedded://{folder}"])
-def test_client_of_a_url_waits_no_longer_than_the_timeout_and_tries_once(
-    url: str, tmp_path: Path
-) -> None:
-    """The timeout of `connect` applies to each reply, and over a network to the connection too. A
-    command that failed is not tried again."""
-    timeout = timedelta(seconds=TIMEOUT)
-    with closing(connect(url.format(folder=tmp_path / "data"), timeout, ephemeral=True)) as client:
-        connection = t.cast(redis.Connection, client.connection_pool.make_connection())
-    assert connection.socket_timeout == TIMEOUT
-    assert connection.socket_connect_timeout == TIMEOUT or not url.startswith("redis:")
-    assert connection.retry.get_retries() == 0
 
 
 @pytest.mark.parametrize(

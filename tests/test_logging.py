@@ -537,7 +537,7 @@ class TestSecretIsOnlyInTheCookie:
         spy.tokens |= {token_of(browser) or ""}
         if how == "store":
             socket.unlink()
-            app.extensions["kvsession"].store._server._client.connection_pool.disconnect()
+            app.extensions["kvsession"].store.close()
         app.config["TRAP_HTTP_EXCEPTIONS"] = True
         with signals.token_rotated.connected_to(receive, app):
             expected = {"receiver": RuntimeError, "store": StoreUnavailable}

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+import redis
 from flask import Flask, copy_current_request_context, request, session
 from flask.testing import FlaskClient
 from markupsafe import Markup
@@ -239,15 +240,15 @@ def test_a_carried_over_session_stays_revoked(app: Flask) -> None:
     assert client.get("/see").get_json()["user"] is None
 
 
-def test_a_signed_cookie_beside_a_token_is_ignored(app: Flask) -> None:
+def test_a_signed_cookie_beside_a_token_is_ignored(app: Flask, redis_client: redis.Redis) -> None:
     """A signed cookie beside a token signs no user in, even after Redis has dropped the revoked
     session."""
     client = browser(app, signed_cookie(**DATA))
     client.get("/see")
     token = token_of(client, "session")
     store_of(app).revoke_all("ada")
-    [key] = store_of(app)._server._client.keys(f"{app.config['KVSESSION_KEY_PREFIX']}:*")
-    store_of(app)._server._client.delete(key)
+    [key] = redis_client.keys(f"{app.config['KVSESSION_KEY_PREFIX']}:*")
+    redis_client.delete(key)
     late, old = app.test_client(use_cookies=False), signed_cookie(**DATA)
     two = f"session={old}; session={token}; session={'x' * 62}"
     for cookies in (f"session={token}; session={old}", f"session={old}; session={token}", two):

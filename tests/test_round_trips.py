@@ -74,7 +74,7 @@ USER: dict[str, tuple[Act, list[str]]] = {
     ),
     "confirmation": (kvs.confirm_login, ["GET", "EVALSHA"]),
     "list": (kvs.list_sessions, ["GET", "ZRANGEBYSCORE", "MGET"]),
-    "revoke all": (kvs.revoke_all_sessions, ["GET", "ZRANGE", "EVALSHA"]),
+    "revoke all": (kvs.revoke_all_sessions, ["GET", "ZRANGEBYSCORE", "EVALSHA"]),
     "revoke one": (lambda: kvs.revoke_session(g.session.id or ""), ["GET", "MGET", "EVALSHA"]),
 }
 

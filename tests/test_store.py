@@ -21,7 +21,6 @@ from redis.crc import key_slot
 
 import flask_kvsession as kvs
 from flask_kvsession.connection.embedded import find_binary
-from flask_kvsession.errors import StoreUnavailable
 from flask_kvsession.record import Client, Stored, new_record
 from flask_kvsession.store.clock import ServerClock
 from flask_kvsession.store.server import SCRIPTS, load_script
@@ -241,27 +240,6 @@ def test_script_uses_only_passed_keys_and_encodes_no_json(name: str) -> None:
     assert set(lifetimes) <= {"lifetime", "string.format('%d', lifetime)"}
     assert not re.search(r"write_session\([^\n]*tonumber", code)
     assert "cjson.encode" not in code
-
-
-@pytest.mark.parametrize(
-    "error",
-    [redis.exceptions.RedisClusterException("no node"), redis.TimeoutError(), OSError()],
-    ids=lambda error: type(error).__name__,
-)
-def test_each_error_of_a_client_leaves_the_store_as_store_unavailable(
-    app: Flask, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    """Each error of a redis-py client becomes `StoreUnavailable`, also one that is no
-    `RedisError`."""
-
-    def fail(*args: t.Any, **kwargs: t.Any) -> t.NoReturn:
-        raise error
-
-    store = store_of(app)
-    monkeypatch.setattr(store._server._client, "execute_command", fail)
-    with pytest.raises(StoreUnavailable) as caught:
-        store.sessions_of("ada")
-    assert caught.value.__cause__ is error
 
 
 # Times in the store (law 6)

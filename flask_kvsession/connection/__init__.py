@@ -1,11 +1,28 @@
-"""Makes a Redis client from a URL. Its commands have a deadline.
+"""From a URL or a ready client to the servers, with a deadline for each call.
 
-`client` makes the client. `embedded` runs the private server behind an `embedded://PATH` URL.
+`url` and `ready_client` make one of `single`, `sentinel` and `cluster`, which choose the server for
+a command (`servers` is what these three have in common).
+`node` sends it to one server: it keeps idle connections (`link`) and remembers that a server does
+not answer (`breaker`). `embedded/` is a private server for development and tests.
 """
 
 from __future__ import annotations
 
-from .client import check_url, connect
+from .deadline import Deadline
 from .embedded import EmbeddedServer
+from .node import Command, Repeat
+from .ready_client import RedisClient, adopt
+from .servers import Servers
+from .url import check_url, connect
 
-__all__ = ["EmbeddedServer", "check_url", "connect"]
+__all__ = [
+    "Command",
+    "Deadline",
+    "EmbeddedServer",
+    "RedisClient",
+    "Repeat",
+    "Servers",
+    "adopt",
+    "check_url",
+    "connect",
+]

@@ -6,7 +6,7 @@ time, and `lua/` holds one script for each atomic act.
 
 from __future__ import annotations
 
-from .server import RedisClient
+from ..connection import RedisClient
 from .session_store import Found, Login, Merge, SessionStore
 
 __all__ = ["Found", "Login", "Merge", "RedisClient", "SessionStore"]

@@ -1,10 +1,8 @@
-"""The server's time, and the time that one call of the store may take."""
+"""The server's time."""
 
 from __future__ import annotations
 
 import time
-
-from ..errors import StoreUnavailable
 
 _TOLERANCE_MS = 100
 
@@ -35,18 +33,6 @@ class ServerClock:
     def now(self) -> int:
         assert self._difference is not None, "ServerClock.now() was called before learn()"
         return _monotonic_ms() + self._difference
-
-
-class Deadline:
-    """The end of the time that one call of the store may take, `timeout` seconds from now."""
-
-    def __init__(self, timeout: float) -> None:
-        self._end = time.monotonic() + timeout
-
-    def check(self) -> None:
-        """Raises `StoreUnavailable` if the time is over."""
-        if time.monotonic() >= self._end:
-            raise StoreUnavailable("Other requests kept changing the same session.")
 
 
 def _monotonic_ms() -> int:

@@ -1,47 +1,101 @@
 """One Redis server or cluster: its keys, its commands, its scripts, its time.
 
-This is the only module of the store that uses redis-py. It raises every failure as
-`StoreUnavailable`.
+It raises `StoreUnavailable` for every failure, and for a reply of another shape than its command
+has.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
+import time
 import typing as t
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from hashlib import sha1
 from importlib import resources
 
-import redis
-from redis.exceptions import NoScriptError, RedisClusterException, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
 
+from ..connection import Command, Deadline, RedisClient, Repeat, Servers, adopt
 from ..errors import StoreUnavailable
 from ..settings import Settings
 from ..token import SHARD_CHARS
-from .clock import Deadline, ServerClock
+from .clock import ServerClock
 
-RedisClient = redis.Redis | redis.RedisCluster
+log = logging.getLogger("flask_kvsession")
 
 SCRIPTS = ("create", "commit", "remove", "revoke", "limit")
+
+_MAY_BE_REPEATED: t.Final = {"create", "commit", "remove"}
+"""The scripts that may be sent again if their reply was lost. A repeated `remove` finds no session,
+as if another request had ended it. `revoke` and `limit` report a session as ended only once."""
+
+_SECONDS_BETWEEN_LINES = 60.0
+
+Reply = t.Any
+"""The reply to a command. It has no static type; each caller says which shape it must have."""
+
+_deadline: ContextVar[Deadline | None] = ContextVar("kvsession_deadline", default=None)
 
 
 class Server:
     """Sends commands and scripts through one client. Replies are bytes, never text."""
 
-    def __init__(self, client: RedisClient, settings: Settings) -> None:
-        self._client = client
+    def __init__(self, client: Servers | RedisClient, settings: Settings) -> None:
+        self._client = client if isinstance(client, Servers) else adopt(client)
         self._prefix = settings.key_prefix
         self._timeout = settings.store_timeout.total_seconds()
+        self._is_down = False
+        """Whether the log says that the server is unavailable."""
+        self._next_line: dict[str, float] = {}
         self.clock = ServerClock()
 
     def close(self) -> None:
         self._client.close()
 
+    # Time
+
     def now(self) -> int:
         """The server's time, ms. Asks the server at the first call only."""
         if not self.clock.is_set:
-            seconds, microseconds = self.call("TIME")
+            seconds, microseconds = self._call(("TIME",), shape=_is_time)
             self.clock.learn(int(seconds) * 1000 + int(microseconds) // 1000)
         return self.clock.now()
+
+    @contextmanager
+    def within_deadline(self) -> Iterator[None]:
+        """All calls in the block together take no longer than `KVSESSION_STORE_TIMEOUT`. In a block
+        that is in another one, the outer deadline counts."""
+        if _deadline.get() is not None:
+            yield
+            return
+        with self._deadline_of(self._timeout):
+            yield
+
+    @contextmanager
+    def with_own_deadline(self) -> Iterator[None]:
+        """The calls in the block have half of `KVSESSION_STORE_TIMEOUT`, and at most 0.5 s, also if
+        the deadline outside is over: for what must be tried after a failure."""
+        with self._deadline_of(min(0.5, self._timeout / 2)):
+            yield
+
+    def require_time(self, problem: str) -> None:
+        """Raises `StoreUnavailable` with this description if the deadline is over."""
+        deadline = _deadline.get()
+        if deadline and deadline.is_over:
+            raise StoreUnavailable(problem)
+
+    @contextmanager
+    def _deadline_of(self, seconds: float) -> Iterator[None]:
+        token = _deadline.set(Deadline(seconds))
+        try:
+            yield
+        finally:
+            _deadline.reset(token)
+
+    # Keys
 
     def record_key(self, session_id: str) -> str:
         """The key of a session's record. The hash tag is the session's shard."""
@@ -52,40 +106,88 @@ class Server:
         """The key of the index of the user with this hash, in the slot of the user's records."""
         return f"{self._prefix}:{{{user[:SHARD_CHARS]}}}:u:{user}"
 
-    def call(self, *command: t.Any) -> t.Any:
-        """The reply to one command. Text in it is bytes, also if the client has
-        `decode_responses`."""
-        try:
-            # The reply has no static type. The header of each script describes its reply.
-            return self._client.execute_command(*command, NEVER_DECODE=True)  # type: ignore[no-untyped-call]
-        except (redis.RedisError, RedisClusterException, OSError) as error:
-            raise StoreUnavailable from error
+    # Reads
 
     def get(self, session_id: str) -> bytes | t.Literal[False] | None:
         """The bytes under a session's key; None if there is no key, False for a key of another
         type."""
+        key = self.record_key(session_id)
         try:
-            return t.cast("bytes | None", self.call("GET", self.record_key(session_id)))
+            return t.cast("bytes | None", self._call(("GET", key), key, shape=_is_bytes_or_none))
         except StoreUnavailable as unavailable:
             if not _is_wrong_type(unavailable.__cause__):
                 raise
             return False
 
-    def run_script(self, name: str, keys: list[str], *args: t.Any) -> list[t.Any]:
+    def get_many(self, session_ids: list[str]) -> list[bytes | None]:
+        """The bytes under the keys of one user's sessions; None for no key and for a key of another
+        type."""
+        keys = [self.record_key(session_id) for session_id in session_ids]
+        shape = functools.partial(_is_list_of_bytes_or_none, length=len(keys))
+        return t.cast("list[bytes | None]", self._call(("MGET", *keys), keys[0], shape=shape))
+
+    def ids_in_index(self, user: str, *, expiring_after: int | None = None) -> list[str]:
+        """The session ids in a user's index; with `expiring_after` (ms), only those that expire
+        later."""
+        key = self.index_key(user)
+        earliest = "-inf" if expiring_after is None else f"({expiring_after}"
+        command = ("ZRANGEBYSCORE", key, earliest, "+inf")
+        return texts(self._call(command, key, shape=_is_list_of_bytes))
+
+    # Scripts
+
+    def run_script(
+        self, name: str, keys: list[str], *args: t.Any, shape: Callable[[Reply], bool]
+    ) -> list[t.Any]:
         """The reply of a script, without its first item, the server's time. The clock gets that."""
         script = load_script(name)
+        repeat = Repeat.SAME if name in _MAY_BE_REPEATED else Repeat.DIFFERENT
+        tail = (len(keys), *keys, *args)
+
+        def has_shape(reply: Reply) -> bool:
+            return isinstance(reply, list) and _is_int(reply[:1]) and shape(reply[1:])
+
         try:
-            reply = self.call("EVALSHA", script.digest, len(keys), *keys, *args)
+            reply = self._call(("EVALSHA", script.digest, *tail), keys[0], repeat, has_shape)
         except StoreUnavailable as unavailable:
-            if not isinstance(unavailable.__cause__, NoScriptError):
+            if not _may_work_by_eval(unavailable.__cause__):
                 raise
-            reply = self.call("EVAL", script.source, len(keys), *keys, *args)
+            reply = self._call(("EVAL", script.source, *tail), keys[0], repeat, has_shape)
         self.clock.learn(reply[0])
         return t.cast("list[t.Any]", reply[1:])
 
-    def deadline(self) -> Deadline:
-        """The deadline of a call that begins now, by `KVSESSION_STORE_TIMEOUT`."""
-        return Deadline(self._timeout)
+    # How it works
+
+    def _call(
+        self,
+        command: tuple[t.Any, ...],
+        key: str | None = None,
+        repeat: Repeat = Repeat.READ,
+        shape: Callable[[Reply], bool] = lambda reply: True,
+    ) -> Reply:
+        deadline = _deadline.get() or Deadline(self._timeout)
+        try:
+            reply = self._client.call(Command(command, repeat, key), deadline)
+        except (RedisError, OSError) as error:
+            if not isinstance(error, NoScriptError) and not _is_wrong_type(error):
+                self._log_outage(error)
+            raise StoreUnavailable from error
+        if not shape(reply):
+            self._client.close()
+            log.error("the session store sent a reply of another shape than %s has", command[0])
+            raise StoreUnavailable
+        if self._is_down:
+            self._is_down = False
+            log.warning("the session store is available again")
+        return reply
+
+    def _log_outage(self, error: Exception) -> None:
+        """One line for each kind of error and minute: not one a request."""
+        kind, now = type(error).__name__, time.monotonic()
+        if now >= self._next_line.get(kind, now):
+            self._next_line[kind] = now + _SECONDS_BETWEEN_LINES
+            self._is_down = True
+            log.error("the session store is unavailable: %s: %s", kind, error)
 
 
 class Script(t.NamedTuple):
@@ -105,5 +207,60 @@ def _read_lua(name: str) -> str:
     return resources.files(__package__).joinpath("lua", f"{name}.lua").read_text("utf-8")
 
 
+def texts(ids: list[bytes]) -> list[str]:
+    return [session_id.decode() for session_id in ids]
+
+
+# Errors
+
+
 def _is_wrong_type(error: BaseException | None) -> bool:
     return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
+
+
+def _may_work_by_eval(error: BaseException | None) -> bool:
+    """Whether the server does not know the script yet, or allows EVAL but not EVALSHA."""
+    is_forbidden = isinstance(error, NoPermissionError) and "evalsha" in str(error).lower()
+    return is_forbidden or isinstance(error, NoScriptError)
+
+
+# Shapes of replies
+
+
+def is_flag_and_record(reply: list[t.Any]) -> bool:
+    """A number, and a record or None."""
+    return len(reply) == 2 and _is_int(reply) and _is_bytes_or_none(reply[1])
+
+
+def is_flag_and_ids(reply: list[t.Any]) -> bool:
+    """A number, and a list of session ids."""
+    return len(reply) == 2 and _is_int(reply) and _is_list_of_bytes(reply[1])
+
+
+def is_records_and_ids(reply: list[t.Any], *, count: int) -> bool:
+    """`count` records, each of them or None, and a list of session ids."""
+    return (
+        len(reply) == 2
+        and _is_list_of_bytes_or_none(reply[0], length=count)
+        and _is_list_of_bytes(reply[1])
+    )
+
+
+def _is_int(items: list[t.Any]) -> bool:
+    return bool(items) and isinstance(items[0], int)
+
+
+def _is_bytes_or_none(reply: Reply) -> bool:
+    return reply is None or isinstance(reply, bytes)
+
+
+def _is_list_of_bytes(reply: Reply) -> bool:
+    return isinstance(reply, list) and all(isinstance(item, bytes) for item in reply)
+
+
+def _is_list_of_bytes_or_none(reply: Reply, *, length: int) -> bool:
+    return isinstance(reply, list) and len(reply) == length and all(map(_is_bytes_or_none, reply))
+
+
+def _is_time(reply: Reply) -> bool:
+    return _is_list_of_bytes(reply) and len(reply) == 2 and all(item.isdigit() for item in reply)

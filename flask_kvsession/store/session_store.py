@@ -15,15 +15,20 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from .. import codec, record
+from ..connection import RedisClient, Servers
 from ..data import Changes
 from ..errors import SessionTooLarge, StoreUnavailable
 from ..record import Record, SessionInfo, Stored, Tombstone, UnreadableRecord
 from ..rotation import Standing, judge
 from ..settings import Settings
 from ..token import Token, UserId, is_session_id, user_hash
-from .server import RedisClient, Server
+from .server import Server, is_flag_and_ids, is_flag_and_record, is_records_and_ids, texts
 
 log = logging.getLogger("flask_kvsession")
+
+F = t.TypeVar("F", bound=Callable[..., t.Any])
+
+_KEPT_CHANGING = "Other requests kept changing the same session."
 
 _MAX_SESSIONS_PER_ACT = 1000
 """How many sessions one act ends at most: a script blocks every other client of the server."""
@@ -79,6 +84,17 @@ class Merge(t.Protocol):
     ) -> Mapping[str, bytes] | None: ...
 
 
+def _one_call(method: F) -> F:
+    """Gives all acts of the method one deadline, `KVSESSION_STORE_TIMEOUT`."""
+
+    @functools.wraps(method)
+    def call(self: SessionStore, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        with self._server.within_deadline():
+            return method(self, *args, **kwargs)
+
+    return t.cast(F, call)
+
+
 class SessionStore:
     """The sessions under one key prefix of one server or cluster.
 
@@ -86,7 +102,7 @@ class SessionStore:
     server may have carried the act out or not.
     """
 
-    def __init__(self, client: RedisClient, settings: Settings | None = None) -> None:
+    def __init__(self, client: Servers | RedisClient, settings: Settings | None = None) -> None:
         self._settings = settings or Settings()
         self._server = Server(client, self._settings)
         self.clock = self._server.clock
@@ -110,6 +126,7 @@ class SessionStore:
         found = self.look_up(token)
         return found.stored if found.standing.is_valid else None
 
+    @_one_call
     def look_up(self, token: Token, get_began: Callable[[], int] | None = None) -> Found:
         """What this token is to the session that it names. `get_began` gives the time at which the
         request began (ms of the server's clock); without it, the request begins now."""
@@ -121,12 +138,11 @@ class SessionStore:
             return Found(token, end_reason=current.ended)
         return Found(token)
 
+    @_one_call
     def sessions_of(self, user_id: UserId) -> list[Stored]:
         """A user's sessions, newest activity first; empty if there are none."""
         user = user_hash(user_id)
-        index = self._server.index_key(user)
-        ids = self._server.call("ZRANGEBYSCORE", index, f"({self.now()}", "+inf")
-        active = self._read_many(user, _texts(ids))
+        active = self._read_many(user, self._server.ids_in_index(user, expiring_after=self.now()))
         return sorted(active, key=lambda stored: stored.record.seen, reverse=True)
 
     def info(self, stored: Stored, *, is_current: bool = False) -> SessionInfo:
@@ -136,6 +152,7 @@ class SessionStore:
 
     # Atomic acts: one script each
 
+    @_one_call
     def create(self, new: Stored, replaces: Record | None = None) -> list[str]:
         """Stores a new session. If the user now has more sessions than the limit, returns the ids
         of all of them. Otherwise returns an empty list.
@@ -150,12 +167,16 @@ class SessionStore:
         limit = None if user_id is None else self._settings.session_limit(user_id)
         lifetime = self._settings.expires(new.record) - self.now()
         is_stored, over_limit = self._server.run_script(
-            "create", self._keys(new), new.raw, lifetime, new.id, limit or 0
+            "create",
+            self._keys(new),
+            *(new.raw, lifetime, new.id, limit or 0),
+            shape=is_flag_and_ids,
         )
         if not is_stored:
             raise _ended_while_created()
-        return _texts(over_limit)
+        return texts(over_limit)
 
+    @_one_call
     def commit(self, loaded: Stored, new: Record) -> tuple[Commit, Stored | None]:
         """Writes `new` if the stored record is still the loaded one. Returns the result, and the
         session as the store holds it now (None if it is gone)."""
@@ -165,7 +186,10 @@ class SessionStore:
         if lifetime <= 0:
             return Commit.REFUSED, None
         result, current = self._server.run_script(
-            "commit", self._keys(loaded), loaded.raw, raw, lifetime, loaded.id
+            "commit",
+            self._keys(loaded),
+            *(loaded.raw, raw, lifetime, loaded.id),
+            shape=is_flag_and_record,
         )
         return Commit(result), self._active(loaded.id, current)
 
@@ -178,7 +202,7 @@ class SessionStore:
         """
         expected = stored.raw if if_unchanged else b""
         gone, current = self._server.run_script(
-            "remove", self._keys(stored), expected, stored.id, ""
+            "remove", self._keys(stored), expected, stored.id, "", shape=is_flag_and_record
         )
         return bool(gone), self._active(stored.id, current)
 
@@ -186,7 +210,8 @@ class SessionStore:
         """Ends the anonymous session that this token opens, without a look-up before. Any other
         session stays."""
         key = self._server.record_key(token.session_id)
-        self._server.run_script("remove", [key], b"", token.session_id, token.secret_hash)
+        args = (b"", token.session_id, token.secret_hash)
+        self._server.run_script("remove", [key], *args, shape=is_flag_and_record)
 
     def revoke(
         self, user: str, ids: list[str], reason: str, expected: bytes = b""
@@ -194,10 +219,11 @@ class SessionStore:
         """Ends these sessions of the user with this hash from outside. With `expected`, only a
         session whose record is still that. Returns the sessions that it ended, and the ids left in
         the user's index."""
+        shape = functools.partial(is_records_and_ids, count=len(ids))
         ended, remaining = self._server.run_script(
-            "revoke", self._user_keys(user, ids), reason, expected, *ids
+            "revoke", self._user_keys(user, ids), reason, expected, *ids, shape=shape
         )
-        return self._infos(ids, ended), _texts(remaining)
+        return self._infos(ids, ended), texts(remaining)
 
     def limit(
         self, user: str, ids: list[str], limit: int, newest: str, replaced: str = ""
@@ -208,29 +234,33 @@ class SessionStore:
         does not count. Returns the ended sessions. If the index now has an id that is not in `ids`,
         it ends no session and returns all ids of the index.
         """
-        keys = self._user_keys(user, ids)
-        ended, current_ids = self._server.run_script(
-            "limit", keys, "limit", limit, newest, replaced, *ids
+        keys, shape = (
+            self._user_keys(user, ids),
+            functools.partial(is_records_and_ids, count=len(ids)),
         )
-        return self._infos(ids, ended), _texts(current_ids)
+        ended, current_ids = self._server.run_script(
+            "limit", keys, "limit", limit, newest, replaced, *ids, shape=shape
+        )
+        return self._infos(ids, ended), texts(current_ids)
 
     # Methods that consist of these acts
 
+    @_one_call
     def update(self, stored: Stored, change: Callable[[Record], Record | None]) -> Outcome:
         """Changes a session by compare-and-set.
 
         `change` takes the record and returns the new one, or None to leave the record unchanged. If
         another request was faster, `change` is called again with the record of that request.
         """
-        deadline = self._server.deadline()
         while (new := change(stored.record)) is not None:
             result, current = self.commit(stored, new)
             if result or current is None:
                 return Outcome(current, written=result is Commit.WRITTEN)
             stored = current
-            deadline.check()
+            self._server.require_time(_KEPT_CHANGING)
         return Outcome(stored, written=False)
 
+    @_one_call
     def login(
         self,
         new: Stored,
@@ -267,11 +297,13 @@ class SessionStore:
         stays until it expires; no browser can open it.
         """
         try:
-            return self.remove(new)[1]
+            with self._server.with_own_deadline():
+                return self.remove(new)[1]
         except StoreUnavailable:
             log.warning("session %s of a failed login stays until it expires", new.id)
             return None
 
+    @_one_call
     def end_others(self, others: Iterable[Stored], unread: Iterable[Token]) -> list[Stored]:
         """Ends sessions of a browser besides its own: `others`, and the anonymous sessions that the
         tokens `unread` open. Returns those of `others` that it ended, as they were then."""
@@ -280,10 +312,10 @@ class SessionStore:
         ended = [self.remove(stored)[1] for stored in others]
         return [stored for stored in ended if stored]
 
+    @_one_call
     def end_stolen(self, found: Found, get_began: Callable[[], int]) -> SessionInfo | None:
         """Ends the session whose old secret was used again. None if it has ended meanwhile, or if
         another request has changed it so that this token is no longer a sign of theft."""
-        deadline = self._server.deadline()
         while found.standing is Standing.REUSED and found.stored:
             stored, user = found.stored, found.stored.user_hash
             if user is None:
@@ -293,7 +325,7 @@ class SessionStore:
                 infos, _ = self.revoke(user, [stored.id], "stolen", stored.raw)
             if infos:
                 return infos[0]
-            deadline.check()
+            self._server.require_time(_KEPT_CHANGING)
             found = self.look_up(found.token, get_began)
         return None
 
@@ -325,6 +357,7 @@ class SessionStore:
             raise refusal
         return changed
 
+    @_one_call
     def revoke_one(self, user_id: UserId, session_id: str) -> SessionInfo | None:
         """Ends one session of this user; None if the user has no such session."""
         user = user_hash(user_id)
@@ -336,7 +369,7 @@ class SessionStore:
     def revoke_all(self, user_id: UserId, *, spare: str | None = None) -> list[SessionInfo]:
         """Ends all sessions of a user except `spare`, also sessions that begin meanwhile."""
         user = user_hash(user_id)
-        ids = _texts(self._server.call("ZRANGE", self._server.index_key(user), 0, -1))
+        ids = self._server.ids_in_index(user)
         all_ended: list[SessionInfo] = []
         while others := [session_id for session_id in ids if session_id != spare]:
             ended, ids = self.revoke(user, others[:_MAX_SESSIONS_PER_ACT], "revoked")
@@ -349,7 +382,7 @@ class SessionStore:
     def _removed_on_failure(self, new: Stored) -> Iterator[None]:
         try:
             yield
-        except Exception:
+        except BaseException:  # a time limit of the worker, too
             self.undo_login(new)
             raise
 
@@ -358,13 +391,12 @@ class SessionStore:
     ) -> list[SessionInfo]:
         """Ends this user's least recently used sessions beyond the limit, and returns them."""
         limit = self._settings.session_limit(user_id) if ids else None
-        deadline = self._server.deadline()
         while limit is not None and len(ids) - (replaced in ids) > limit:
             ended, current_ids = self.limit(user_hash(user_id), ids, limit, newest, replaced)
             if not current_ids:
                 return ended
             ids = current_ids
-            deadline.check()
+            self._server.require_time(_KEPT_CHANGING)
         return []
 
     def _replace(
@@ -376,7 +408,6 @@ class SessionStore:
         Returns `new` (None if `merge` refused), and `old` as it was when it ended (None if it had
         ended before).
         """
-        deadline = self._server.deadline()
         while True:
             gone, current = self.remove(old, if_unchanged=True)
             if gone and current:
@@ -392,7 +423,7 @@ class SessionStore:
             new = outcome.stored
             if is_gone:
                 return new, None
-            deadline.check()
+            self._server.require_time(_KEPT_CHANGING)
 
     # Records
 
@@ -411,7 +442,7 @@ class SessionStore:
     def _read_many(self, user: str, ids: list[str]) -> list[Stored]:
         if not ids:
             return []
-        current = self._server.call("MGET", *map(self._server.record_key, ids))
+        current = self._server.get_many(ids)
         read = (self._active(session_id, raw) for session_id, raw in zip(ids, current, strict=True))
         return [stored for stored in read if stored and stored.user_hash == user]
 
@@ -448,10 +479,6 @@ class SessionStore:
 
     def _user_keys(self, user: str, ids: list[str]) -> list[str]:
         return [self._server.index_key(user), *map(self._server.record_key, ids)]
-
-
-def _texts(ids: list[bytes]) -> list[str]:
-    return [session_id.decode() for session_id in ids]
 
 
 def _with_data(data: Mapping[str, bytes], current: Record) -> Record | None:

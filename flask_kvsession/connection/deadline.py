@@ -1,0 +1,30 @@
+"""The time that one call of the store may take."""
+
+from __future__ import annotations
+
+import time
+
+
+class Deadline:
+    """A moment: `seconds` from now."""
+
+    __slots__ = ("_end", "seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._end
+
+    def remaining(self) -> float:
+        """The seconds that are left; raises `TimeoutError` if none are left."""
+        seconds = self._end - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError("the time of the call is over")
+        return seconds
+
+    def share(self, part: float) -> Deadline:
+        """An earlier deadline: after this part (from 0 to 1) of the remaining time."""
+        return Deadline(max(0.0, self._end - time.monotonic()) * part)

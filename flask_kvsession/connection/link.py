@@ -1,0 +1,186 @@
+"""One connection to a server, whose every step keeps to a deadline."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import select
+import socket
+import time
+import typing as t
+
+from redis.connection import AbstractConnection, SSLConnection
+from redis.exceptions import InvalidResponse, ResponseError
+
+from .deadline import Deadline
+
+ConnectionClass = type[t.Any]
+"""A connection class of redis-py, whose methods have no types."""
+
+Options = t.Mapping[str, t.Any]
+"""The arguments of a redis-py connection."""
+
+TLS_OPTIONS: t.Final = {
+    name for name in inspect.signature(SSLConnection.__init__).parameters if name.startswith("ssl_")
+}
+USED_OPTIONS: t.Final = TLS_OPTIONS | {
+    *("host", "port", "path", "db", "username", "password", "client_name"),
+    *("socket_keepalive", "socket_keepalive_options", "socket_type"),
+}
+"""The options of a redis-py connection that apply to the connections here too."""
+
+
+class Current:
+    """The deadline of the exchange that a connection has now. The connection and its socket share
+    this object. If they knew each other, Python could free them only by its garbage collector."""
+
+    deadline: Deadline
+
+
+class DeadlineSocket:
+    """A socket. Each send and receive may take only what is left of the current deadline.
+
+    The timeout of a plain socket begins anew with each byte that arrives. A server that sends a
+    reply in small pieces would keep its caller waiting for ever.
+    """
+
+    def __init__(self, sock: socket.socket, current: Current) -> None:
+        self._socket = sock
+        self._current = current
+
+    def sendall(self, data: bytes) -> None:
+        self._socket.settimeout(self._current.deadline.remaining())
+        self._socket.sendall(data)
+
+    def recv(self, size: int) -> bytes:
+        self._socket.settimeout(self._current.deadline.remaining())
+        return self._socket.recv(size)
+
+    def recv_into(self, buffer: bytearray) -> int:
+        self._socket.settimeout(self._current.deadline.remaining())
+        return self._socket.recv_into(buffer)
+
+    def settimeout(self, timeout: float | None) -> None:
+        """Does nothing: the deadline alone counts."""
+
+    def __getattr__(self, name: str) -> t.Any:
+        return getattr(self._socket, name)
+
+
+class Bounded:
+    """Added to a connection class of redis-py: connecting, the handshake, sending and receiving
+    together take no longer than `current.deadline`. Only the look-up of a host name is not bounded.
+    """
+
+    current: Current
+    port = None  # redis-py reads it after a timeout, also of a unix socket
+
+    # redis-py reads these two while it connects, and again for each address of a host.
+    @property
+    def socket_timeout(self) -> float:
+        return self.current.deadline.remaining()
+
+    @socket_timeout.setter
+    def socket_timeout(self, value: object) -> None:
+        """Does nothing: the deadline alone counts."""
+
+    @property
+    def socket_connect_timeout(self) -> float:
+        return self.current.deadline.remaining()
+
+    @socket_connect_timeout.setter
+    def socket_connect_timeout(self, value: object) -> None:
+        """Does nothing: the deadline alone counts."""
+
+    def _connect(self) -> DeadlineSocket:
+        sock = super()._connect()  # type: ignore[misc]
+        return DeadlineSocket(sock, self.current)
+
+
+@functools.cache
+def bounded(connection_class: t.Any) -> t.Any:
+    """This connection class of redis-py, with a deadline."""
+    return type(connection_class.__name__, (Bounded, connection_class), {})
+
+
+class Link:
+    """A connection that is in step: for each command it has sent, it has read the whole reply.
+
+    Whatever interrupts an exchange, also an exception from a signal handler or a killed greenlet,
+    closes the connection. So no caller gets the reply to another caller's command.
+    """
+
+    def __init__(self, connection_class: t.Any, options: Options, deadline: Deadline) -> None:
+        """Connects; raises an error of redis-py or an `OSError` if that fails."""
+        bounded_class: ConnectionClass = bounded(connection_class)
+        self._connection = bounded_class(**options, **_fixed_options())
+        self._used = time.monotonic()
+        self._connection.current = self._current = Current()
+        self._current.deadline = deadline
+        try:
+            self._connection.connect()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def idle_seconds(self) -> float:
+        return time.monotonic() - self._used
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the server has neither closed the connection nor sent something unasked."""
+        sock = self._connection._sock
+        return sock is not None and not _is_readable(sock)
+
+    def exchange(self, command: t.Sequence[t.Any], deadline: Deadline) -> t.Any:
+        """The reply to a command, in bytes. Raises `ResponseError` for an error reply."""
+        self._current.deadline = deadline
+        try:
+            self._connection.send_command(*command, check_health=False)
+            reply = self._connection.read_response(disable_decoding=True)
+        except ResponseError:  # a whole reply
+            self._used = time.monotonic()
+            raise
+        except (ValueError, RecursionError) as error:  # of redis-py's parser
+            self.close()
+            raise InvalidResponse("the server sent a malformed reply") from error
+        except BaseException:
+            self.close()
+            raise
+        self._used = time.monotonic()
+        return reply
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection._sock is not None
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+
+@functools.cache
+def _fixed_options() -> dict[str, t.Any]:
+    """The options that each connection gets, whatever the URL or the client says.
+
+    RESP2 needs no HELLO, which some proxies and access rules refuse, and has no messages that the
+    server sends unasked. Without the name of the library, connecting needs no further command.
+    """
+    known = inspect.signature(AbstractConnection.__init__).parameters
+    fixed: dict[str, t.Any] = {"protocol": 2, "decode_responses": False}
+    if "driver_info" in known:
+        return fixed | {"driver_info": None}
+    return fixed | {"lib_name": None, "lib_version": None}
+
+
+if hasattr(select, "poll"):
+
+    def _is_readable(sock: t.Any) -> bool:
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+else:  # Windows
+
+    def _is_readable(sock: t.Any) -> bool:
+        return bool(select.select([sock.fileno()], [], [], 0)[0])

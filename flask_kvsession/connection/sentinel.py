@@ -1,0 +1,75 @@
+"""The primary server that Redis Sentinel names."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Sequence
+
+from redis.exceptions import RedisError, ResponseError
+
+from .deadline import Deadline
+from .node import Address, Command, Node, NodeMaker, Repeat, was_refused
+
+
+class Sentinels:
+    """Sends every command to the primary, and asks the Sentinels again if the primary fails.
+
+    Reads go to the primary too: a replica could still have a session that was revoked.
+    """
+
+    def __init__(self, service: str, sentinels: Sequence[Node], make_node: NodeMaker) -> None:
+        self._service = service
+        self._sentinels = list(sentinels)
+        self._make_node = make_node
+        self._nodes: dict[Address, Node] = {}
+        self._primary: Node | None = None
+
+    def call(self, command: Command, deadline: Deadline) -> t.Any:
+        primary = self._primary or self._find_primary(deadline)
+        try:
+            return primary.call(command, deadline)
+        except (RedisError, OSError) as error:
+            if isinstance(error, ResponseError) and not was_refused(error):
+                raise
+            self._primary = None
+            may_repeat = was_refused(error) or command.repeat is not Repeat.DIFFERENT
+            if deadline.is_over or not may_repeat:
+                raise
+            current = self._find_primary(deadline)
+            if current is primary:
+                raise
+        return current.call(command, deadline)
+
+    def close(self) -> None:
+        for node in [*self._sentinels, *self._nodes.values()]:
+            node.close()
+
+    def _find_primary(self, deadline: Deadline) -> Node:
+        """Asks one Sentinel after the other. Each may take its share of the remaining time only, so
+        that one that hangs leaves time for the others."""
+        command = Command(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service), Repeat.READ)
+        sentinels = list(self._sentinels)
+        failure: Exception | None = None
+        for n, sentinel in enumerate(sentinels):
+            try:
+                # The last share is for the command itself.
+                share = deadline.share(1 / (len(sentinels) - n + 1))
+                reply = sentinel.call(command, share)
+            except (RedisError, OSError) as error:
+                failure = error
+                continue
+            if reply:
+                # The next question goes to this one first.
+                self._sentinels = [sentinel, *sentinels[:n], *sentinels[n + 1 :]]
+                self._primary = self._node_at((reply[0].decode(), int(reply[1])))
+                return self._primary
+        raise ConnectionError(
+            f"no Sentinel names a primary for the service {self._service!r}"
+        ) from failure
+
+    def _node_at(self, address: Address) -> Node:
+        if address not in self._nodes:
+            for node in self._nodes.values():
+                node.close()
+            self._nodes[address] = self._make_node(address)
+        return self._nodes[address]

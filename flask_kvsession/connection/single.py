@@ -1,0 +1,31 @@
+"""One server, without Sentinel and without a cluster."""
+
+from __future__ import annotations
+
+import typing as t
+
+from redis.exceptions import MovedError
+
+from ..errors import ConfigurationError
+from .deadline import Deadline
+from .node import Command, Node
+
+
+class SingleServer:
+    """Sends every command to one server."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def call(self, command: Command, deadline: Deadline) -> t.Any:
+        try:
+            return self._node.call(command, deadline)
+        except MovedError:
+            raise ConfigurationError(
+                "KVSESSION_REDIS_URL names one node of a Redis Cluster, which does not have all"
+                " sessions; write redis+cluster://host:port instead, or pass a RedisCluster client:"
+                " KVSession(app, redis=client)."
+            ) from None
+
+    def close(self) -> None:
+        self._node.close()
