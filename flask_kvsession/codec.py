@@ -53,6 +53,13 @@ def encode(key: str, value: t.Any) -> bytes:
     return msgspec.json.encode(_to_json(value, (None, key), MAX_DEPTH))
 
 
+_RAISED_BY_CORRUPT_BYTES = (
+    *(msgspec.MsgspecError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError),
+    AttributeError,
+)
+"""Not every exception: a time limit of the worker must get through."""
+
+
 def decode(key: str, encoded: bytes) -> t.Any:
     """A new value, equal to the one that was encoded.
 
@@ -63,7 +70,7 @@ def decode(key: str, encoded: bytes) -> t.Any:
         return _from_json(msgspec.json.decode(encoded))
     except ZoneInfoNotFoundError:
         reason = "this machine does not know its time zone; install tzdata"
-    except Exception as error:
+    except _RAISED_BY_CORRUPT_BYTES as error:
         reason = type(error).__name__
     raise KVSessionError(f"session[{key!r}] cannot be decoded: {reason}.")
 

@@ -242,6 +242,9 @@ class RequestSession:
     def _save_if_loaded(self) -> None:
         if not self.session.is_loaded or self.session.failure:
             return
+        if self.session.is_interrupted:
+            log.warning("a change of the session was interrupted, so its changes are not saved")
+            return
         if changes := self.session.changes():
             self.session.modified = True  # tests read it after the request
         self.save(changes)

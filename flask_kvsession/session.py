@@ -5,6 +5,7 @@ It loads at first touch through a callable. This module knows neither the store 
 
 from __future__ import annotations
 
+import functools
 import threading
 import typing as t
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -19,6 +20,28 @@ from .settings import Settings, to_ms
 from .token import UserId
 
 T = t.TypeVar("T")
+F = t.TypeVar("F", bound=Callable[..., t.Any])
+
+
+def in_one_step(method: F) -> F:
+    """For a method that changes several fields of the session.
+
+    If an exception from outside interrupts the method, for example a time limit of the worker, the
+    session would be half changed. Its changes are not written then: see `Session.changes`.
+    """
+
+    @functools.wraps(method)
+    def call(self: Session, *args: t.Any) -> t.Any:
+        self._unfinished += 1
+        try:
+            result = method(self, *args)
+        except (KVSessionError, LookupError, TypeError, ValueError):  # of the method itself
+            self._unfinished -= 1
+            raise
+        self._unfinished -= 1
+        return result
+
+    return t.cast(F, call)
 
 
 class _Fact(t.Generic[T]):
@@ -63,6 +86,7 @@ class Session(MutableMapping[str, t.Any]):
         "_previous_end_reason",
         "_settings",
         "_stored",
+        "_unfinished",
         "accessed",
     )
 
@@ -80,6 +104,7 @@ class Session(MutableMapping[str, t.Any]):
         self._loading: threading.RLock | None = threading.RLock()  # None once it is loaded
         self._is_loaded = False
         self._is_closed = False
+        self._unfinished = 0
         self._failure: StoreUnavailable | None = None
         self._stored: Stored | None = None
         self._loaded_id: str | None = None
@@ -93,6 +118,7 @@ class Session(MutableMapping[str, t.Any]):
         self._touch()
         return self._data[key]
 
+    @in_one_step
     def __setitem__(self, key: str, value: t.Any) -> None:
         value, size = self._checked(key, value)
         self.require_open()
@@ -100,6 +126,7 @@ class Session(MutableMapping[str, t.Any]):
         self._data.assign(key, value, size)
         self._note_change()
 
+    @in_one_step
     def __delitem__(self, key: str) -> None:
         self._touch()
         if key not in self._data:
@@ -154,6 +181,7 @@ class Session(MutableMapping[str, t.Any]):
     def __deepcopy__(self, memo: dict[int, t.Any]) -> dict[str, t.Any]:
         return deepcopy(dict(self), memo)
 
+    @in_one_step
     def clear(self) -> None:
         """Removes all data, also data that other requests add meanwhile."""
         self.require_open()
@@ -293,18 +321,31 @@ class Session(MutableMapping[str, t.Any]):
             )
 
     def changes(self) -> Changes:
-        """The changes of this request since the last load or commit.
+        """The changes of this request since the last load or commit. There are none if one of them
+        was interrupted half-way: nobody asked for the half of a change.
 
         Raises `UnstorableValue` if a list or dict was given an unstorable value in place.
         """
-        return Changes(set={}) if self._modified is False else self._data.changes()
+        if self._modified is False or self._unfinished:
+            return Changes(set={})
+        return self._data.changes()
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether an exception from outside has interrupted a change of this session half-way."""
+        return self._unfinished > 0
 
     def rebase(self, stored: Stored | None) -> None:
         """Makes this object the session `stored`; None means an anonymous session without a record.
         Pending changes are dropped."""
-        self._is_loaded = True
-        self._stored = stored
+        self._unfinished = 1
+        self._take_over(stored)
+        self._unfinished = 0
+
+    def _take_over(self, stored: Stored | None) -> None:
         self._data.rebase(stored.record.encoded_data() if stored else None)
+        self._stored = stored
+        self._is_loaded = True
 
     def fail(self, failure: StoreUnavailable) -> None:
         """From now on the mapping reads as empty, and writes, guards and verbs raise `failure`."""
@@ -326,9 +367,19 @@ class Session(MutableMapping[str, t.Any]):
         if loading is not None:
             with loading:  # a view may hand its request to threads
                 if not self._is_loaded:
-                    self._open()
-                    self._loading = None
+                    self._open_or_nothing()
         return self._stored
+
+    def _open_or_nothing(self) -> None:
+        """Loads. If that is interrupted, the next touch loads anew: nothing was changed before."""
+        before = self._unfinished
+        try:
+            self._open()
+        except BaseException as error:
+            if not (self._is_loaded and isinstance(error, Exception)):
+                self._is_loaded, self._unfinished = False, before
+            raise
+        self._loading = None
 
     def _open(self) -> None:
         try:
@@ -341,7 +392,7 @@ class Session(MutableMapping[str, t.Any]):
         elif loaded:
             self._previous_end_reason = loaded.record.previous_end_reason or None
             self._loaded_id = loaded.id
-        self.rebase(loaded)
+        self._take_over(loaded)
 
     def _record(self) -> Record | None:
         stored = self._touch()

@@ -91,6 +91,7 @@ def make_app(socket_path: str, prefix: str) -> Iterator[MakeApp]:
         app = flask_class(name)
         app.config.update(TESTING=True, KVSESSION_KEY_PREFIX=prefix)
         app.config["KVSESSION_REDIS_URL"] = f"unix://{socket_path}"
+        app.config["KVSESSION_STORE_TIMEOUT"] = 10  # for a busy machine
         app.config.update({f"KVSESSION_{key.upper()}": value for key, value in settings.items()})
         kvs.KVSession(app)
         if views:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 
 from ..errors import KVSessionError
 from ..record import Stored, Tombstone
-from ..session import Session
+from ..session import Session, in_one_step
 from ..settings import FLASK_LOGIN_FRESH_KEY, Settings, config_key
 from ..token import UserId, check_user_id, user_hash
 from . import coerce
@@ -105,6 +105,7 @@ class FlaskSession(Session):
         self._requested_permanent = bool(value)
         self._is_permanent_reset = False
 
+    @in_one_step
     def __setitem__(self, key: str, value: t.Any) -> None:
         if key != self._settings.user_id_key:
             super().__setitem__(key, value)
@@ -117,6 +118,7 @@ class FlaskSession(Session):
         if self.owners is not None:
             self.owners.user_changed(self._user_by_key())
 
+    @in_one_step
     def __delitem__(self, key: str) -> None:
         if key != self._settings.user_id_key:
             super().__delitem__(key)
@@ -134,6 +136,7 @@ class FlaskSession(Session):
         self._is_copied = True
         return items
 
+    @in_one_step
     def clear(self) -> None:
         """Removes all data, also data that other requests add meanwhile, and sets `permanent` to
         False.
@@ -215,7 +218,7 @@ class FlaskSession(Session):
         """Whether the app has signed a user in or out by `KVSESSION_USER_ID_KEY` since the last
         load or commit."""
         key, stored = self._settings.user_id_key, self._touch()
-        if key is None or self._modified is False:
+        if key is None or self._modified is False or self.is_interrupted:
             return False
         user = self._user_hash_by_key()
         if user is not None and key in self.assigned and not self.is_put_back:
@@ -223,6 +226,7 @@ class FlaskSession(Session):
         # A session that began before KVSESSION_USER_ID_KEY was set has the key and no user.
         return user != self._loaded_user_hash or user != (stored.user_hash if stored else None)
 
+    @in_one_step
     def import_data(self, data: Mapping[str, t.Any]) -> None:
         """Adds data from the browser's old cookies. They are written like any change, but do not
         count as a login. Values that are unstorable or too large are left out."""
@@ -241,14 +245,14 @@ class FlaskSession(Session):
                 if self.owners is not None and key == self._settings.user_id_key:
                     self.owners.user_changed(self._user_by_key())
 
-    def rebase(self, stored: Stored | None) -> None:
-        super().rebase(stored)
+    # How it works
+
+    def _take_over(self, stored: Stored | None) -> None:
+        super()._take_over(stored)
         self._forget_changes()
         is_by_key = self._settings.user_id_key is not None
         self._loaded_user_hash = stored.user_hash if stored and is_by_key else None
         self._follow_owners()
-
-    # How it works
 
     def _open(self) -> None:
         super()._open()

@@ -10,9 +10,7 @@ import functools
 import logging
 import time
 import typing as t
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from hashlib import sha1
 from importlib import resources
 
@@ -37,8 +35,6 @@ _SECONDS_BETWEEN_LINES = 60.0
 Reply = t.Any
 """The reply to a command. It has no static type; each caller says which shape it must have."""
 
-_deadline: ContextVar[Deadline | None] = ContextVar("kvsession_deadline", default=None)
-
 
 class Server:
     """Sends commands and scripts through one client. Replies are bytes, never text."""
@@ -47,9 +43,9 @@ class Server:
         self._client = client if isinstance(client, Servers) else adopt(client)
         self._prefix = settings.key_prefix
         self._timeout = settings.store_timeout.total_seconds()
-        self._is_down = False
-        """Whether the log says that the server is unavailable."""
-        self._next_line: dict[str, float] = {}
+        self._outages = OutageLog()
+        self.deadline: Deadline | None = None
+        """When the commands must have been answered; None: each has its own deadline."""
         self.clock = ServerClock()
 
     def close(self) -> None:
@@ -64,36 +60,22 @@ class Server:
             self.clock.learn(int(seconds) * 1000 + int(microseconds) // 1000)
         return self.clock.now()
 
-    @contextmanager
-    def within_deadline(self) -> Iterator[None]:
-        """All calls in the block together take no longer than `KVSESSION_STORE_TIMEOUT`. In a block
-        that is in another one, the outer deadline counts."""
-        if _deadline.get() is not None:
-            yield
-            return
-        with self._deadline_of(self._timeout):
-            yield
+    def bounded(self, seconds: float | None = None) -> Server:
+        """This server for one call of the store: its commands together take no longer than this
+        time, or `KVSESSION_STORE_TIMEOUT`.
 
-    @contextmanager
-    def with_own_deadline(self) -> Iterator[None]:
-        """The calls in the block have half of `KVSESSION_STORE_TIMEOUT`, and at most 0.5 s, also if
-        the deadline outside is over: for what must be tried after a failure."""
-        with self._deadline_of(min(0.5, self._timeout / 2)):
-            yield
+        The deadline belongs to the object of the call. If it were kept for a thread, a call that is
+        interrupted could leave its deadline to the next request.
+        """
+        bounded = Server.__new__(Server)
+        vars(bounded).update(vars(self))
+        bounded.deadline = Deadline(self._timeout if seconds is None else seconds)
+        return bounded
 
     def require_time(self, problem: str) -> None:
         """Raises `StoreUnavailable` with this description if the deadline is over."""
-        deadline = _deadline.get()
-        if deadline and deadline.is_over:
+        if self.deadline and self.deadline.is_over:
             raise StoreUnavailable(problem)
-
-    @contextmanager
-    def _deadline_of(self, seconds: float) -> Iterator[None]:
-        token = _deadline.set(Deadline(seconds))
-        try:
-            yield
-        finally:
-            _deadline.reset(token)
 
     # Keys
 
@@ -165,29 +147,39 @@ class Server:
         repeat: Repeat = Repeat.READ,
         shape: Callable[[Reply], bool] = lambda reply: True,
     ) -> Reply:
-        deadline = _deadline.get() or Deadline(self._timeout)
+        deadline = self.deadline or Deadline(self._timeout)
         try:
             reply = self._client.call(Command(command, repeat, key), deadline)
         except (RedisError, OSError) as error:
             if not isinstance(error, NoScriptError) and not _is_wrong_type(error):
-                self._log_outage(error)
+                self._outages.note(error)
             raise StoreUnavailable from error
         if not shape(reply):
             self._client.close()
             log.error("the session store sent a reply of another shape than %s has", command[0])
             raise StoreUnavailable
-        if self._is_down:
-            self._is_down = False
-            log.warning("the session store is available again")
+        self._outages.note_answer()
         return reply
 
-    def _log_outage(self, error: Exception) -> None:
-        """One line for each kind of error and minute: not one a request."""
+
+class OutageLog:
+    """Logs failures: one line for each kind of error and minute, not one for each request."""
+
+    def __init__(self) -> None:
+        self._is_logged = False
+        self._next_line: dict[str, float] = {}
+
+    def note(self, error: Exception) -> None:
         kind, now = type(error).__name__, time.monotonic()
         if now >= self._next_line.get(kind, now):
             self._next_line[kind] = now + _SECONDS_BETWEEN_LINES
-            self._is_down = True
+            self._is_logged = True
             log.error("the session store is unavailable: %s: %s", kind, error)
+
+    def note_answer(self) -> None:
+        if self._is_logged:
+            self._is_logged = False
+            log.warning("the session store is available again")
 
 
 class Script(t.NamedTuple):

@@ -11,6 +11,7 @@ import logging
 import typing as t
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -27,6 +28,9 @@ from .server import Server, is_flag_and_ids, is_flag_and_record, is_records_and_
 log = logging.getLogger("flask_kvsession")
 
 F = t.TypeVar("F", bound=Callable[..., t.Any])
+
+_UNDO_SECONDS = 0.5
+"""The time to undo a failed login, in addition to `KVSESSION_STORE_TIMEOUT`."""
 
 _KEPT_CHANGING = "Other requests kept changing the same session."
 
@@ -89,8 +93,7 @@ def _one_call(method: F) -> F:
 
     @functools.wraps(method)
     def call(self: SessionStore, *args: t.Any, **kwargs: t.Any) -> t.Any:
-        with self._server.within_deadline():
-            return method(self, *args, **kwargs)
+        return method(self if self._server.deadline else self._bounded(), *args, **kwargs)
 
     return t.cast(F, call)
 
@@ -110,6 +113,12 @@ class SessionStore:
     def close(self) -> None:
         """Closes the connections, for example before a worker ends. A later call opens new ones."""
         self._server.close()
+
+    def _bounded(self, seconds: float | None = None) -> SessionStore:
+        """This store for one call: see `Server.bounded`."""
+        bounded = copy(self)
+        bounded._server = self._server.bounded(seconds)
+        return bounded
 
     # Reads
 
@@ -297,8 +306,7 @@ class SessionStore:
         stays until it expires; no browser can open it.
         """
         try:
-            with self._server.with_own_deadline():
-                return self.remove(new)[1]
+            return self._bounded(_UNDO_SECONDS).remove(new)[1]
         except StoreUnavailable:
             log.warning("session %s of a failed login stays until it expires", new.id)
             return None

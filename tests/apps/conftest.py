@@ -22,6 +22,7 @@ def settings(socket_path: str, prefix: str) -> Config:
     """The settings that make our session `flask.session`."""
     return {
         "KVSESSION_REDIS_URL": f"unix://{socket_path}",
+        "KVSESSION_STORE_TIMEOUT": 10,  # for a busy machine
         "KVSESSION_KEY_PREFIX": prefix,
         "KVSESSION_AS_FLASK_SESSION": True,
     }
