@@ -142,8 +142,18 @@ _cookie_token = text(  # RFC 6265, 4.1.1, and RFC 9110, 5.6.2
 _session_key = text(r"(?s).+", 'must be a session key, such as "user_id"')
 
 
+MAX_COOKIE_NAME_CHARS = 256
+"""Browsers drop a cookie whose name and value together have more than 4,096 bytes (RFC 6265bis;
+OWASP ASVS 5.0, 3.3.5). The value, a token, has 62."""
+
+
 def cookie_name(value: t.Any) -> str:
     name = _cookie_token(value)
+    if len(name) > MAX_COOKIE_NAME_CHARS:
+        raise InvalidValue(
+            f"must have at most {MAX_COOKIE_NAME_CHARS} characters, because browsers drop a cookie"
+            f" that is too large; shorten {quoted(value)}"
+        )
     if name.lower().startswith(("__host-", "__secure-")):
         raise InvalidValue(
             "must not begin with __Host- or __Secure-, because the prefix is added automatically"

@@ -705,6 +705,19 @@ def test_max_age_is_the_absolute_timeout_in_whole_seconds(make_app: MakeApp) -> 
         assert max_age_of(Page(make_app(absolute_timeout=given)).run(login)) == expected
 
 
+def test_name_and_value_of_a_cookie_have_at_most_4096_bytes(make_app: MakeApp) -> None:
+    """Browsers store the cookie also with the longest name that the settings allow (OWASP ASVS 5.0,
+    3.3.5)."""
+    app = make_app(cookie_name="x" * 256, cookie_path="/act", cookie_secure=True)
+    page = Page(app, "https://localhost")
+    for act in (login, visit):
+        (header,) = set_cookies(page.run(act))
+        name, _, value = header.partition(";")[0].partition("=")
+        assert len(name) >= len("__Secure-") + 256
+        assert len(value) == 62
+        assert len(name) + len(value) <= 4096
+
+
 def test_a_rotation_of_an_unremembered_session_keeps_a_session_cookie(page: Page) -> None:
     """A cookie that ends with the browser still ends with the browser after a rotation."""
     page.take(page.run(login_unremembered))

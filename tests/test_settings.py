@@ -396,6 +396,15 @@ def test_the_largest_and_smallest_durations_are_accepted() -> None:
     assert configure(renewal_interval=0.001).renewal_interval == MS
 
 
+def test_a_cookie_name_may_have_256_characters_and_no_more() -> None:
+    """A longer name is refused: browsers drop a cookie whose name and value have over 4,096 bytes
+    (OWASP ASVS 5.0, 3.3.5)."""
+    assert Settings(cookie_name="a" * 256).cookie_name == "a" * 256
+    message = str(refusal_of(cookie_name="a" * 257))
+    assert message.startswith("KVSESSION_COOKIE_NAME must have at most 256 characters")
+    assert len(message) < 400
+
+
 def test_an_int_too_large_to_print_is_refused() -> None:
     """An int that Python refuses to print raises the same error as any other bad value."""
     assert str(refusal_of(idle_timeout=10**5000)).startswith("KVSESSION_IDLE_TIMEOUT ")

@@ -18,6 +18,11 @@ def require_possible_cookie(state: AppState) -> None:
     """Raises `ConfigurationError` for a combination of `SESSION_COOKIE_*` that browsers refuse."""
     app, interface = state.app, state.app.session_interface
     name, samesite = interface.get_cookie_name(app), interface.get_cookie_samesite(app)
+    if len(name.encode()) > validators.MAX_COOKIE_NAME_CHARS:
+        raise ConfigurationError(
+            f"SESSION_COOKIE_NAME must have at most {validators.MAX_COOKIE_NAME_CHARS} characters,"
+            " because browsers drop a cookie that is too large; shorten the name."
+        )
     reason = _reason_for_secure(name, samesite, interface.get_cookie_partitioned(app))
     if reason and not interface.get_cookie_secure(app):
         raise ConfigurationError(
