@@ -115,6 +115,13 @@ def test_the_supervisor_imports_only_the_standard_library() -> None:
     assert set(imports_of_file(SCRIPT)) <= sys.stdlib_module_names
 
 
+def test_no_module_imports_random() -> None:
+    """Every random value comes from `secrets`: the numbers of `random` can be predicted (OWASP ASVS
+    5.0, 11.5.1)."""
+    offenders = {module for module in NAMES if "random" in imports(module)}
+    assert offenders == set()
+
+
 def test_redis_is_imported_only_by_store_and_connection() -> None:
     """Only `store` and `connection` import `redis`."""
     offenders = {module for module in NAMES if "redis" in imports(module)}

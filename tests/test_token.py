@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import enum
+import json
 import logging
 import pickle
 import random
 import re
+import secrets
 import traceback
 import typing as t
 from base64 import urlsafe_b64encode
@@ -82,6 +84,28 @@ def test_a_token_does_not_depend_on_the_random_module() -> None:
         texts.add(str(new_token()))
     random.setstate(state)
     assert len(texts) == 2
+
+
+def test_every_random_character_of_a_token_comes_from_the_module_secrets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If `secrets` gives only the letter "x", a token has no other letter: there is no other source
+    of random numbers (OWASP ASVS 5.0, 7.2.3 and 11.5.1)."""
+    monkeypatch.setattr(secrets, "token_urlsafe", lambda count: "x" * count)
+    assert str(new_token()) == "x" * 62
+
+
+def test_two_logins_of_one_user_get_different_secrets(app: Flask) -> None:
+    """No half of the secret is made from the user, the browser or the time (OWASP ASVS 5.0,
+    7.2.2)."""
+    tokens = []
+    for _ in range(2):
+        client = app.test_client()
+        client.post("/login/ada")
+        tokens.append(str(token_of(client)))
+    (one, two) = tokens
+    assert one[19:40] != two[19:40]
+    assert one[40:] != two[40:]
 
 
 def test_a_new_secret_of_a_session_shares_nothing_with_the_old() -> None:
@@ -367,6 +391,22 @@ def test_no_part_of_a_token_is_in_redis(
     assert len(held) >= 2
     assert len(set(tokens)) >= 6
     assert hides(f"{keys()} {held}", *tokens)
+
+
+def test_the_hashes_of_a_stolen_dump_open_no_session(
+    app: Flask, client: FlaskClient, redis_client: redis.Redis, keys: Keys
+) -> None:
+    """Whoever has read a record from Redis cannot use its hashes as the secret of a cookie."""
+    client.post("/login/ada")
+    session_id = str(token_of(client))[:19]
+    (key,) = [key for key in keys() if ":s:" in key]
+    record = json.loads(t.cast(bytes, redis_client.get(key)))
+    assert len(record["secret"]) == len(record["family"]) == 43
+    for secret in (record["secret"], record["family"], record["family"][:21] + record["secret"]):
+        thief = app.test_client()
+        thief.set_cookie("kvsession", session_id + secret[:43])
+        assert thief.get("/me").status_code == 401
+    assert client.get("/me").status_code == 200
 
 
 def test_no_part_of_a_token_is_in_logs_signals_or_bodies(
