@@ -242,6 +242,31 @@ def test_replica_serves_reads_and_refuses_writes(
     assert signed_in.post("/data", json={"x": 2}).status_code == 503
 
 
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda: kvs.login_user("ada"),
+        kvs.logout_user,
+        kvs.confirm_login,
+        lambda: kvs.revoke_session(g.session.id or ""),
+        kvs.revoke_all_sessions,
+        lambda: kvs.update_all_sessions("ada", {"x": 2}),
+    ],
+    ids=["login", "logout", "confirm", "revoke", "revoke all", "update all"],
+)
+def test_act_that_the_store_refuses_is_not_reported_as_done(
+    app: Flask, do: Do, signed_in: FlaskClient, own_server: Server, act: t.Any
+) -> None:
+    """If Redis answers reads and refuses writes, each act gives 503 and changes nothing: the
+    session goes on, and the cookie stays (OWASP ASVS 5.0, 16.5.3)."""
+    own_server.run("CONFIG", "SET", "replica-serve-stale-data", "yes")
+    own_server.run("REPLICAOF", "127.0.0.1", "1")
+    response = do(signed_in, act)
+    assert response.status_code == 503
+    assert "Set-Cookie" not in response.headers
+    assert signed_in.get("/me").get_json()["data"] == {"x": 1}
+
+
 def test_dropped_idle_connection_is_replaced_without_an_error(
     signed_in: FlaskClient, own_server: Server
 ) -> None:
