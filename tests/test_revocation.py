@@ -481,6 +481,64 @@ class TestSeveralWorkers:
         assert there.get("/data").get_json() == {"role": "reader", "cart": 1}
 
 
+class TestRestoredBackup:
+    """What a backup of Redis brings back when it is restored, and how an operator ends it."""
+
+    @pytest.fixture
+    def restore(self, redis_client: redis.Redis, keys: Keys) -> Callable[[], Callable[[], object]]:
+        """Saves all keys of the test. The result of the call writes them again, without an expiry,
+        as a backup that lost its expiries would."""
+
+        def save() -> Callable[[], object]:
+            saved = {key: t.cast(bytes, redis_client.dump(key)) for key in keys()}
+
+            def restore() -> None:
+                for key, value in saved.items():
+                    redis_client.restore(key, 0, value, replace=True)
+
+            return restore
+
+        return save
+
+    def test_restored_sessions_still_end_at_their_timeouts(
+        self, app: Flask, sign_in: SignIn, clock: Clock, restore: t.Any
+    ) -> None:
+        """A restored session that has passed its idle or its absolute timeout opens nothing."""
+        browser = sign_in(app)
+        put_back = restore()
+        clock.advance(days=6)
+        put_back()
+        assert may_enter(browser) == [True]
+        clock.advance(days=8)
+        put_back()
+        assert may_enter(browser) == [False]
+        assert store_of(app).sessions_of("ada") == []
+
+    def test_restored_session_comes_back_and_can_be_revoked_again(
+        self, app: Flask, sign_in: SignIn, restore: t.Any
+    ) -> None:
+        """A backup from before a revocation brings the session back: the tombstone is lost. It is
+        listed, so `revoke_all_sessions` ends it again."""
+        browser = sign_in(app)
+        put_back = restore()
+        assert len(store_of(app).revoke_all("ada")) == 1
+        put_back()
+        assert may_enter(browser) == [True]
+        assert len(store_of(app).revoke_all("ada")) == 1
+        assert may_enter(browser) == [False]
+
+    def test_new_key_prefix_ends_every_restored_session(
+        self, app: Flask, make_app: MakeApp, sign_in: SignIn, restore: t.Any, prefix: str
+    ) -> None:
+        """With another `KVSESSION_KEY_PREFIX` no token from before opens a session, so an operator
+        can end the sessions of a restored backup at once."""
+        browsers = [sign_in(app, user) for user in ("ada", "bob")]
+        restore()()
+        after = make_app("after", key_prefix=f"{prefix}:2")
+        later = [browser_with(after, token_of(browser)) for browser in browsers]
+        assert may_enter(*browsers, *later) == [True, True, False, False]
+
+
 class TestUserIdArgument:
     @pytest.mark.parametrize("verb", FOR_ANY_USER.values(), ids=FOR_ANY_USER)
     @pytest.mark.parametrize(
