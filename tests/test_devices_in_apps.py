@@ -8,6 +8,7 @@ import re
 import sys
 import time
 import typing as t
+from pathlib import Path
 from urllib.parse import quote
 
 import flask_babel  # type: ignore[import-untyped]
@@ -23,6 +24,8 @@ import flask_kvsession as kvs
 from .support.apps import MakeApp
 from .support.browsers import AS_PAGE, FIREFOX, Browsers, SignIn, may_enter
 from .support.devices import names_on
+
+ROOT = Path(__file__).parent.parent
 
 Templates = dict[str, str]
 
@@ -285,6 +288,34 @@ class TestTemplates:
                 assert response.headers["X-Frame-Options"] == "DENY"
                 assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
                 assert response.headers["Referrer-Policy"] == "same-origin"
+
+    def test_a_sign_out_button_in_the_app_s_layout_is_on_every_page_and_works(
+        self, make_app: MakeApp
+    ) -> None:
+        """The form of docs/devices.md, in a layout, is on each page of a signed-in user and signs
+        out (OWASP ASVS 5.0, 7.4.4)."""
+        documentation = (ROOT / "docs" / "devices.md").read_text()
+        (form,) = re.findall(r"```jinja\n({% if g.session.*?)```", documentation, re.DOTALL)
+        app = make_app()
+        app.jinja_loader = DictLoader({"kvsession/base.html": LAYOUT + form})
+        app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
+        browser_of = Browsers(app)
+        laptop, tablet = browser_of("laptop"), browser_of("tablet")
+        for _ in range(21):
+            browser_of("phone")
+        pages = [
+            laptop.get("/devices/", headers=AS_PAGE),
+            laptop.get("/devices/?page=2", headers=AS_PAGE),
+            laptop.post("/devices/x/revoke", headers=AS_PAGE),
+            laptop.post("/devices/sign-out", headers=AS_PAGE, data={"kvs-user": "x"}),
+        ]
+        assert [page.status_code for page in pages] == [200, 200, 404, 409]
+        for page in pages:
+            assert "<button>Sign out of this browser</button>" in page.text
+        (action,) = re.findall(r'action="([^"]+)"', pages[-1].text)
+        signed_out = laptop.post(action, headers=AS_PAGE)
+        assert may_enter(laptop, tablet) == [False, True]
+        assert "Sign out of this browser" not in signed_out.text
 
     def test_a_hook_of_the_app_may_replace_the_headers(self, make_app: MakeApp) -> None:
         """What an `after_request` function of the app sets replaces our headers."""
