@@ -112,6 +112,9 @@ JUNK: dict[str, str] = {
     "percent": "kvsession=" + "%41" * 62,
     "braces": "kvsession={x}" + "A" * 59,
     "star": "kvsession=" + "*" * 62,
+    "question-mark": "kvsession=" + "?" * 62,
+    "dots": "kvsession=" + "../" * 20 + "AA",
+    "colon": "kvsession=" + "A" * 30 + ":" + "A" * 31,
     "space-inside": f"kvsession={A_TOKEN[:30]} {A_TOKEN[31:]}",
     "pickle": "kvsession=" + pickle.dumps({"user": "ada"}).decode("latin-1"),
     "case": f"KVSESSION={A_TOKEN}",
@@ -419,7 +422,8 @@ def test_requests_with_random_tokens_make_no_key(attacker: Attacker, keys: Keys)
 # User ids
 
 ACCEPTED = [0, -1, 2**70, UUID(int=5), "42", "{a}", "a\0b\r\n", "x" * 10_240, "ünï \U0001f600"]
-REFUSED: list[t.Any] = [None, "", True, object(), "a\ud800"]
+ACCEPTED += [42, "a:b", "a}b", "*"]
+REFUSED: list[t.Any] = [None, "", True, 1.5, object(), "a\ud800"]
 
 
 @pytest.mark.parametrize("user_id", ACCEPTED, ids=lambda user_id: ascii(user_id)[:20])
