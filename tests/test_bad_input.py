@@ -247,6 +247,21 @@ def test_a_junk_cookie_beside_the_token_signs_nobody_out(
     assert attacker.get("/me", Cookie=cookie.format(token_of(client))).status_code == 200
 
 
+def test_a_token_outside_the_cookie_opens_nothing(client: FlaskClient, attacker: Attacker) -> None:
+    """A token in the URL, the body or another header opens no session and ends none."""
+    client.post("/login/ada")
+    token = str(token_of(client))
+    assert attacker.get(f"/me?kvsession={token}&session={token}").status_code == 401
+    assert attacker.get(f"/me;kvsession={token}").status_code == 404
+    for name in ("Authorization", "X-Session", "Kvsession", "Cookie2"):
+        for value in (token, f"Bearer {token}", f"kvsession={token}"):
+            assert attacker.get("/me", **{name: value}).status_code == 401
+    form = {"kvsession": token, "session": token}
+    attacker.client.post("/logout", data=form)
+    attacker.client.post("/logout", json=form)
+    assert client.get("/me").status_code == 200
+
+
 def test_a_quoted_token_opens_its_session(client: FlaskClient, attacker: Attacker) -> None:
     """Quotes belong to the syntax of the cookie and not to its value."""
     client.post("/login/ada")

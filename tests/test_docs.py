@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from datetime import timedelta
 from pathlib import Path
 
 from flask_kvsession import Settings, __all__, signals
@@ -11,7 +12,32 @@ from flask_kvsession.settings import PREFIX, config_key
 
 ROOT = Path(__file__).parent.parent
 TESTS = ROOT / "tests"
-PROOFS = re.findall(r"`(test_\w+\.py)((?:::\w+)*)`", (ROOT / "docs" / "security.md").read_text())
+SECURITY = (ROOT / "docs" / "security.md").read_text()
+PROOFS = re.findall(r"`((?:\w+/)*test_\w+\.py)((?:::\w+)*)`", SECURITY)
+
+ASVS = {
+    "3.1": [1],
+    "3.3": [1, 2, 3, 4, 5],
+    "3.4": [3, 4, 5, 6],
+    "3.5": [1, 2, 3, 4, 8],
+    "3.7": [2],
+    "7.1": [1, 2, 3],
+    "7.2": [1, 2, 3, 4],
+    "7.3": [1, 2],
+    "7.4": [1, 2, 3, 4, 5],
+    "7.5": [1, 2, 3],
+    "7.6": [1, 2],
+    "8.2": [2],
+    "8.3": [1, 2],
+    "11.5": [1],
+    "14.2": [1],
+    "14.3": [1, 2],
+    "16.2": [1, 5],
+    "16.3": [1, 2, 3],
+    "16.4": [1],
+    "16.5": [1, 2, 3],
+}
+"""The requirements of OWASP ASVS 5.0 that concern sessions."""
 
 
 def test_every_test_that_the_security_table_names_exists() -> None:
@@ -23,8 +49,50 @@ def test_every_test_that_the_security_table_names_exists() -> None:
         for name in names.split("::")[1:]
         if not re.search(rf"(class|def) {name}\b", sources[file])
     ]
-    assert len(PROOFS) > 40
+    assert len(PROOFS) > 150
     assert missing == []
+
+
+def test_the_security_page_has_a_row_for_each_requirement() -> None:
+    """Each requirement of ASVS that concerns sessions has a row, and the row names a test."""
+    rows = [line.split(" | ") for line in SECURITY.splitlines() if re.match(r"\| \d+\.\d", line)]
+    assert {len(row) for row in rows} == {4}
+    assert [row[0] for row in rows if "`test_" not in row[3] and "/test_" not in row[3]] == []
+    proved: set[str] = set()
+    for row in rows:
+        numbers = re.findall(r"\d+\.\d+\.\d+", row[0])
+        if " to " in row[0]:  # 3.3.1 to 3.3.3
+            stem, first = numbers[0].rsplit(".", 1)
+            last = numbers[1].rsplit(".", 1)[1]
+            numbers = [f"{stem}.{n}" for n in range(int(first), int(last) + 1)]
+        proved.update(numbers)
+    required = {f"{section}.{n}" for section, numbers in ASVS.items() for n in numbers}
+    assert required - proved == set()
+
+
+def test_the_readme_states_the_default_timeouts_and_the_limit() -> None:
+    """The README gives the default of each timeout and of the number of sessions (OWASP ASVS 5.0,
+    7.1.1 and 7.1.2)."""
+    text = (ROOT / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", text, re.MULTILINE))
+    stated = {
+        name: rows[name.upper()]
+        for name, value in vars(Settings()).items()
+        if isinstance(value, timedelta) or name == "max_sessions_per_user"
+    }
+    assert stated == {name: _in_words(getattr(Settings(), name)) for name in stated}
+    assert len(stated) == 9
+
+
+def _in_words(value: object) -> str:
+    """A duration as the README writes it, such as "7 days"; a number as it is."""
+    if not isinstance(value, timedelta):
+        return str(value)
+    for unit, seconds in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        count, rest = divmod(value.total_seconds(), seconds)
+        if count >= 1 and rest == 0:
+            return f"{count:.0f} {unit}{'' if count == 1 else 's'}"
+    raise ValueError(value)
 
 
 def test_the_readme_names_exactly_the_settings_that_exist() -> None:
