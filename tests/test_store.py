@@ -27,6 +27,7 @@ from flask_kvsession.store.server import SCRIPTS, load_script
 from flask_kvsession.token import Token, new_session_id, user_hash
 
 from .support.apps import MakeApp, add_views, store_of
+from .support.browsers import browser_with, may_enter, token_of
 from .support.clock import Clock
 from .support.commands import Commands
 
@@ -342,14 +343,21 @@ def test_each_act_tells_a_worker_the_servers_time(
     assert 0 <= store.now() - right < 60_000
 
 
+@pytest.mark.parametrize("wall_clock", [0.0, 4e9], ids=["1970", "2096"])
 def test_worker_with_a_wrong_wall_clock_harms_no_session(
-    make_app: MakeApp, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    make_app: MakeApp, app: Flask, monkeypatch: pytest.MonkeyPatch, wall_clock: float
 ) -> None:
-    """A worker whose wall clock is wrong signs nobody out early and creates valid sessions."""
-    client.post("/login/ada")
-    monkeypatch.setattr("time.time", lambda: 0.0)
+    """A worker whose wall clock is wrong signs nobody out early and creates sessions that other
+    workers accept."""
+    browsers = [app.test_client(), app.test_client()]
+    browsers[0].post("/login/ada")
+    monkeypatch.setattr("time.time", lambda: wall_clock)
+    monkeypatch.setattr("time.time_ns", lambda: int(wall_clock * 1e9))
     wrong = make_app("wrong", idle_timeout=timedelta(minutes=30))
     other = wrong.test_client()
     other.post("/login/ada")
-    assert other.get("/me").status_code == 200
-    assert len(store_of(wrong).sessions_of("ada")) == 2
+    browsers[1].set_cookie("kvsession", token_of(other) or "")
+    seen_by_wrong = [other, browser_with(wrong, token_of(browsers[0]))]
+    assert may_enter(*seen_by_wrong, *browsers) == [True] * 4
+    for each in (wrong, app):
+        assert len(store_of(each).sessions_of("ada")) == 2
