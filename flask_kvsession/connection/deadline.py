@@ -25,6 +25,10 @@ class Deadline:
             raise TimeoutError("the time of the call is over")
         return seconds
 
+    def remaining_or_little(self) -> float:
+        """The seconds that are left, or 1 ms: for code that cannot do with an error here."""
+        return max(self._end - time.monotonic(), 0.001)
+
     def share(self, part: float) -> Deadline:
         """An earlier deadline: after this part (from 0 to 1) of the remaining time."""
         return Deadline(max(0.0, self._end - time.monotonic()) * part)

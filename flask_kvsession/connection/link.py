@@ -75,10 +75,11 @@ class Bounded:
     current: Current
     port = None  # redis-py reads it after a timeout, also of a unix socket
 
-    # redis-py reads these two while it connects, and again for each address of a host.
+    # redis-py reads these two while it connects, again for each address of a host. It would leave
+    # the socket open after an error here.
     @property
     def socket_timeout(self) -> float:
-        return self.current.deadline.remaining()
+        return self.current.deadline.remaining_or_little()
 
     @socket_timeout.setter
     def socket_timeout(self, value: object) -> None:
@@ -86,7 +87,7 @@ class Bounded:
 
     @property
     def socket_connect_timeout(self) -> float:
-        return self.current.deadline.remaining()
+        return self.current.deadline.remaining_or_little()
 
     @socket_connect_timeout.setter
     def socket_connect_timeout(self, value: object) -> None:
