@@ -76,6 +76,9 @@ def exercise(store: kvs.SessionStore) -> None:
     sign_in(store, "ä{b}")
     assert len(store.revoke_all("ä{b}")) == 1
     assert store.sessions_of("ä{b}") == []
+    store.set_index_entry(user_hash("ä{b}"), second.session_id, 1000)
+    store.set_index_entry(user_hash("ä{b}"), second.session_id, None)
+    assert store.sessions_of("ä{b}") == []
     assert store.load(second) is None
 
 

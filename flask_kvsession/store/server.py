@@ -14,26 +14,41 @@ from collections.abc import Callable
 from hashlib import sha1
 from importlib import resources
 
-from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from ..connection import Command, Deadline, RedisClient, Repeat, Servers, adopt
 from ..errors import StoreUnavailable
 from ..settings import Settings
 from ..token import SHARD_CHARS
 from .clock import ServerClock
+from .eviction import EvictionPolicy, is_forbidden
 
 log = logging.getLogger("flask_kvsession")
 
-SCRIPTS = ("create", "commit", "remove", "revoke", "limit")
+SCRIPTS = ("create", "commit", "remove", "revoke", "limit", "set_index_entry")
 
-_MAY_BE_REPEATED: t.Final = {"create", "commit", "remove"}
+_MAY_BE_REPEATED: t.Final = {"create", "commit", "remove", "set_index_entry"}
 """The scripts that may be sent again if their reply was lost. A repeated `remove` finds no session,
 as if another request had ended it. `revoke` and `limit` report a session as ended only once."""
 
 _SECONDS_BETWEEN_LINES = 60.0
 
+_KEYS_PER_READ = 500
+_KEYS_PER_SCAN = 1000
+"""How many keys one command reads at most: it blocks every other client of the server."""
+
 Reply = t.Any
 """The reply to a command. It has no static type; each caller says which shape it must have."""
+
+
+class SlotIsMoving(StoreUnavailable):
+    """A cluster moves the slot, so keys of it are on two nodes, and only acts on one key work."""
 
 
 class Server:
@@ -44,6 +59,8 @@ class Server:
         self._prefix = settings.key_prefix
         self._timeout = settings.store_timeout.total_seconds()
         self._outages = OutageLog()
+        self._eviction = EvictionPolicy()
+        self._warnings: set[str] = set()
         self.deadline: Deadline | None = None
         """When the commands must have been answered; None: each has its own deadline."""
         self.clock = ServerClock()
@@ -71,6 +88,10 @@ class Server:
         vars(bounded).update(vars(self))
         bounded.deadline = Deadline(self._timeout if seconds is None else seconds)
         return bounded
+
+    def seconds_left(self) -> float:
+        """The time that is left for the call of the store."""
+        return self.deadline.remaining_or_little() if self.deadline else self._timeout
 
     def require_time(self, problem: str) -> None:
         """Raises `StoreUnavailable` with this description if the deadline is over."""
@@ -104,9 +125,16 @@ class Server:
     def get_many(self, session_ids: list[str]) -> list[bytes | None]:
         """The bytes under the keys of one user's sessions; None for no key and for a key of another
         type."""
-        keys = [self.record_key(session_id) for session_id in session_ids]
-        shape = functools.partial(_is_list_of_bytes_or_none, length=len(keys))
-        return t.cast("list[bytes | None]", self._call(("MGET", *keys), keys[0], shape=shape))
+        found: list[bytes | None] = []
+        for start in range(0, len(session_ids), _KEYS_PER_READ):
+            some = session_ids[start : start + _KEYS_PER_READ]
+            keys = [self.record_key(session_id) for session_id in some]
+            shape = functools.partial(_is_list_of_bytes_or_none, length=len(keys))
+            try:
+                found += self._call(("MGET", *keys), keys[0], shape=shape)
+            except SlotIsMoving:
+                found += [self.get(session_id) or None for session_id in some]
+        return found
 
     def ids_in_index(self, user: str, *, expiring_after: int | None = None) -> list[str]:
         """The session ids in a user's index; with `expiring_after` (ms), only those that expire
@@ -115,6 +143,37 @@ class Server:
         earliest = "-inf" if expiring_after is None else f"({expiring_after}"
         command = ("ZRANGEBYSCORE", key, earliest, "+inf")
         return texts(self._call(command, key, shape=_is_list_of_bytes))
+
+    # Eviction
+
+    def may_evict(self, user: str) -> bool:
+        """Whether the index of the user with this hash may have been evicted."""
+        key = self.index_key(user)
+        ask = functools.partial(self._call, ("INFO", "memory"), key, shape=_is_bytes)
+        return self._eviction.may_evict(ask)
+
+    def ids_in_shard(self, user: str) -> list[str]:
+        """The ids of all sessions in the shard of the user with this hash, without the index. The
+        shard may have sessions of other users too. Empty if the server forbids SCAN."""
+        shard, cursor, found = user[:SHARD_CHARS], b"0", dict[str, None]()
+        pattern, key = self.record_key(f"{shard}*"), self.index_key(user)
+        prefix = len(pattern) - 1
+        while True:
+            self.require_time("The server has too many keys to look through all of them.")
+            command = ("SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_PER_SCAN)
+            try:
+                cursor, keys = self._call(command, key, shape=_is_scan)
+            except StoreUnavailable as unavailable:
+                if not (unavailable.__cause__ and is_forbidden(unavailable.__cause__)):
+                    raise
+                self.warn_once(
+                    "The Redis server forbids SCAN. If it evicts the index of a user, the list, the"
+                    " revocation and the limit of that user's sessions miss sessions."
+                )
+                return []
+            found.update(dict.fromkeys(shard + each[prefix:].decode() for each in keys))
+            if cursor == b"0":
+                return list(found)
 
     # Scripts
 
@@ -138,6 +197,20 @@ class Server:
         self.clock.learn(reply[0])
         return t.cast("list[t.Any]", reply[1:])
 
+    # Problems
+
+    def misfit(self, what: str) -> StoreUnavailable:
+        """Closes the idle connections, because a reply is not the one to its command. Returns the
+        error to raise."""
+        self._client.close()
+        log.error("the session store sent %s", what)
+        return StoreUnavailable()
+
+    def warn_once(self, message: str) -> None:
+        if message not in self._warnings:
+            self._warnings.add(message)
+            log.warning(message)
+
     # How it works
 
     def _call(
@@ -151,13 +224,13 @@ class Server:
         try:
             reply = self._client.call(Command(command, repeat, key), deadline)
         except (RedisError, OSError) as error:
-            if not isinstance(error, NoScriptError) and not _is_wrong_type(error):
+            if isinstance(error, TryAgainError):
+                raise SlotIsMoving from error
+            if not _is_expected(error):
                 self._outages.note(error)
             raise StoreUnavailable from error
         if not shape(reply):
-            self._client.close()
-            log.error("the session store sent a reply of another shape than %s has", command[0])
-            raise StoreUnavailable
+            raise self.misfit(f"a reply of another shape than {command[0]} has")
         self._outages.note_answer()
         return reply
 
@@ -210,6 +283,11 @@ def _is_wrong_type(error: BaseException | None) -> bool:
     return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
 
 
+def _is_expected(error: Exception) -> bool:
+    """Whether the caller knows what to do, so that the error is no outage."""
+    return isinstance(error, NoScriptError) or _is_wrong_type(error) or is_forbidden(error)
+
+
 def _may_work_by_eval(error: BaseException | None) -> bool:
     """Whether the server does not know the script yet, or allows EVAL but not EVALSHA."""
     is_forbidden = isinstance(error, NoPermissionError) and "evalsha" in str(error).lower()
@@ -217,6 +295,10 @@ def _may_work_by_eval(error: BaseException | None) -> bool:
 
 
 # Shapes of replies
+
+
+def is_empty(reply: list[t.Any]) -> bool:
+    return not reply
 
 
 def is_flag_and_record(reply: list[t.Any]) -> bool:
@@ -242,6 +324,10 @@ def _is_int(items: list[t.Any]) -> bool:
     return bool(items) and isinstance(items[0], int)
 
 
+def _is_bytes(reply: Reply) -> bool:
+    return isinstance(reply, bytes)
+
+
 def _is_bytes_or_none(reply: Reply) -> bool:
     return reply is None or isinstance(reply, bytes)
 
@@ -252,6 +338,12 @@ def _is_list_of_bytes(reply: Reply) -> bool:
 
 def _is_list_of_bytes_or_none(reply: Reply, *, length: int) -> bool:
     return isinstance(reply, list) and len(reply) == length and all(map(_is_bytes_or_none, reply))
+
+
+def _is_scan(reply: Reply) -> bool:
+    """A cursor and a list of keys."""
+    is_pair = isinstance(reply, list) and len(reply) == 2
+    return is_pair and isinstance(reply[0], bytes) and _is_list_of_bytes(reply[1])
 
 
 def _is_time(reply: Reply) -> bool:

@@ -23,7 +23,15 @@ from ..record import Record, SessionInfo, Stored, Tombstone, UnreadableRecord
 from ..rotation import Standing, judge
 from ..settings import Settings
 from ..token import Token, UserId, is_session_id, user_hash
-from .server import Server, is_flag_and_ids, is_flag_and_record, is_records_and_ids, texts
+from .server import (
+    Server,
+    SlotIsMoving,
+    is_empty,
+    is_flag_and_ids,
+    is_flag_and_record,
+    is_records_and_ids,
+    texts,
+)
 
 log = logging.getLogger("flask_kvsession")
 
@@ -32,6 +40,11 @@ F = t.TypeVar("F", bound=Callable[..., t.Any])
 _UNDO_SECONDS = 0.5
 """The time to undo a failed login, in addition to `KVSESSION_STORE_TIMEOUT`."""
 
+_HEALED = (
+    "The index of a user's sessions had lost a session, which is in it again. It happens if the"
+    " server evicts keys: set maxmemory-policy to noeviction."
+)
+
 _KEPT_CHANGING = "Other requests kept changing the same session."
 
 _MAX_SESSIONS_PER_ACT = 1000
@@ -39,11 +52,13 @@ _MAX_SESSIONS_PER_ACT = 1000
 
 
 class Commit(IntEnum):
-    """The result of a commit. REPEATED: the store already held the new record."""
+    """The result of a commit. REPEATED: the store already held the new record. WRITTEN_AND_HEALED:
+    the user's index had lost the session."""
 
     REFUSED = 0
     WRITTEN = 1
     REPEATED = 2
+    WRITTEN_AND_HEALED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +166,8 @@ class SessionStore:
     def sessions_of(self, user_id: UserId) -> list[Stored]:
         """A user's sessions, newest activity first; empty if there are none."""
         user = user_hash(user_id)
-        active = self._read_many(user, self._server.ids_in_index(user, expiring_after=self.now()))
+        ids = self._server.ids_in_index(user, expiring_after=self.now())
+        active = self._read_many(user, self._with_evicted(user, ids))
         return sorted(active, key=lambda stored: stored.record.seen, reverse=True)
 
     def info(self, stored: Stored, *, is_current: bool = False) -> SessionInfo:
@@ -175,12 +191,8 @@ class SessionStore:
         user_id = new.record.user_id
         limit = None if user_id is None else self._settings.session_limit(user_id)
         lifetime = self._settings.expires(new.record) - self.now()
-        is_stored, over_limit = self._server.run_script(
-            "create",
-            self._keys(new),
-            *(new.raw, lifetime, new.id, limit or 0),
-            shape=is_flag_and_ids,
-        )
+        args = (new.raw, lifetime, new.id, limit or 0)
+        is_stored, over_limit = self._write("create", new, lifetime, args, is_flag_and_ids)
         if not is_stored:
             raise _ended_while_created()
         return texts(over_limit)
@@ -194,13 +206,12 @@ class SessionStore:
         lifetime = self._settings.expires(new) - self.now()
         if lifetime <= 0:
             return Commit.REFUSED, None
-        result, current = self._server.run_script(
-            "commit",
-            self._keys(loaded),
-            *(loaded.raw, raw, lifetime, loaded.id),
-            shape=is_flag_and_record,
-        )
-        return Commit(result), self._active(loaded.id, current)
+        args = (loaded.raw, raw, lifetime, loaded.id)
+        result, current = self._write("commit", loaded, lifetime, args, is_flag_and_record)
+        if result == Commit.WRITTEN_AND_HEALED:
+            result = Commit.WRITTEN
+            self._server.warn_once(_HEALED)
+        return Commit(result), self._same(loaded, current)
 
     def remove(self, stored: Stored, *, if_unchanged: bool = False) -> tuple[bool, Stored | None]:
         """Ends a session for its own browser.
@@ -209,11 +220,17 @@ class SessionStore:
         `if_unchanged`, a session that has changed stays: returns False, and the session as it is
         now.
         """
-        expected = stored.raw if if_unchanged else b""
-        gone, current = self._server.run_script(
-            "remove", self._keys(stored), expected, stored.id, "", shape=is_flag_and_record
-        )
-        return bool(gone), self._active(stored.id, current)
+        args = (stored.raw if if_unchanged else b"", stored.id, "")
+        keys = self._keys(stored)
+        try:
+            gone, current = self._server.run_script("remove", keys, *args, shape=is_flag_and_record)
+        except SlotIsMoving:
+            gone, current = self._server.run_script(
+                "remove", keys[:1], *args, shape=is_flag_and_record
+            )
+            if gone and stored.user_hash:
+                self.set_index_entry(stored.user_hash, stored.id, None)
+        return bool(gone), self._same(stored, current)
 
     def remove_anonymous(self, token: Token) -> None:
         """Ends the anonymous session that this token opens, without a look-up before. Any other
@@ -228,11 +245,22 @@ class SessionStore:
         """Ends these sessions of the user with this hash from outside. With `expected`, only a
         session whose record is still that. Returns the sessions that it ended, and the ids left in
         the user's index."""
+        keys = [*map(self._server.record_key, ids), self._server.index_key(user)]
+        try:
+            ended, remaining = self._run_revoke(keys, ids, reason, expected)
+        except SlotIsMoving:
+            ended = []
+            for session_id, key in zip(ids, keys, strict=False):
+                ended += self._run_revoke([key], [session_id], reason, expected)[0]
+                self.set_index_entry(user, session_id, None)
+            return self._infos(user, ids, ended), self._server.ids_in_index(user)
+        return self._infos(user, ids, ended), texts(remaining)
+
+    def _run_revoke(
+        self, keys: list[str], ids: list[str], reason: str, expected: bytes
+    ) -> list[t.Any]:
         shape = functools.partial(is_records_and_ids, count=len(ids))
-        ended, remaining = self._server.run_script(
-            "revoke", self._user_keys(user, ids), reason, expected, *ids, shape=shape
-        )
-        return self._infos(ids, ended), texts(remaining)
+        return self._server.run_script("revoke", keys, reason, expected, *ids, shape=shape)
 
     def limit(
         self, user: str, ids: list[str], limit: int, newest: str, replaced: str = ""
@@ -243,14 +271,21 @@ class SessionStore:
         does not count. Returns the ended sessions. If the index now has an id that is not in `ids`,
         it ends no session and returns all ids of the index.
         """
-        keys, shape = (
-            self._user_keys(user, ids),
-            functools.partial(is_records_and_ids, count=len(ids)),
-        )
-        ended, current_ids = self._server.run_script(
-            "limit", keys, "limit", limit, newest, replaced, *ids, shape=shape
-        )
-        return self._infos(ids, ended), texts(current_ids)
+        keys = [self._server.index_key(user), *map(self._server.record_key, ids)]
+        shape = functools.partial(is_records_and_ids, count=len(ids))
+        args = ("limit", limit, newest, replaced, *ids)
+        try:
+            ended, current_ids = self._server.run_script("limit", keys, *args, shape=shape)
+        except SlotIsMoving:
+            return self._limit_by_revocation(user, ids, limit, newest, replaced), []
+        return self._infos(user, ids, ended), texts(current_ids)
+
+    def set_index_entry(self, user: str, session_id: str, lifetime: int | None) -> None:
+        """Enters a session in the index of the user with this hash, for `lifetime` ms. None
+        removes it. While a cluster moves the slot, the other acts consist of this one and one on
+        the record."""
+        key, lasting = self._server.index_key(user), "" if lifetime is None else lifetime
+        self._server.run_script("set_index_entry", [key], session_id, lasting, shape=is_empty)
 
     # Methods that consist of these acts
 
@@ -377,7 +412,7 @@ class SessionStore:
     def revoke_all(self, user_id: UserId, *, spare: str | None = None) -> list[SessionInfo]:
         """Ends all sessions of a user except `spare`, also sessions that begin meanwhile."""
         user = user_hash(user_id)
-        ids = self._server.ids_in_index(user)
+        ids = self._with_evicted(user, self._server.ids_in_index(user))
         all_ended: list[SessionInfo] = []
         while others := [session_id for session_id in ids if session_id != spare]:
             ended, ids = self.revoke(user, others[:_MAX_SESSIONS_PER_ACT], "revoked")
@@ -398,14 +433,25 @@ class SessionStore:
         self, user_id: UserId, ids: list[str], newest: str, replaced: str
     ) -> list[SessionInfo]:
         """Ends this user's least recently used sessions beyond the limit, and returns them."""
-        limit = self._settings.session_limit(user_id) if ids else None
+        limit, user = self._settings.session_limit(user_id), user_hash(user_id)
+        if limit is not None:
+            ids = self._with_evicted_in_time(user, ids, newest)
         while limit is not None and len(ids) - (replaced in ids) > limit:
-            ended, current_ids = self.limit(user_hash(user_id), ids, limit, newest, replaced)
+            ended, current_ids = self.limit(user, ids, limit, newest, replaced)
             if not current_ids:
                 return ended
             ids = current_ids
             self._server.require_time(_KEPT_CHANGING)
         return []
+
+    def _limit_by_revocation(
+        self, user: str, ids: list[str], limit: int, newest: str, replaced: str
+    ) -> list[SessionInfo]:
+        """What `limit` does, while no act on several keys is possible."""
+        active = [stored for stored in self._read_many(user, ids) if stored.id != replaced]
+        active.sort(key=lambda stored: (stored.id == newest, stored.record.seen))
+        beyond = [stored.id for stored in active[: max(0, len(active) - limit)]]
+        return self.revoke(user, beyond, "limit")[0] if beyond else []
 
     def _replace(
         self, old: Stored, new: Stored, merge: Merge
@@ -433,7 +479,56 @@ class SessionStore:
                 return new, None
             self._server.require_time(_KEPT_CHANGING)
 
+    # Evicted indexes
+
+    def _with_evicted(self, user: str, ids: list[str]) -> list[str]:
+        """These ids from the user's index, and those of the user's sessions that the index has lost
+        because the server evicts keys."""
+        if not self._server.may_evict(user):
+            return ids
+        others = [each for each in self._server.ids_in_shard(user) if each not in set(ids)]
+        return ids + [stored.id for stored in self._read_many(user, others)]
+
+    def _with_evicted_in_time(self, user: str, ids: list[str], newest: str) -> list[str]:
+        """The same for a login, which must not fail because a server has very many keys."""
+        if not self._server.may_evict(user):
+            return ids
+        try:
+            in_half_the_time = self._bounded(self._server.seconds_left() / 2)
+            return in_half_the_time._with_evicted(user, ids or [newest])
+        except StoreUnavailable:
+            self._server.warn_once(
+                "A login could not look through all keys of the Redis server in half of"
+                " KVSESSION_STORE_TIMEOUT, so the limit of sessions counts only those in the index."
+            )
+            return ids
+
     # Records
+
+    def _write(
+        self,
+        name: str,
+        stored: Stored,
+        lifetime: int,
+        args: tuple[t.Any, ...],
+        shape: Callable[[list[t.Any]], bool],
+    ) -> list[t.Any]:
+        """Runs a script that writes a record and its index entry. While a cluster moves the slot,
+        it writes the entry first: a record without an entry could not be revoked."""
+        keys = self._keys(stored)
+        try:
+            return self._server.run_script(name, keys, *args, shape=shape)
+        except SlotIsMoving:
+            if stored.user_hash:
+                self.set_index_entry(stored.user_hash, stored.id, lifetime)
+            return self._server.run_script(name, keys[:1], *args, shape=shape)
+
+    def _same(self, loaded: Stored, raw: bytes | None) -> Stored | None:
+        """The session in the reply of an act. Raises `StoreUnavailable` if it is another one."""
+        current = self._active(loaded.id, raw)
+        if current and _identity(current) != _identity(loaded):
+            raise self._server.misfit("the record of another session")
+        return current
 
     def _edit(self, stored: Stored, edit: Changes) -> bool:
         def change(current: Record) -> Record | None:
@@ -470,8 +565,10 @@ class SessionStore:
         expired = self._settings.expires(current) <= self.now()
         return None if expired else Stored(session_id, current, raw)
 
-    def _infos(self, ids: list[str], raws: list[bytes | None]) -> list[SessionInfo]:
-        active = (self._active(session_id, raw) for session_id, raw in zip(ids, raws, strict=True))
+    def _infos(self, user: str, ids: list[str], raws: list[bytes | None]) -> list[SessionInfo]:
+        active = [self._active(session_id, raw) for session_id, raw in zip(ids, raws, strict=True)]
+        if any(stored and stored.user_hash != user for stored in active):
+            raise self._server.misfit("the record of another user's session")
         return [self.info(stored) for stored in active if stored]
 
     def _check_size(self, new: Record, old: Record | None = None) -> None:
@@ -485,8 +582,10 @@ class SessionStore:
         record_key, user = self._server.record_key(stored.id), stored.user_hash
         return [record_key, self._server.index_key(user)] if user else [record_key]
 
-    def _user_keys(self, user: str, ids: list[str]) -> list[str]:
-        return [self._server.index_key(user), *map(self._server.record_key, ids)]
+
+def _identity(stored: Stored) -> tuple[bytes, int]:
+    """What no act changes."""
+    return bytes(stored.record.user), stored.record.created
 
 
 def _with_data(data: Mapping[str, bytes], current: Record) -> Record | None:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import redis
 
-_HANDSHAKE = ("HELLO", "CLIENT", "SELECT", "AUTH", "PING")
+_NOT_COUNTED = ("HELLO", "CLIENT", "SELECT", "AUTH", "PING", "INFO")
+"""The handshake of a connection, and what a process asks once in 5 minutes."""
 
 
 class Commands:
@@ -36,7 +37,7 @@ Keys = Callable[[], set[str]]
 @contextmanager
 def commands_sent(client: redis.Redis) -> Iterator[Commands]:
     """Counts the commands that clients send in the block, with the server's MONITOR. Commands
-    inside a script and the handshake of a connection are not counted: they are no round trips."""
+    inside a script and the handshake of a connection are not counted, and INFO is not counted."""
     commands = Commands()
     with client.monitor() as monitor:  # type: ignore[no-untyped-call]
         yield commands
@@ -46,5 +47,5 @@ def commands_sent(client: redis.Redis) -> Iterator[Commands]:
             if marker in entry["command"]:
                 break
             name = entry["command"].split()[0].upper()
-            if entry["client_type"] != "lua" and name not in _HANDSHAKE:
+            if entry["client_type"] != "lua" and name not in _NOT_COUNTED:
                 commands.sent.append(entry["command"])

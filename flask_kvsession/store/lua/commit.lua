@@ -10,7 +10,8 @@
 -- ARGV[4]  the session's id
 --
 -- Returns {server time in ms,
---          0 if the new record was not written, 1 if it was, 2 if the store already held it,
+--          0 if the new record was not written, 1 if it was, 2 if the store already held it, 3 if it
+--          was written and the index had lost the session,
 --          the current record, or false if there is none}
 
 local now = server_time()
@@ -28,5 +29,5 @@ if current ~= ARGV[1] then
   return {now, 0, current}
 end
 
-write_session(KEYS[1], ARGV[2], ARGV[3], KEYS[2], ARGV[4], now)
-return {now, 1, ARGV[2]}
+local added = write_session(KEYS[1], ARGV[2], ARGV[3], KEYS[2], ARGV[4], now)
+return {now, added == 1 and 3 or 1, ARGV[2]}

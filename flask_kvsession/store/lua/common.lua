@@ -15,31 +15,59 @@ local function read(key)
   return type(current) == 'string' and current
 end
 
+-- The first 1,024 bytes of a record or tombstone, or all of it if the data begin later; false for no
+-- key and for a key of another type. A session may have 64 kB of data, and an act that needs only
+-- the facts of 1,000 sessions must not copy all of them: every other client waits for it.
+local function read_head(key)
+  local head = redis.pcall('GETRANGE', key, 0, 1023)
+  if type(head) ~= 'string' or head == '' then
+    return false
+  end
+  if #head < 1024 or string.find(head, ',"data":{', 1, true) then
+    return head
+  end
+  return read(key)
+end
+
+-- The record of a head, without data. The text that it looks for cannot be part of a value: JSON
+-- writes a quotation mark in a value as \".
+local function without_data(head)
+  local start = string.find(head, ',"data":{', 1, true)
+  return start and string.format('%s"data":{}}', string.sub(head, 1, start)) or head
+end
+
 -- True for the tombstone of a session that was ended from outside.
 local function is_tombstone(current)
   return string.sub(current, 1, 9) == '{"ended":'
 end
 
--- Writes a record and its entry in the user's index (nil for an anonymous session). `lifetime` is
--- the text of the number of ms.
---
--- The index is written first. If a failure allowed only one of the two writes, an index entry
--- without a record does no harm, but a record without an entry could not be listed or revoked.
--- Both writes come before the cleaning: if the memory is full, Redis refuses only the first write of
--- a script.
-local function write_session(key, record, lifetime, index, id, now)
-  if index then
-    redis.call('ZADD', index, now + tonumber(lifetime), id)
-  end
-  redis.call('SET', key, record, 'PX', lifetime)
-  if index then
-    redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
-    local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')
-    redis.call('PEXPIREAT', index, last[2])
-  end
+-- Enters a session in its user's index, removes what has expired there, and lets the index live as
+-- long as the last session. Returns the number of entries that this has added: 0 or 1.
+local function enter_in_index(index, id, expires, now)
+  local added = redis.call('ZADD', index, expires, id)
+  redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
+  local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')
+  redis.call('PEXPIREAT', index, last[2])
+  return added
 end
 
--- Replaces a record by a tombstone with the reason, and removes the session from the user's index.
+-- Writes a record and its entry in the user's index (nil for an anonymous session). `lifetime` is
+-- the text of the number of ms. Returns 1 if the index did not have the session, else 0.
+--
+-- The index is written first. If a failure allowed only one of the two writes, an index entry
+-- without a record does no harm, but a record without an entry could not be listed or revoked. If
+-- the memory is full, Redis refuses only the first write of a script.
+local function write_session(key, record, lifetime, index, id, now)
+  local added = 0
+  if index then
+    added = enter_in_index(index, id, now + tonumber(lifetime), now)
+  end
+  redis.call('SET', key, record, 'PX', lifetime)
+  return added
+end
+
+-- Replaces a record by a tombstone with the reason, and removes the session from the user's index
+-- (nil if the caller removes it itself).
 -- The tombstone lives no longer than the session would have. It holds the hash of the family, with
 -- which each record begins.
 --
@@ -53,6 +81,8 @@ local function replace_by_tombstone(key, record, reason, index, id)
   if lifetime > 0 then
     redis.call('SET', key, tombstone, 'PX', string.format('%d', lifetime))
   end
-  redis.call('ZREM', index, id)
+  if index then
+    redis.call('ZREM', index, id)
+  end
 end
 

@@ -9,7 +9,8 @@
 -- ARGV[4]     the id of the session that the newest one replaces; it does not count. Or empty
 -- ARGV[5...]  the sessions' ids, in the order of their keys
 --
--- Returns {server time in ms, {for each record key: the record that was ended, or false},
+-- Returns {server time in ms, {for each record key: the record that was ended without its data, or
+--          false},
 --          {all ids in the index, if one of them has no key here; then no session was ended}}
 
 local now = server_time()
@@ -17,12 +18,11 @@ local ended, active, known = {}, {}, {}
 
 for i = 2, #KEYS do
   local id = ARGV[i + 3]
-  local current = read(KEYS[i])
+  local current = read_head(KEYS[i])
   known[id] = true
   ended[i - 1] = false
   if current and not is_tombstone(current) then
-    local decoded, fields = pcall(cjson.decode, current)
-    local seen = decoded and type(fields) == 'table' and tonumber(fields.seen) or 0
+    local seen = tonumber(string.match(current, '"seen":(%d+)') or 0)
     if id ~= ARGV[4] then
       active[#active + 1] = {place = i, id = id, record = current, seen = seen}
     end
@@ -52,7 +52,7 @@ end)
 for n = 1, #active - tonumber(ARGV[2]) do
   local session = active[n]
   replace_by_tombstone(KEYS[session.place], session.record, ARGV[1], KEYS[1], session.id)
-  ended[session.place - 1] = session.record
+  ended[session.place - 1] = without_data(session.record)
 end
 
 return {now, ended, {}}
