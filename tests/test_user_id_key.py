@@ -1293,6 +1293,25 @@ class TestRevocation:
         assert "Set-Cookie" not in do(other_tab, act).headers
         assert user_of(client) == "ada"
 
+    @pytest.mark.parametrize("has_anonymous_session", [False, True])
+    def test_a_clear_with_a_token_that_was_just_replaced_ends_the_users_session(
+        self, app: Flask, do: Do, told: Recorder, has_anonymous_session: bool
+    ) -> None:
+        """If a tab clears the session while the response of `confirm_login` in another tab is on
+        its way, the user's session ends, also if the tab has an anonymous session too."""
+        client = sign_in(app)
+        other_tab = browser(app, token_of(client, "session"))
+        if has_anonymous_session:
+            anonymous = app.test_client()
+            anonymous.post("/put", json={"cart": [1]})
+            other_tab.set_cookie("session-anonymous", token_of(anonymous, "session") or "")
+        do(client, kvs.confirm_login)
+        assert other_tab.post("/clear").status_code == 200
+        assert sessions_of(app, "ada") == []
+        assert user_of(client) is None
+        assert told.users[-1] == ("user_logged_out", "ada")
+        assert token_of(other_tab, "session") is None
+
     def test_two_logouts_at_once_send_one_signal(self, app: Flask, told: Recorder) -> None:
         """Two concurrent logouts of one session send `user_logged_out` once."""
         barrier = threading.Barrier(2)

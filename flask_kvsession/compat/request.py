@@ -181,7 +181,7 @@ class FlaskRequestSession(RequestSession):
     def _apply_user_change(self) -> bool:
         """Carries out a pending login or logout by the key, with all other changes. Returns whether
         one was pending."""
-        if not self.session.is_user_change_pending:
+        if not self.session.is_user_change_pending and not self._is_logout_of_replaced_secret():
             return False
         user_id = self.session.user_id_by_key
         if user_id is None:
@@ -269,6 +269,11 @@ class FlaskRequestSession(RequestSession):
         token of this request opens no session.
         """
         return self._is_logout_by_clear() or self._has_signed_data
+
+    def _is_logout_of_replaced_secret(self) -> bool:
+        """Whether `clear()` has to end the session of a user whose secret another request has just
+        replaced. To this request nobody is signed in, so its key has not changed."""
+        return self._is_logout_by_clear() and bool(self._presented.replaced)
 
     def _is_logout_by_clear(self) -> bool:
         return self._app.settings.user_id_key is not None and self.session.is_cleared
