@@ -13,7 +13,11 @@ PYTEST_OPTIONS ?=
 # The browser tests need Chromium and half a minute: make browser
 NO_BROWSER := --ignore=tests/browser
 
-.PHONY: help example test test-redis browser outside lint type package check clean coverage
+# The lives of each scenario in make simulate, and the seed of the first life.
+RUNS ?= 1000
+SEED ?= 1
+
+.PHONY: help example test test-redis browser simulate outside lint type package check clean coverage
 
 help:
 	@echo "make example     serves the example at http://127.0.0.1:$(PORT)"
@@ -21,6 +25,7 @@ help:
 	@echo "make test-redis  the same suite, on the redis-server on PATH"
 	@echo "make coverage    make test with branch coverage; fails below the limit in setup.cfg"
 	@echo "make browser     the browser tests (they need Chromium)"
+	@echo "make simulate    simulated browsers: RUNS=$(RUNS) lives of each scenario, and their figures"
 	@echo "make outside     the test suites of Flask and others, with this session as flask.session"
 	@echo "make check       style, typing and packaging"
 	@echo "make clean       removes all files that these commands have made"
@@ -43,6 +48,9 @@ coverage: test
 
 browser: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 tests/browser
+
+simulate: $(INSTALLED)
+	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m tests.simulation --runs $(RUNS) --seed $(SEED)
 
 outside: $(INSTALLED)
 	$(BIN)/python -m tests.outside
