@@ -58,6 +58,7 @@ class Theft:
     session_id: str
     first_use: float | None = None
     """When the thief was first accepted as the user."""
+    last_use: float = 0.0
     found: float | None = None
     later_owner: bool = False
     """Whether the owner has used this session again after the first use."""
@@ -83,12 +84,13 @@ class Figures:
 class Observer:
     """Observes one life."""
 
-    def __init__(self, site: Site, seed: str, grace: float) -> None:
+    def __init__(self, site: Site, seed: str, interval: float, grace: float) -> None:
         self.figures = Figures()
         self.trace: list[tuple[t.Any, ...]] = []
         """All that has happened, in order. Two runs of one seed have equal traces."""
         self._site = site
         self._seed = seed
+        self._interval = interval
         self._grace = grace
         self._expected: dict[Browser, Expectation] = defaultdict(Expectation)
         self._owners: list[Owner] = []
@@ -136,12 +138,14 @@ class Observer:
         if exchange.act in ("login", "logout"):
             self._taken[_id_of(exchange.anonymous_token)] += 1
         if exchange.act in ("confirm", "rotate"):
-            self._rotations[session_id].append(exchange)
+            for named in {session_id, _id_of(exchange.anonymous_token)}:
+                self._rotations[named].append(exchange)
         if isinstance(exchange.browser, Thief):
             self._used_by_thief |= {session_id, _id_of(exchange.anonymous_token)}
             return
         for theft in self._thefts.values():
-            if theft.session_id == session_id and theft.first_use is not None:
+            is_later = theft.first_use is not None and exchange.sent > theft.first_use
+            if is_later and theft.session_id == session_id:
                 theft.later_owner = True
 
     def on_answered(self, exchange: Exchange) -> None:
@@ -349,18 +353,26 @@ class Observer:
         It has to, if no explicit rotation has replaced the token. A logout has to end it also if
         one explicit rotation has replaced the token less than 10 s before the logout began.
         """
-        issued = self._issued.get(token or "")
-        if not token or not issued:
+        if not token or token not in self._issued:
             return False
-        later = []
-        for rotation in self._rotations[_id_of(token)]:
-            made = self._issued.get(rotation.notes.get("made", ""))
-            if rotation.reply is None or (made and made.order > issued.order):
-                later.append(rotation)
-        if not later:
+        if not self._rotations_of(token):
             return True
-        is_just_before = exchange.entered < later[0].entered + 10
-        return exchange.act == "logout" and len(later) == 1 and is_just_before
+        return exchange.act == "logout" and self._was_just_replaced(exchange, token)
+
+    def _was_just_replaced(self, exchange: Exchange, token: str) -> bool:
+        """Whether one explicit rotation has replaced the token less than 10 s before."""
+        later = self._rotations_of(token)
+        return len(later) == 1 and exchange.entered < later[0].entered + 10
+
+    def _rotations_of(self, token: str) -> list[Exchange]:
+        """The explicit rotations that have replaced this token, or may just be doing so."""
+        order, later = self._issued[token].order, []
+        for rotation in self._rotations[_id_of(token)]:
+            made = rotation.notes.get("made", "")
+            is_later = _id_of(made) == _id_of(token) and self._issued[made].order > order
+            if rotation.reply is None or is_later:
+                later.append(rotation)
+        return later
 
     def _end(self, session_id: str, exchange: Exchange) -> None:
         self._ended.setdefault(session_id, exchange.answered)
@@ -402,7 +414,9 @@ class Observer:
         if exchange.changes_secret:
             return "a late reply of the user's own act"
         if exchange.reply.seen.user is None:
-            return "an anonymous request"
+            token = exchange.user_token
+            is_known = token in self._issued and self._was_just_replaced(exchange, token or "")
+            return "a request with a just replaced secret" if is_known else "an anonymous request"
         return "a late successor"
 
     def _note_issued(self, exchange: Exchange) -> None:
@@ -432,8 +446,10 @@ class Observer:
     def _follow_thief(self, exchange: Exchange) -> None:
         assert exchange.reply
         theft = self._thefts[t.cast(Thief, exchange.browser)]
-        if theft.first_use is None and exchange.reply.seen.user is not None:
-            theft.first_use = exchange.entered
+        if exchange.reply.seen.user is not None:
+            theft.last_use = exchange.entered
+            if theft.first_use is None:
+                theft.first_use = exchange.entered
 
     def _count_theft(self, theft: Theft) -> None:
         if theft.found is not None:
@@ -446,8 +462,10 @@ class Observer:
             self._count("thieves not found: the owner never came back")
         elif self._site.record(theft.session_id) is None:
             self._count("thieves not found: the session ended before")
+        elif theft.last_use - theft.first_use < 2 * self._interval:
+            self._count("thieves not found: the thief soon stopped")
         else:
-            self._count("thieves not found: used only while the secret was valid")
+            self._alarm("thieves not found in two rotation intervals")
 
     def _make_unsure(self, session_id: str) -> None:
         for owner in self._owners:
