@@ -33,6 +33,9 @@ EPOCH_MS = 1_767_225_600_000
 """The server's time at the start of each life: 2026-01-01 00:00 UTC. It lies behind the real time,
 so the server, whose scripts use the real time, never removes an entry of an index too early."""
 
+_IN_REAL_TIME = ("flask_kvsession.connection", "flask_kvsession.store.eviction")
+"""The modules that measure how long the real server takes."""
+
 Kind = t.Literal["core", "one_name", "by_key"]
 """How an app signs users in: `login_user`; the same with `flask.session` and one cookie name; or by
 `KVSESSION_USER_ID_KEY`."""
@@ -154,20 +157,21 @@ class Site:
     def _simulated(self) -> Iterator[None]:
         """In the block, the package reads the simulated time and seeded random numbers, and pauses
         before each command that it sends to the server."""
-        real_call = Server.call
+        real_call = Server._call
 
-        def call(server: Server, *command: t.Any) -> t.Any:
-            self.scheduler.pause(self.random.expovariate(500))
-            return real_call(server, *command)
+        def call(server: Server, *args: t.Any, **kwargs: t.Any) -> t.Any:
+            if args[0][0] != "INFO":  # asked every 5 minutes of the real time
+                self.scheduler.pause(self.random.expovariate(500))
+            return real_call(server, *args, **kwargs)
 
         def now(clock: ServerClock) -> int:
             return EPOCH_MS + int(self.scheduler.now * 1000)
 
         with ExitStack() as stack:
-            stack.enter_context(mock.patch.object(Server, "call", call))
+            stack.enter_context(mock.patch.object(Server, "_call", call))
             stack.enter_context(mock.patch.object(ServerClock, "now", now))
             for name, module in list(sys.modules.items()):
-                if not name.startswith("flask_kvsession."):
+                if not name.startswith("flask_kvsession.") or name.startswith(_IN_REAL_TIME):
                     continue
                 if vars(module).get("time") is time:
                     stack.enter_context(mock.patch.object(module, "time", _Time(self.scheduler)))
