@@ -1312,6 +1312,25 @@ class TestRevocation:
         assert told.users[-1] == ("user_logged_out", "ada")
         assert token_of(other_tab, "session") is None
 
+    @pytest.mark.parametrize("has_anonymous_session", [False, True])
+    def test_a_pop_with_a_token_that_was_just_replaced_ends_the_users_session(
+        self, app: Flask, do: Do, told: Recorder, has_anonymous_session: bool
+    ) -> None:
+        """The same is true for a logout by `session.pop(key, None)`. Data of the anonymous session
+        stay."""
+        client = sign_in(app)
+        other_tab = browser(app, token_of(client, "session"))
+        if has_anonymous_session:
+            anonymous = app.test_client()
+            anonymous.post("/put", json={"cart": [1]})
+            other_tab.set_cookie("session-anonymous", token_of(anonymous, "session") or "")
+        do(client, kvs.confirm_login)
+        assert do(other_tab, lambda: session.pop(KEY, None)).status_code == 200
+        assert sessions_of(app, "ada") == []
+        assert user_of(client) is None
+        assert told.users[-1] == ("user_logged_out", "ada")
+        assert data_of(other_tab) == ({"cart": [1]} if has_anonymous_session else {})
+
     def test_two_logouts_at_once_send_one_signal(self, app: Flask, told: Recorder) -> None:
         """Two concurrent logouts of one session send `user_logged_out` once."""
         barrier = threading.Barrier(2)

@@ -82,17 +82,22 @@ def confirm(app: Flask) -> None:
 
 
 def follow(app: Flask) -> None:
-    """Follows from now on the logins and confirmations that Flask-Login reports."""
+    """Follows from now on the logins, confirmations and logouts that Flask-Login reports."""
     try:
-        from flask_login import user_logged_in, user_login_confirmed
+        from flask_login import user_logged_in, user_logged_out, user_login_confirmed
     except ImportError:
         return
     user_logged_in.connect(_note_login, app)
     user_login_confirmed.connect(_note_login, app)
+    user_logged_out.connect(_note_logout, app)
 
 
 def _note_login(sender: Flask, **extra: t.Any) -> None:
     t.cast(FlaskSession, current_session).note_login()
+
+
+def _note_logout(sender: Flask, **extra: t.Any) -> None:
+    t.cast(FlaskSession, current_session).note_logout()
 
 
 def _id_of_current_user() -> str | None:

@@ -271,9 +271,10 @@ class FlaskRequestSession(RequestSession):
         return self._is_logout_by_clear() or self._has_signed_data
 
     def _is_logout_of_replaced_secret(self) -> bool:
-        """Whether `clear()` has to end the session of a user whose secret another request has just
+        """Whether a logout has to end the session of a user whose secret another request has just
         replaced. To this request nobody is signed in, so its key has not changed."""
-        return self._is_logout_by_clear() and bool(self._presented.replaced)
+        is_logout = self._is_logout_by_clear() or self.session.has_logout_without_user
+        return is_logout and bool(self._presented.replaced)
 
     def _is_logout_by_clear(self) -> bool:
         return self._app.settings.user_id_key is not None and self.session.is_cleared

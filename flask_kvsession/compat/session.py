@@ -36,6 +36,7 @@ class FlaskSession(Session):
         "_taken_user_id",
         "accepts_user",
         "forget_csrf_tokens",
+        "has_logout_without_user",
         "is_decided_elsewhere",
         "on_load",
         "owners",
@@ -61,6 +62,9 @@ class FlaskSession(Session):
         """Whether Flask-Login accepts the user whom the key names."""
         self.forget_csrf_tokens: Callable[[], Set[str]] = frozenset
         """Removes the CSRF tokens in `flask.g`; gives the keys of those in the session."""
+        self.has_logout_without_user = False
+        """Whether the app has signed out although nobody was signed in, for example because another
+        request has just replaced the token."""
         self.owners: DataOwners | None = None
         """Whose the data are; None without `KVSESSION_USER_ID_KEY`."""
 
@@ -131,6 +135,11 @@ class FlaskSession(Session):
         if self.owners is not None:
             self.owners.user_changed(None)
 
+    def pop(self, key: str, *default: t.Any) -> t.Any:
+        if key == self._settings.user_id_key and key not in self:
+            self.note_logout()
+        return super().pop(key, *default)
+
     def __iter__(self) -> Iterator[str]:
         items = super().__iter__()
         self._is_copied = True
@@ -176,6 +185,11 @@ class FlaskSession(Session):
         """Flask-Login has just signed the user in, or confirmed the login."""
         if self.get(FLASK_LOGIN_FRESH_KEY) is True:
             self._confirmed_user_hash = self._user_hash_by_key()
+
+    def note_logout(self) -> None:
+        """The app or Flask-Login has just signed out whoever is signed in."""
+        if self.user_id_by_key is None:
+            self.has_logout_without_user = True
 
     @property
     def is_put_back(self) -> bool:

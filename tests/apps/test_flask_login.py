@@ -545,3 +545,16 @@ def test_kvsession_may_be_set_up_before_login_manager(install: Install) -> None:
     (cookie,) = cookies_set(laptop.post("/logout?quietly=1"))
     assert clears(cookie)
     assert [who(laptop), devices(phone)] == [None, ["phone"]]
+
+
+def test_a_logout_with_a_token_that_was_just_replaced_ends_the_session(
+    app: Flask, do: Do, keys: Keys
+) -> None:
+    """If a tab signs out while the response of a confirmation in another tab is on its way, the
+    user's session ends."""
+    browser = signed_in(app)
+    other_tab = same_browser(browser, token(browser))
+    browser.post("/confirm", data={"password": PASSWORDS["ada"]})
+    other_tab.post("/logout?quietly")
+    assert who(browser) is None
+    assert not [key for key in keys() if ":u:" in key]
