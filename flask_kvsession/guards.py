@@ -107,7 +107,7 @@ def guard_protected_paths(settings: Settings) -> None:
     """Lets only signed-in users request `KVSESSION_PROTECTED_PATHS`."""
     if request.endpoint is not None and request.endpoint == settings.login_view:
         return  # otherwise nobody could sign in
-    if any(_path_matches(pattern, request.path) for pattern in settings.protected_paths):
+    if settings.is_protected(request.path):
         _check_unless_automatic_options(require_login)
 
 
@@ -251,12 +251,6 @@ def _path_in_browser(url: str) -> str:
         elif number == len(segments):
             path.append("")  # "/a/.." is "/", and "/a/." is "/a/"
     return "/" + "/".join(path)
-
-
-def _path_matches(pattern: str, path: str) -> bool:
-    stem = pattern.removesuffix("/*").rstrip("/")
-    # A route may answer with and without a slash at the end.
-    return path.rstrip("/") == stem or (pattern.endswith("/*") and path.startswith(f"{stem}/"))
 
 
 def _origin_is_host() -> bool:

@@ -194,6 +194,9 @@ class RequestSession:
             failure = self.session.failure
             if failure and _is_being_handled(failure):
                 answer_failure(self._app.app, response, failure)
+            elif failure and self._app.settings.on_store_failure == "anonymous":
+                # The page may say "sign in" to a signed-in user: no cache may keep it.
+                response.headers.setdefault("Cache-Control", "no-store")
         except StoreUnavailable as failure:
             answer_failure(self._app.app, response, failure)
         finally:  # acts that were done before a failure stay done, so their cookie is sent
@@ -417,7 +420,8 @@ class RequestSession:
         `remembered` changes whether the cookie outlives the browser; None leaves it.
         """
         now, interval = self._app.now(), to_ms(self._app.settings.renewal_interval)
-        is_due = now - stored.record.seen >= interval
+        is_activity = self._app.settings.is_activity(self._request.path)
+        is_due = is_activity and now - stored.record.seen >= interval
         is_due = is_due or self._with_rotation_step(stored.record, now) is not stored.record
         if not changes and not is_due and remembered is None:
             return
@@ -426,7 +430,9 @@ class RequestSession:
         def change(current: Record) -> Record | None:
             edited = self.with_data(current, changes.applied_to(current.encoded_data()))
             new = current
-            if edited != current or now - current.seen >= interval:
+            if not is_activity:
+                new = edited if edited != current else current
+            elif edited != current or now - current.seen >= interval:
                 new = edited.with_activity(now, client)
             is_other_age = remembered is not None and remembered != new.remembered
             if is_other_age:

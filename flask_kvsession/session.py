@@ -386,6 +386,8 @@ class Session(MutableMapping[str, t.Any]):
             loaded = self._load()
         except StoreUnavailable as failure:
             self.fail(failure)
+            if self._settings.on_store_failure == "anonymous":
+                return
             raise
         if isinstance(loaded, Tombstone):
             self._previous_end_reason, loaded = loaded.ended, None

@@ -120,6 +120,8 @@ class Settings:
     """The endpoint to which a browser without a fresh login is redirected."""
     protected_paths: tuple[str, ...] = _setting(validators.paths, ())
     """The paths that need a login."""
+    no_renewal_paths: tuple[str, ...] = _setting(validators.paths, ())
+    """The paths whose requests are no activity, such as polling."""
     trusted_origins: tuple[str, ...] = _setting(validators.origins, ())
     """Other origins whose pages may send forms to this app."""
 
@@ -140,8 +142,12 @@ class Settings:
     """Whether the data of Flask's signed session cookie move into a new session, once."""
 
     store_timeout: timedelta = _setting(validators.duration, timedelta(seconds=1))
-    """How long a command waits for the server's answer. Also how long a write is repeated if other
-    requests keep changing the same session."""
+    """How long one call of the store may take, with connecting and trying again. Also how long a
+    write is repeated if other requests keep changing the same session."""
+    on_store_failure: t.Literal["unavailable", "anonymous"] = _setting(
+        validators.on_store_failure, "unavailable"
+    )
+    """What a read of the session does if the store fails: it raises, or reads as empty."""
     max_session_bytes: int = _setting(validators.positive, 64 * 1024)
     """The size limit of one session's encoded data."""
     record_ip: bool = _setting(validators.boolean, True)
@@ -193,6 +199,13 @@ class Settings:
     def reserved_keys(self) -> frozenset[str]:
         """The session keys that `update_all` must not change, because they name the user."""
         return frozenset() if self.user_id_key is None else frozenset({self.user_id_key})
+
+    def is_protected(self, path: str) -> bool:
+        return any(_path_matches(pattern, path) for pattern in self.protected_paths)
+
+    def is_activity(self, path: str) -> bool:
+        """Whether a request of this path extends the idle timeout."""
+        return not any(_path_matches(pattern, path) for pattern in self.no_renewal_paths)
 
     def counted_size(self, sizes: Mapping[str, int]) -> int:
         """The bytes that items of these sizes count towards `max_session_bytes`.
@@ -416,3 +429,9 @@ def _unknown_key_message(key: str) -> str:
 
 def _sentence(text: str) -> str:
     return text if text.endswith("?") else f"{text}."
+
+
+def _path_matches(pattern: str, path: str) -> bool:
+    stem = pattern.removesuffix("/*").rstrip("/")
+    # A route may answer with and without a slash at the end.
+    return path.rstrip("/") == stem or (pattern.endswith("/*") and path.startswith(f"{stem}/"))

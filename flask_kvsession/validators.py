@@ -170,6 +170,13 @@ def samesite(value: t.Any) -> str:
     return words[value.lower()]
 
 
+def on_store_failure(value: t.Any) -> str:
+    """One of the two words."""
+    if value not in ("unavailable", "anonymous"):
+        raise InvalidValue(f'must be "unavailable" or "anonymous", not {quoted(value)}')
+    return t.cast(str, value)
+
+
 def g_name(value: t.Any) -> str:
     """A Python name that hides no attribute of `flask.g`."""
     is_name = isinstance(value, str) and value.isidentifier() and not keyword.iskeyword(value)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from flask import Flask, Response, g, make_response, request_finished, send_file
+from flask import Flask, Response, g, make_response, request, request_finished, send_file, session
 from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
@@ -453,6 +453,95 @@ def test_other_error_after_a_failed_load_stays_a_500(own_words: Flask, own_serve
     browser.post("/login/ada")
     own_server.kill()
     assert browser.get("/broken").status_code == 500
+
+
+class TestAnonymousOnFailure:
+    """`KVSESSION_ON_STORE_FAILURE = "anonymous"`: pages that only read go on without a session."""
+
+    @pytest.fixture
+    def app(self, make_app: MakeApp, own_server: Server) -> Flask:
+        app = make_app(
+            redis_url=f"unix://{own_server.path}",
+            store_timeout=TIMEOUT,
+            on_store_failure="anonymous",
+            protected_paths=("/protected",),
+        )
+
+        @app.get("/welcome")
+        def welcome() -> str:
+            user = g.session.get("name") or g.session.user_id
+            return f"Hello {user}, {len(g.session)} items, {g.session.is_authenticated}"
+
+        @app.get("/protected")
+        def protected() -> str:
+            return "protected"
+
+        return app
+
+    def test_a_page_that_reads_finds_an_empty_session(
+        self, signed_in: FlaskClient, own_server: Server
+    ) -> None:
+        """The page is 200 for an anonymous browser, is cached nowhere, and leaves the cookie."""
+        assert signed_in.get("/welcome").text == "Hello ada, 1 items, True"
+        own_server.kill()
+        response = signed_in.get("/welcome")
+        assert (response.status_code, response.text) == (200, "Hello None, 0 items, False")
+        assert response.headers["Cache-Control"] == "no-store"
+        assert response.headers["Vary"] == "Cookie"
+        assert "Set-Cookie" not in response.headers
+        own_server.start()
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("GET", "/me"),
+            ("GET", "/protected"),
+            ("POST", "/data"),
+            ("POST", "/login/ada"),
+            ("POST", "/logout"),
+        ],
+    )
+    def test_guards_and_verbs_still_answer_503(
+        self, signed_in: FlaskClient, own_server: Server, method: str, path: str
+    ) -> None:
+        """A guard, a write, a login and a logout get 503."""
+        own_server.kill()
+        assert signed_in.open(path, method=method, json={"x": 2}).status_code == 503
+
+    def test_a_write_after_a_read_gets_503(
+        self, do: Do, signed_in: FlaskClient, own_server: Server
+    ) -> None:
+        """A view that reads first and then writes gets 503: its change would be lost."""
+        own_server.kill()
+
+        def act() -> None:
+            assert g.session.get("x") is None
+            g.session["x"] = 2
+
+        assert do(signed_in, act).status_code == 503
+
+    def test_flask_session_reads_as_empty_too(self, make_app: MakeApp, own_server: Server) -> None:
+        """`flask.session` reads as empty, and its user is nobody."""
+        app = make_app(
+            redis_url=f"unix://{own_server.path}",
+            store_timeout=TIMEOUT,
+            on_store_failure="anonymous",
+            as_flask_session=True,
+            user_id_key="user_id",
+            views=False,
+        )
+
+        @app.route("/", methods=["GET", "POST"])
+        def index() -> t.Any:
+            if request.method == "POST":
+                session["user_id"] = "ada"
+            return {"data": dict(session), "user": kvs.current_session.user_id}
+
+        client = app.test_client()
+        assert client.post("/").get_json()["user"] == "ada"
+        own_server.kill()
+        assert client.get("/").get_json() == {"data": {}, "user": None}
+        assert client.post("/").status_code == 503
 
 
 def test_login_is_valid_in_a_second_worker_at_once(

@@ -75,6 +75,7 @@ DEFAULTS: dict[str, t.Any] = {
     "login_view": None,
     "confirm_view": None,
     "protected_paths": (),
+    "no_renewal_paths": (),
     "trusted_origins": (),
     "fresh_to_revoke": False,
     "locate": None,
@@ -83,6 +84,7 @@ DEFAULTS: dict[str, t.Any] = {
     "user_id_key": None,
     "migrate_cookie_session": False,
     "store_timeout": SECOND,
+    "on_store_failure": "unavailable",
     "max_session_bytes": 65_536,
     "record_ip": True,
     "record_user_agent": True,
@@ -216,6 +218,9 @@ VALIDATORS: dict[str, Validator] = {
         ["GeoLite2-City.mmdb", True, 5, later, ["x"], {"x": 1}, {"x"}],
     ),
     "user id key": Validator("must be a session key", [], ["", ("a",), *NO_TEXT]),
+    "store failure": Validator(
+        'must be "unavailable" or "anonymous"', ["anonymous"], ["", "Anonymous", *NO_TEXT]
+    ),
     "positive": Validator(
         "must be a whole number of at least 1",
         [1],
@@ -255,7 +260,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     ),
     "limit": ("max_sessions_per_user",),
     "endpoint": ("login_view", "confirm_view"),
-    "paths": ("protected_paths",),
+    "paths": ("protected_paths", "no_renewal_paths"),
+    "store failure": ("on_store_failure",),
     "origins": ("trusted_origins",),
     "function": ("locate",),
     "user id key": ("user_id_key",),
@@ -269,7 +275,7 @@ WITHOUT_NONE = {
     "rotation_grace",
     *("fresh_for", "protected_paths", "trusted_origins", "fresh_to_revoke", "as_flask_session"),
     *("migrate_cookie_session", "store_timeout", "max_session_bytes", "record_ip"),
-    *("record_user_agent", "clear_site_data"),
+    *("record_user_agent", "clear_site_data", "no_renewal_paths", "on_store_failure"),
 }
 """The settings that refuse None. To the others None means: as if the setting were not set."""
 
@@ -611,8 +617,6 @@ def test_the_user_id_key_is_reserved() -> None:
 # Unknown keys
 
 LATER = [
-    "NO_RENEWAL_PATHS",
-    "ON_STORE_FAILURE",
     "NEAR_CACHE",
     "NEAR_CACHE_SIZE",
     "NEAR_CACHE_MAX_AGE",

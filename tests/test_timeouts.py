@@ -13,7 +13,15 @@ from flask.testing import FlaskClient
 import flask_kvsession as kvs
 
 from .support.apps import Do, MakeApp, store_of
-from .support.browsers import SignIn, anonymous_token_of, attributes_of, cookies_of, id_of, token_of
+from .support.browsers import (
+    SignIn,
+    anonymous_token_of,
+    attributes_of,
+    cookies_of,
+    id_of,
+    may_enter,
+    token_of,
+)
 from .support.clock import Clock
 from .support.commands import CountCommands, Keys
 
@@ -449,6 +457,55 @@ class TestRenewal:
         assert newer.get("/me").status_code == 200
         clock.advance(minutes=6)
         assert newer.get("/me").status_code == 200
+
+
+class TestNoRenewalPaths:
+    """Requests of `KVSESSION_NO_RENEWAL_PATHS` are no activity."""
+
+    @pytest.fixture
+    def app(self, make_app: MakeApp) -> Flask:
+        app = make_app(no_renewal_paths=("/poll/*",), idle_timeout=3600)
+
+        @app.route("/poll/<act>", methods=["GET", "POST"])
+        def poll(act: str) -> t.Any:
+            if act == "write":
+                g.session["n"] = g.session.get("n", 0) + 1
+            return {"user": g.session.user_id}
+
+        return app
+
+    def test_polling_does_not_keep_a_session_alive(
+        self, app: Flask, sign_in: SignIn, clock: Clock
+    ) -> None:
+        """A page that polls is signed out after the idle timeout, also if the polls write."""
+        reads, writes, works = (sign_in(app) for _ in range(3))
+        for _ in range(7):
+            clock.advance(minutes=9)
+            reads.get("/poll/read")
+            writes.post("/poll/write")
+            works.get("/me")
+        assert may_enter(reads, writes, works) == [False, False, True]
+
+    def test_a_write_of_a_poll_is_saved(self, app: Flask, sign_in: SignIn, clock: Clock) -> None:
+        """What such a request writes is saved, and "last seen" stays."""
+        browser = sign_in(app)
+        [before] = store_of(app).sessions_of("ada")
+        clock.advance(minutes=9)
+        browser.post("/poll/write")
+        browser.post("/poll/write")
+        [after] = store_of(app).sessions_of("ada")
+        assert after.record.seen == before.record.seen
+        assert after.record.encoded_data() == {"n": b"2"}
+
+    def test_a_poll_that_only_reads_writes_nothing(
+        self, app: Flask, sign_in: SignIn, clock: Clock, count_commands: CountCommands
+    ) -> None:
+        """A poll costs one read, also when a renewal is due."""
+        browser = sign_in(app)
+        clock.advance(minutes=9)
+        with count_commands() as commands:
+            browser.get("/poll/read")
+        assert commands.names == ["GET"]
 
 
 @pytest.mark.parametrize("how", ["expired", "revoked", "logged out", "unknown", "junk"])
