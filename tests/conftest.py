@@ -28,6 +28,7 @@ from .support.apps import Do, MakeApp, add_views, close
 from .support.browsers import SignIn
 from .support.clock import Clock
 from .support.commands import CountCommands, Keys, commands_sent
+from .support.rights import allow, url_of
 
 
 @pytest.hookimpl(wrapper=True)
@@ -51,6 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
     with redis.Redis(unix_socket_path=server.socket_path) as client:
         for name in SCRIPTS:  # otherwise the first use of a script needs one more round trip
             client.script_load(load_script(name).source)
+        allow(client)
     yield server
     server.close()
 
@@ -90,7 +92,7 @@ def make_app(socket_path: str, prefix: str) -> Iterator[MakeApp]:
     ) -> Flask:
         app = flask_class(name)
         app.config.update(TESTING=True, KVSESSION_KEY_PREFIX=prefix)
-        app.config["KVSESSION_REDIS_URL"] = f"unix://{socket_path}"
+        app.config["KVSESSION_REDIS_URL"] = url_of(socket_path)
         app.config["KVSESSION_STORE_TIMEOUT"] = 10  # for a busy machine
         app.config.update({f"KVSESSION_{key.upper()}": value for key, value in settings.items()})
         kvs.KVSession(app)

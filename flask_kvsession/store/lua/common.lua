@@ -9,18 +9,26 @@ local function server_time()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- The text that a command has returned; false for no key and for a key of another type. Any other
+-- error ends the script: a command that the access rules forbid must not look like "no session".
+local function text_of(reply)
+  if type(reply) == 'table' and reply.err and not string.find(reply.err, 'WRONGTYPE', 1, true) then
+    error(reply.err)
+  end
+  return type(reply) == 'string' and reply
+end
+
 -- The record or tombstone under a key; false for no key and for a key of another type.
 local function read(key)
-  local current = redis.pcall('GET', key)
-  return type(current) == 'string' and current
+  return text_of(redis.pcall('GET', key))
 end
 
 -- The first 1,024 bytes of a record or tombstone, or all of it if the data begin later; false for no
 -- key and for a key of another type. A session may have 64 kB of data, and an act that needs only
 -- the facts of 1,000 sessions must not copy all of them: every other client waits for it.
 local function read_head(key)
-  local head = redis.pcall('GETRANGE', key, 0, 1023)
-  if type(head) ~= 'string' or head == '' then
+  local head = text_of(redis.pcall('GETRANGE', key, 0, 1023))
+  if not head or head == '' then
     return false
   end
   if #head < 1024 or string.find(head, ',"data":{', 1, true) then

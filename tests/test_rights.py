@@ -1,0 +1,75 @@
+"""The access rights of the user whom the app is on the Redis server (ACL)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from flask.testing import FlaskClient
+
+import flask_kvsession as kvs
+from flask_kvsession.connection import EmbeddedServer
+
+from .support.apps import MakeApp, store_of
+from .support.rights import COMMANDS, allow, url_of
+
+DEPLOYMENT = Path(__file__).parent.parent / "docs" / "deployment.md"
+RARELY = {"ping", "info", "scan", "eval", "evalsha"}
+"""Without one of these, only what the other tests of these commands try is missing."""
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    server = EmbeddedServer(tmp_path_factory.mktemp("rights"), ephemeral=True)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def client(make_app: MakeApp, own_server: EmbeddedServer) -> FlaskClient:
+    """A browser of an app on a server of its own, whose index expires soon."""
+    with redis.Redis(unix_socket_path=own_server.socket_path) as direct:
+        allow(direct)
+    app = make_app(redis_url=url_of(own_server.socket_path), max_sessions_per_user=1)
+    return app.test_client()
+
+
+def use(client: FlaskClient) -> set[int]:
+    """What an app does with sessions; returns the statuses of the responses."""
+    app = client.application
+    other = app.test_client()
+    statuses = {client.post("/login/ada", json={"data": {"x": 1}}).status_code}
+    statuses |= {other.post("/login/ada").status_code, other.get("/me").status_code}
+    statuses |= {other.post("/data", json={"x": 2}).status_code}
+    try:
+        store_of(app).sessions_of("ada")
+        store_of(app).revoke_all("ada")
+    except kvs.errors.StoreUnavailable:
+        statuses.add(503)
+    other.post("/login/ada")
+    statuses |= {other.post("/logout").status_code}
+    return statuses
+
+
+def test_these_rights_are_enough(client: FlaskClient) -> None:
+    """With these rights nothing fails."""
+    assert use(client) == {200}
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - RARELY))
+def test_each_right_is_needed(
+    client: FlaskClient, own_server: EmbeddedServer, command: str
+) -> None:
+    """Without any one of these rights something fails."""
+    with redis.Redis(unix_socket_path=own_server.socket_path) as direct:
+        allow(direct, command)
+        assert 503 in use(client)
+
+
+def test_the_guide_names_these_rights() -> None:
+    """docs/deployment.md shows an ACL with exactly these commands."""
+    [rule] = re.findall(r"^ACL SETUSER .*$", DEPLOYMENT.read_text(), re.M)
+    assert set(re.findall(r"\+(\S+)", rule)) == set(COMMANDS)
