@@ -116,7 +116,10 @@ class Server:
         type."""
         key = self.record_key(session_id)
         try:
-            return t.cast("bytes | None", self._call(("GET", key), key, shape=_is_bytes_or_none))
+            reply = self._call(
+                ("GET", key), key, shape=_is_bytes_or_none, is_expected=_is_wrong_type
+            )
+            return t.cast("bytes | None", reply)
         except StoreUnavailable as unavailable:
             if not _is_wrong_type(unavailable.__cause__):
                 raise
@@ -149,7 +152,8 @@ class Server:
     def may_evict(self, user: str) -> bool:
         """Whether the index of the user with this hash may have been evicted."""
         key = self.index_key(user)
-        ask = functools.partial(self._call, ("INFO", "memory"), key, shape=_is_bytes)
+        command, is_expected = ("INFO", "memory"), is_forbidden
+        ask = functools.partial(self._call, command, key, shape=_is_bytes, is_expected=is_expected)
         return self._eviction.may_evict(ask)
 
     def ids_in_shard(self, user: str) -> list[str]:
@@ -162,7 +166,7 @@ class Server:
             self.require_time("The server has too many keys to look through all of them.")
             command = ("SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_PER_SCAN)
             try:
-                cursor, keys = self._call(command, key, shape=_is_scan)
+                cursor, keys = self._call(command, key, shape=_is_scan, is_expected=is_forbidden)
             except StoreUnavailable as unavailable:
                 if not (unavailable.__cause__ and is_forbidden(unavailable.__cause__)):
                     raise
@@ -189,7 +193,8 @@ class Server:
             return isinstance(reply, list) and _is_int(reply[:1]) and shape(reply[1:])
 
         try:
-            reply = self._call(("EVALSHA", script.digest, *tail), keys[0], repeat, has_shape)
+            command = ("EVALSHA", script.digest, *tail)
+            reply = self._call(command, keys[0], repeat, has_shape, _may_work_by_eval)
         except StoreUnavailable as unavailable:
             if not _may_work_by_eval(unavailable.__cause__):
                 raise
@@ -219,6 +224,7 @@ class Server:
         key: str | None = None,
         repeat: Repeat = Repeat.READ,
         shape: Callable[[Reply], bool] = lambda reply: True,
+        is_expected: Callable[[Exception], bool] = lambda error: False,
     ) -> Reply:
         deadline = self.deadline or Deadline(self._timeout)
         try:
@@ -226,7 +232,7 @@ class Server:
         except (RedisError, OSError) as error:
             if isinstance(error, TryAgainError):
                 raise SlotIsMoving from error
-            if not _is_expected(error):
+            if not is_expected(error):
                 self._outages.note(error)
             raise StoreUnavailable from error
         if not shape(reply):
@@ -281,11 +287,6 @@ def texts(ids: list[bytes]) -> list[str]:
 
 def _is_wrong_type(error: BaseException | None) -> bool:
     return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
-
-
-def _is_expected(error: Exception) -> bool:
-    """Whether the caller knows what to do, so that the error is no outage."""
-    return isinstance(error, NoScriptError) or _is_wrong_type(error) or is_forbidden(error)
 
 
 def _may_work_by_eval(error: BaseException | None) -> bool:
