@@ -20,6 +20,10 @@ _MAX_USER_AGENT_CHARS = 512
 _TOMBSTONE_PREFIX = b'{"ended":'
 _NO_USER = msgspec.Raw(b"null")
 
+Time = t.Annotated[int, msgspec.Meta(ge=0, le=250_000_000_000_000)]
+"""Milliseconds since 1970, up to the year 9892. A `datetime` exists for every such time, also after
+a timeout was added."""
+
 
 class UnreadableRecord(KVSessionError):
     """This version cannot read the bytes under a session's key. The store catches this error, so an
@@ -35,7 +39,7 @@ class Before(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Hash of the family before an explicit rotation."""
     nonce: str = ""
     """Makes the successor of the secret, until a request has shown that successor."""
-    until: int = 0
+    until: Time = 0
     """The end of the time (ms) in which the credential counts."""
 
 
@@ -50,13 +54,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     family: str
     secret: str
     user: msgspec.Raw = _NO_USER
-    created: int
-    seen: int
-    authenticated: int | None = None
+    created: Time
+    seen: Time
+    authenticated: Time | None = None
     ip: str | None = None
     agent: str | None = None
     remembered: bool = True
-    rotated: int | msgspec.UnsetType = msgspec.UNSET
+    rotated: Time | msgspec.UnsetType = msgspec.UNSET
     before: Before | msgspec.UnsetType = msgspec.UNSET
     previous_user_keys: list[str] | msgspec.UnsetType = msgspec.UNSET
     """The keys of the data that a user has left in this anonymous session at a logout."""

@@ -346,6 +346,15 @@ PLANTED: dict[str, Callable[[Token, int], bytes]] = {
     "another-s-secret": lambda token, now: good_record(token, now).replace(
         token.secret_hash.encode(), token.family_hash.encode()
     ),
+    "far-future-seen": lambda token, now: re.sub(
+        rb'"seen":\d+', b'"seen":99999999999999999', good_record(token, now)
+    ),
+    "far-future-login": lambda token, now: good_record(token, now).replace(
+        b'"authenticated":null', b'"authenticated":253402300800000'
+    ),
+    "negative-created": lambda token, now: re.sub(
+        rb'"created":\d+', b'"created":-99999999999999999', good_record(token, now)
+    ).replace(b'"authenticated":null', b'"authenticated":%d' % now),
     "no-hash": lambda token, now: good_record(token, now).replace(
         token.secret_hash.encode(), "\xe9".encode()
     ),

@@ -23,7 +23,8 @@ if current and ARGV[1] ~= '' and current ~= ARGV[1] then
 end
 if current and ARGV[3] ~= '' then
   local decoded, fields = pcall(cjson.decode, current)
-  if not decoded or fields.user ~= cjson.null or fields.secret ~= ARGV[3] then
+  local is_record = decoded and type(fields) == 'table'
+  if not is_record or fields.user ~= cjson.null or fields.secret ~= ARGV[3] then
     return {now, 0, false}
   end
 end
