@@ -111,15 +111,17 @@ class SessionCookie:
         return self.name == self.anonymous_name
 
     def tokens_in(self, request: Request) -> PresentedTokens:
-        """The first four different values of these cookies that have the shape of a token."""
-        found: dict[Token, str] = {}
+        """The first four different values of these cookies that have the shape of a token. A value
+        that is under both names counts as a user's."""
+        is_user: dict[Token, bool] = {}
         for name, value in _cookies_in(request):
-            is_ours = name in (self.name, self.anonymous_name) and len(found) < MAX_TOKENS
-            if is_ours and (token := Token.parse(value)):
-                found.setdefault(token, name)
+            if name not in (self.name, self.anonymous_name) or not (token := Token.parse(value)):
+                continue
+            if token in is_user or len(is_user) < MAX_TOKENS:
+                is_user[token] = is_user.get(token, False) or name == self.name
         return PresentedTokens(
-            user=[token for token, name in found.items() if name == self.name],
-            anonymous=[token for token, name in found.items() if name != self.name],
+            user=[token for token in is_user if is_user[token]],
+            anonymous=[token for token in is_user if not is_user[token]],
         )
 
     def names_in(self, request: Request) -> set[str]:

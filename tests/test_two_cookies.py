@@ -141,6 +141,22 @@ def test_users_token_under_the_anonymous_name_signs_no_user_in(
 @pytest.mark.parametrize(
     "cookie",
     [
+        "kvsession-anonymous={0}; kvsession={0}",
+        "kvsession={0}; kvsession-anonymous={0}",
+        "kvsession-anonymous={0}; kvsession={1}; kvsession={2}; kvsession={3}; kvsession={0}",
+    ],
+)
+def test_users_token_under_both_names_signs_the_user_in(
+    app: Flask, send: Send, sign_in: SignIn, cookie: str
+) -> None:
+    """A user's token under the user's name counts, also if it is under the anonymous name too."""
+    tokens = [token_of(sign_in(app)), *(unknown_token() for _ in range(3))]
+    assert send("/me", cookie.format(*tokens)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
         "kvsession={old}; kvsession={ada}",
         "kvsession={ada}; kvsession={old}",
         "kvsession={old}; kvsession={older}; kvsession={oldest}; kvsession={ada}",
@@ -243,6 +259,26 @@ def test_forged_anonymous_token_ends_no_session(
         ada = sign_in(app, "ada")
     assert anonymous.get("/data").get_json() == {"x": 1}
     assert bob.get("/me").status_code == 200
+
+
+@pytest.mark.parametrize("act", ["/login/eve", "/logout"])
+@pytest.mark.parametrize("raw", [b"5", b"true", b"null", b'"text"', b"[]", b"{}", b"{", b""])
+def test_login_and_logout_beside_an_unreadable_anonymous_session_succeed(
+    app: Flask,
+    sign_in: SignIn,
+    redis_client: redis.Redis,
+    prefix: str,
+    act: str,
+    raw: bytes,
+) -> None:
+    """Beside a user's session, an anonymous cookie whose record is corrupt fails neither a login
+    nor a logout, and the record is left alone."""
+    ada, token = sign_in(app), unknown_token()
+    key = f"{prefix}:{{{token[:3]}}}:s:{token[3:19]}"
+    redis_client.set(key, raw, ex=60)
+    ada.set_cookie("kvsession-anonymous", token)
+    assert ada.post(act, json={}).status_code == 200
+    assert redis_client.get(key) == raw
 
 
 def test_logout_beside_an_anonymous_cookie_costs_one_more_round_trip(
