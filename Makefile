@@ -17,7 +17,11 @@ NO_BROWSER := --ignore=tests/browser
 RUNS ?= 1000
 SEED ?= 1
 
-.PHONY: help example test test-redis browser simulate outside lint type package check clean coverage
+# How long each fuzz target runs: make fuzz SECONDS=60
+SECONDS = 600
+FUZZ_INSTALLED := $(VENV)/.fuzz-installed
+
+.PHONY: help example test test-redis browser simulate outside fuzz lint type package check clean coverage
 
 help:
 	@echo "make example     serves the example at http://127.0.0.1:$(PORT)"
@@ -27,6 +31,7 @@ help:
 	@echo "make browser     the browser tests (they need Chromium)"
 	@echo "make simulate    simulated browsers: RUNS=$(RUNS) lives of each scenario, and their figures"
 	@echo "make outside     the test suites of Flask and others, with this session as flask.session"
+	@echo "make fuzz        the fuzz targets, each for SECONDS=$(SECONDS), and the property tests for longer"
 	@echo "make check       style, typing and packaging"
 	@echo "make clean       removes all files that these commands have made"
 
@@ -55,6 +60,9 @@ simulate: $(INSTALLED)
 outside: $(INSTALLED)
 	$(BIN)/python -m tests.outside
 
+fuzz: $(FUZZ_INSTALLED)
+	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
 check: lint type package
 
 lint: $(INSTALLED)
@@ -80,4 +88,8 @@ $(INSTALLED): pyproject.toml requirements/dev.txt
 	  echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[async,devices,embedded,geo]" -r requirements/dev.txt
+	@touch $@
+
+$(FUZZ_INSTALLED): $(INSTALLED) requirements/fuzz.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/fuzz.txt
 	@touch $@
