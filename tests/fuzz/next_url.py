@@ -38,6 +38,7 @@ SEEDS = [
     ),
     *(b"/\xef\xbc\x8fevil", b"/%5Cevil", b"/%2F%2Fevil", b"/;//evil", b"/a?b#//evil", b"/@evil"),
     *(b"/%09/evil", b"/./.", b"/.. ", b"/..#", b"/..?//evil", b"/.//?#", b"/a//..//../..//evil"),
+    *(b"/.//evil#/../../a", b"/.//evil?/../../a", b"/..//evil?#/../..", b"/.//evil/b#/../../.."),
     b"/" + b"x" * 20_000,
     b"/\xff\xfe",
     b"/a\r\nSet-Cookie: a=b",
