@@ -32,6 +32,40 @@ WEB = ("http", "https")
 HANDLED = "/handled"
 """A path whose view handles OPTIONS itself. At the other path Flask answers OPTIONS."""
 
+HOSTS = [
+    *("app.example", "app.example:8443", "app.example:80", "app.example:443", "evil.example"),
+    *("[::1]:3000", "127.0.0.1:5000", "APP.example", "a@evil", "", ABSENT),
+]
+ORIGINS = [
+    *(f"{scheme}://{host}" for scheme in ("http", "https") for host in HOSTS[:-1]),
+    *("https://evil-app.example", "https://evil.app.example", "https://app.example.evil", "null"),
+    *("https://partner.example", "https://partner.example:8443", "https://partner.example:84"),
+    *("https://app.example@evil", "https://evil@app.example", "https://app.example/", ABSENT),
+    *("https://app.example\\@evil", "ftp://app.example", "//app.example", "app.example", ""),
+]
+CHOICES = [
+    [*KINDS],
+    ["POST", "PUT", "PATCH", "DELETE", "GET", "HEAD", "OPTIONS", "TRACE", "post"],
+    HOSTS,
+    ORIGINS,
+    [
+        "same-origin",
+        "none",
+        "same-site",
+        "cross-site",
+        "unknown",
+        "Same-Origin",
+        "",
+        ABSENT,
+        ABSENT,
+    ],
+    HOSTS + [f"evil.example, {host}" for host in HOSTS[:3]],
+    ["http", "https", ABSENT],
+    ["https://app.example/", "https://evil.example/", ABSENT],
+    ["http", "https"],
+]
+"""What a property test chooses each line of the data from."""
+
 SEEDS = [
     "\n".join(lines).encode()
     for lines in [
@@ -43,6 +77,10 @@ SEEDS = [
         ["0", "POST", "app.example", "https://evil.example", "none", "-", "-", "-", "https"],
         ["0", "POST", "app.example", "https://app.example", "cross-site", "-", "-", "-", "https"],
         ["0", "POST", "app.example", "https://app.example", "", "-", "-", "-", "https"],
+        ["0", "POST", "app.example", "https://evil-app.example", "-", "-", "-", "-", "https"],
+        ["0", "POST", "app.example", "https://app.example.evil", "-", "-", "-", "-", "https"],
+        ["0", "POST", "app.example", "https://app.example:8443", "-", "-", "-", "-", "https"],
+        ["0", "POST", "app.example:8443", "https://app.example", "-", "-", "-", "-", "https"],
         ["0", "POST", "app.example", "null", "-", "-", "-", "-", "https"],
         ["0", "POST", "", "null", "-", "-", "-", "-", "https"],
         ["0", "POST", "-", "http://localhost", "-", "-", "-", "-", "http"],

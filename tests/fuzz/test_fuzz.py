@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ..support.strategies import quick
-from . import session_values
+from . import cross_origin, session_values
 from .targets import TARGETS
 
 EXAMPLES = int(os.environ.get("KVSESSION_FUZZ", 60))
@@ -43,6 +43,13 @@ def test_input_that_was_once_dangerous_passes(name: str, seed: bytes) -> None:
 def test_no_input_makes_a_target_fail(name: str, data: st.DataObject) -> None:
     """No target fails for random bytes, nor for its known inputs after random edits."""
     TARGETS[name].run(data.draw(st.binary(max_size=300) | edited(TARGETS[name].seeds)))
+
+
+@given(st.tuples(*map(st.sampled_from, cross_origin.CHOICES)))
+@settings(quick, max_examples=EXAMPLES * 5)
+def test_guard_decides_by_the_table_for_any_combination_of_headers(lines: tuple[str, ...]) -> None:
+    """`cross_origin_guard` decides as the table does for usual and nasty values of each header."""
+    cross_origin.fuzz_cross_origin_guard("\n".join(lines).encode("latin-1"))
 
 
 @given(session_values.any_values)
