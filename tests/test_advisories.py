@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import pickle
+import re
 import secrets
 import threading
 import typing as t
@@ -402,11 +403,12 @@ class TestPlantedPickle:
     """CVE-2021-33026: write access to the store allowed code to run in the app."""
 
     @pytest.mark.parametrize("protocol", [0, 2, 5])
-    @pytest.mark.parametrize("place", ["record", "base64", "data", "index"])
+    @pytest.mark.parametrize("place", ["record", "base64", "data", "value", "index"])
     def test_pickle_in_redis_is_never_loaded(
         self,
         app: Flask,
         sign_in: SignIn,
+        do: Do,
         redis_client: redis.Redis,
         keys: Keys,
         tmp_path: Path,
@@ -428,10 +430,13 @@ class TestPlantedPickle:
                 "record": payload,
                 "base64": encoded,
                 "data": record.replace(b"PLANTED", encoded),
+                "value": record.replace(b'"PLANTED"', b'{" b":"%b"}' % encoded),
             }
             redis_client.set(key, planted[place])
-        expected = 200 if place in ("data", "index") else 401
-        assert browser.get("/me").status_code == expected
+        assert do(browser, lambda: repr(g.session.get("x"))).status_code == 200
+        if place != "value":  # JSON has no bytes, so the view cannot show that value
+            expected = 200 if place in ("data", "index") else 401
+            assert browser.get("/me").status_code == expected
         assert browser.post("/data", json={"y": 1}).status_code == 200
         with app.app_context():
             kvs.list_sessions("ada")
@@ -442,7 +447,7 @@ class TestPlantedPickle:
     def test_package_names_no_pickle_eval_or_exec(self) -> None:
         """No module of the package names pickle, marshal, shelve, yaml, eval or exec."""
         for path in Path(kvs.__file__).parent.rglob("*.py"):
-            words = set(path.read_text().replace("(", " ").replace(".", " ").split())
+            words = set(re.findall(r"\w+", path.read_text()))
             assert not words & {"pickle", "marshal", "shelve", "eval", "exec", "yaml"}
 
 
