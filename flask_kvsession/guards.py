@@ -258,7 +258,7 @@ def _origin_is_host() -> bool:
     if origin is None:
         return True
     try:
-        host = urlsplit(origin).netloc
+        parts = urlsplit(origin)
     except ValueError:
         return False
-    return host != "" and host == request.host
+    return parts.scheme != "" and parts.netloc != "" and parts.netloc == request.host

@@ -120,6 +120,8 @@ def test_post_without_browser_headers_passes(app: Flask) -> None:
         ("http://evil@app.example", "app.example", 403),
         ("http://evil/app.example", "app.example", 403),
         ("app.example", "app.example", 403),
+        ("//app.example", "app.example", 403),
+        ("\x01//app.example", "app.example", 403),
         ("null", "app.example", 403),
         ("null", "", 403),
         ("null", "a@evil", 403),
