@@ -637,6 +637,7 @@ class TestOpenRedirect:
         [
             "//evil.example", "/\\evil.example", "\\\\evil.example", "/\t/evil.example",
             "/\n/evil.example", "https:evil.example", "https:///evil.example", " //evil.example",
+            "/.//evil.example", "/a/..//evil.example", "/%2e//evil.example?/../..",
             "/%5c%5cevil.example/..//evil.example\\", "javascript:alert(1)//", "http://[::1",
         ],
     )  # fmt: skip

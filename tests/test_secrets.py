@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import gc
+import hmac
 import logging
 import re
 import traceback
@@ -33,6 +34,7 @@ from flask_kvsession.token import Token
 from .support.apps import Do, MakeApp, state_of, store_of
 from .support.browsers import (
     SignIn,
+    anonymous_token_of,
     token_of,
     unknown_token,
     user_token_of,
@@ -42,6 +44,7 @@ from .support.commands import CountCommands, Keys
 
 _TOKEN = re.compile(r"(?<![\w-])[\w-]{62}(?![\w-])", re.ASCII)
 INTERVAL = timedelta(hours=1)
+AS_FLASK = "KVSESSION_AS_FLASK_SESSION"
 
 
 def forms_of(text: str) -> Iterator[bytes]:
@@ -198,7 +201,7 @@ def see_every_object(watch: Watch) -> set[str]:
 
 
 def add_views(app: Flask, watch: Watch, *, by_key: bool) -> None:
-    data = session if app.config.get("KVSESSION_AS_FLASK_SESSION") else kvs.current_session
+    data = session if app.config.get(AS_FLASK) else kvs.current_session
 
     @app.post("/in/<user>")
     def sign_in(user: str) -> Response:
@@ -295,9 +298,14 @@ class TestSecretIsOnlyInTheCookie:
             other = busy_app.test_client()
             watch.send(other, "POST", "/in/ada")
             for _ in range(2):
-                browser = busy_app.test_client()
+                visitor, browser = busy_app.test_client(), busy_app.test_client()
+                watch.send(visitor, "POST", "/write")
                 for method, url, headers in REQUESTS:
                     clock.advance(minutes=61 if "?" in url else 6)
+                    if url.startswith("/in/bob"):  # beside the user's cookie
+                        name = "session" if busy_app.config.get(AS_FLASK) else "kvsession"
+                        planted = anonymous_token_of(visitor, name) or ""
+                        browser.set_cookie(f"{name}-anonymous", planted)
                     watch.send(browser, method, url, headers=headers)
                     see_redis(watch, redis_client, keys())
                 watch.send(other, "GET", "/sign-in")
@@ -483,4 +491,7 @@ class TestDumpSignsNoUserIn:
         (nonce,) = dump.nonces
         assert old and str(old.successor(nonce)) == successor != str(old)
         assert successor not in set(dump.tokens())
+        keys_of_hmac = {run for run in dump.runs if len(run) >= 20}
+        digests = [hmac.digest(key.encode(), nonce.encode(), "sha256") for key in keys_of_hmac]
+        assert successor[40:] not in {base64.urlsafe_b64encode(d).decode()[:22] for d in digests}
         assert not [run for run in dump.runs if successor[40:] in run or successor[19:40] in run]

@@ -44,7 +44,7 @@ def main() -> int:
     if options.target is None:
         return run_all(options.seconds)
     logging.getLogger("fuzz").setLevel(logging.CRITICAL)  # the app's own errors
-    logging.getLogger("flask_kvsession").propagate = False
+    logging.getLogger("flask_kvsession").addHandler(logging.NullHandler())
     if options.input is not None:
         load_targets()[options.target].run(options.input)
         return 0
@@ -70,7 +70,8 @@ def run_target(seconds: int, name: str) -> bool:
     count = int(executions[1]) if executions else 0
     passed = done.returncode == 0 and count > 0
     report = f"{name:20} {count:10,} executions in {time.monotonic() - began:.0f} s"
-    print(report if passed else f"{report}\n{done.stdout}\n{done.stderr[-5000:]}", flush=True)
+    details = "" if passed else f"\n{done.stdout or done.stderr}"  # a finding is in stdout
+    print(report + details, flush=True)
     return passed
 
 
