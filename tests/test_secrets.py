@@ -308,6 +308,7 @@ class TestSecretIsOnlyInTheCookie:
                         browser.set_cookie(f"{name}-anonymous", planted)
                     watch.send(browser, method, url, headers=headers)
                     see_redis(watch, redis_client, keys())
+                watch.send(other, "GET", "/guarded", headers=PAGE)  # its session has ended
                 watch.send(other, "GET", "/sign-in")
         watch.see("commands", *commands.sent)
         watch.see("warnings", *[str(warning) for warning in warned])
