@@ -162,6 +162,7 @@ SEEDS = [
         ["0", "POST", "app.example/x", "http://app.example/x", "-", "-", "-", "-", "http"],
         ["0", "POST", "\xe9.example", "http://\xe9.example", "-", "-", "-", "-", "http"],
         ["0", "POST", "[", "http://[", "-", "-", "-", "-", "http"],
+        ["0", "GEt", "app.example", "https://evil.example", "cross-site", "-", "-", "-", "https"],
         ["0", "post", "APP.example", "http://app.example", "-", "-", "-", "-", "http"],
     ]
 ]
@@ -196,7 +197,7 @@ def fuzz_cross_origin_guard(data: bytes) -> None:
     environ = request_environ(path, "POST")
     environ.pop("HTTP_HOST")
     status, body, _ = send(app(kind), environ | given)
-    method = given.get("REQUEST_METHOD", "POST")
+    method = given.get("REQUEST_METHOD", "POST").upper()  # so Werkzeug reads and routes it
     if status == 405:
         return  # no view has this method
     if status == 400:
