@@ -28,6 +28,8 @@ from werkzeug.wrappers import Response
 
 import flask_kvsession as kvs
 from flask_kvsession import signals
+from flask_kvsession.connection.deadline import Deadline
+from flask_kvsession.connection.link import Link
 from flask_kvsession.errors import StoreUnavailable
 from flask_kvsession.token import Token
 
@@ -335,18 +337,18 @@ class TestSecretIsOnlyInTheCookie:
         """If the server refuses a call and quotes the command, no error, local variable, log line
         or response shows a secret."""
         caplog.set_level(logging.DEBUG)
-        real, calls = redis.Redis.execute_command, list[bool]()
+        real, calls = Link.exchange, list[bool]()
 
-        def execute(client: redis.Redis, *command: t.Any, **options: t.Any) -> t.Any:
+        def exchange(link: Link, command: t.Any, deadline: Deadline) -> t.Any:
             if calls and calls.pop():
-                raise redis.ResponseError(f"unknown command, with args beginning with: {command!r}")
-            return real(client, *command, **options)  # type: ignore[no-untyped-call]
+                raise redis.ResponseError(f"cannot do this: {command!r}")
+            return real(link, command, deadline)
 
         def answer(error: StoreUnavailable) -> tuple[str, int]:
             watch.see_error("StoreUnavailable", error)
             return f"{error} {error.description}", 503
 
-        monkeypatch.setattr(redis.Redis, "execute_command", execute)
+        monkeypatch.setattr(Link, "exchange", exchange)
         busy_app.register_error_handler(StoreUnavailable, answer)
         browser = busy_app.test_client()
         statuses = set()
@@ -358,7 +360,7 @@ class TestSecretIsOnlyInTheCookie:
             watch.send(browser, method, url, headers=headers)
         watch.see("log", caplog.text)
         assert 503 in statuses
-        assert "unknown command" in caplog.text
+        assert "cannot do this" in caplog.text
         assert "StoreUnavailable" in {where for where, _ in watch.seen}
         assert len(watch.tokens) >= 5
         assert watch.leaks() == []

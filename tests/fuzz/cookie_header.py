@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import typing as t
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -122,18 +123,18 @@ def tokens_read(app: Flask, header: bytes) -> PresentedTokens:
 def session_ids_looked_up(app: Flask) -> Iterator[set[str]]:
     """The ids of the sessions that the block asks the server for, with at most four reads."""
     server, looked_up = store_of(app)._server, list[str]()
-    real, found = server.call, set[str]()
+    real, found = server._call, set[str]()
 
-    def call(*command: object) -> object:
+    def call(command: tuple[object, ...], *args: t.Any, **options: t.Any) -> t.Any:
         assert command[0] == "GET", command
         looked_up.append(str(command[1]))
-        return real(*command)
+        return real(command, *args, **options)
 
-    server.call = call  # type: ignore[method-assign]
+    server._call = call  # type: ignore[method-assign]
     try:
         yield found
     finally:
-        server.call = real  # type: ignore[method-assign]
+        server._call = real  # type: ignore[method-assign]
     for key in looked_up:
         match = re.fullmatch(r"kvs:\{([A-Za-z0-9_-]{3})\}:s:([A-Za-z0-9_-]{16})", key)
         assert match, key
