@@ -64,6 +64,10 @@ class RecentLogins:
             return count + 1
 
 
+_users_of_default_prefix: dict[str, weakref.ref[Flask]] = {}
+"""For each `KVSESSION_REDIS_URL`, an app of this process that has the default prefix there."""
+
+
 @dataclass
 class AppState:
     """What the requests of one app share; the object `app.extensions["kvsession"]`."""
@@ -173,8 +177,25 @@ class AppState:
         development = self.app.debug or self.app.testing
         return SessionCookie.from_settings(self.settings, development=development)
 
+    def _warn_of_shared_prefix(self) -> None:
+        """Warns if another app of this process has the same server and the default prefix too."""
+        url = self.settings.redis_url
+        if url is None or self.settings.key_prefix != Settings.key_prefix:
+            return
+        other = _users_of_default_prefix.setdefault(url, self.app_ref)()
+        if other is None:
+            _users_of_default_prefix[url] = self.app_ref
+        elif other.import_name != self.app.import_name:
+            self.warn_once(
+                f"The apps {other.import_name!r} and {self.app.import_name!r} have the same"
+                " KVSESSION_REDIS_URL and the default KVSESSION_KEY_PREFIX, so each accepts the"
+                " sessions of the other. Give each app a prefix of its own. If they shall share"
+                " sessions, give both the same prefix, which is not the default."
+            )
+
     @cached_property
     def _store(self) -> SessionStore:
+        self._warn_of_shared_prefix()
         return SessionStore(self.servers or self._connect(), self.settings)
 
     def _connect(self) -> Servers:
