@@ -21,15 +21,14 @@ from redis.crc import key_slot
 
 import flask_kvsession as kvs
 from flask_kvsession.connection.embedded import find_binary
-from flask_kvsession.record import Client, Stored, new_record
 from flask_kvsession.store.clock import ServerClock
 from flask_kvsession.store.server import SCRIPTS, load_script
-from flask_kvsession.token import Token, new_session_id, user_hash
 
 from .support.apps import MakeApp, add_views, store_of
 from .support.browsers import browser_with, may_enter, token_of
 from .support.clock import Clock
 from .support.commands import Commands
+from .support.exercise import exercise
 
 CLIENTS: dict[str, dict[str, t.Any]] = {
     "plain": {},
@@ -39,47 +38,6 @@ CLIENTS: dict[str, dict[str, t.Any]] = {
     "RESP3": {"protocol": 3},
     "RESP3, decoding": {"protocol": 3, "decode_responses": True},
 }
-
-
-def sign_in(store: kvs.SessionStore, user_id: t.Any, data: dict[str, bytes] | None = None) -> Token:
-    """A new session, as a login makes it."""
-    token = Token.for_session(new_session_id(user_hash(user_id)))
-    client = Client("127.0.0.1", "Ünïcode-☃")
-    record = new_record(token, now=store.now(), client=client, user_id=user_id, data=data or {})
-    new = Stored.of(token.session_id, record)
-    store.login(new, None, lambda *args, **kwargs: {}, lambda info: None)
-    while store.now() <= record.seen:
-        pass  # of two logins in one ms neither is the earlier
-    return token
-
-
-def exercise(store: kvs.SessionStore) -> None:
-    """Everything that a store can do, with what must be seen."""
-    first, second, third = (sign_in(store, "ä{b}", {"x": b'"\xe2\x98\x83"'}) for _ in range(3))
-    loaded = store.load(second)
-    assert isinstance(loaded, Stored)
-    assert loaded.record.encoded_data() == {"x": b'"\xe2\x98\x83"'}
-    assert {stored.id for stored in store.sessions_of("ä{b}")} == {
-        second.session_id,
-        third.session_id,
-    }
-    assert store.update_all("ä{b}", {"role": "r"}, ["x"]) == 2
-    outcome = store.update(
-        loaded, lambda record: record.with_data(record.encoded_data() | {"y": b"1"})
-    )
-    assert outcome.stored and outcome.written
-    assert outcome.stored.record.encoded_data() == {"role": b'"r"', "y": b"1"}
-    assert store.revoke_one("ä{b}", first.session_id) is None
-    revoked = store.revoke_one("ä{b}", third.session_id)
-    assert revoked and revoked.user_agent == "Ünïcode-☃"
-    assert store.remove(outcome.stored)[0]
-    sign_in(store, "ä{b}")
-    assert len(store.revoke_all("ä{b}")) == 1
-    assert store.sessions_of("ä{b}") == []
-    store.set_index_entry(user_hash("ä{b}"), second.session_id, 1000)
-    store.set_index_entry(user_hash("ä{b}"), second.session_id, None)
-    assert store.sessions_of("ä{b}") == []
-    assert store.load(second) is None
 
 
 @pytest.mark.parametrize("options", CLIENTS.values(), ids=CLIENTS)

@@ -192,10 +192,15 @@ class SessionStore:
         limit = None if user_id is None else self._settings.session_limit(user_id)
         lifetime = self._settings.expires(new.record) - self.now()
         args = (new.raw, lifetime, new.id, limit or 0)
-        is_stored, over_limit = self._write("create", new, lifetime, args, is_flag_and_ids)
+        (is_stored, over_limit), has_index = self._write(
+            "create", new, lifetime, args, is_flag_and_ids
+        )
         if not is_stored:
             raise _ended_while_created()
-        return texts(over_limit)
+        if has_index or not limit:
+            return texts(over_limit)
+        ids = self._server.ids_in_index(t.cast(str, new.user_hash))
+        return ids if len(ids) > limit else []
 
     @_one_call
     def commit(self, loaded: Stored, new: Record) -> tuple[Commit, Stored | None]:
@@ -207,7 +212,7 @@ class SessionStore:
         if lifetime <= 0:
             return Commit.REFUSED, None
         args = (loaded.raw, raw, lifetime, loaded.id)
-        result, current = self._write("commit", loaded, lifetime, args, is_flag_and_record)
+        (result, current), _ = self._write("commit", loaded, lifetime, args, is_flag_and_record)
         if result == Commit.WRITTEN_AND_HEALED:
             result = Commit.WRITTEN
             self._server.warn_once(_HEALED)
@@ -228,8 +233,8 @@ class SessionStore:
             gone, current = self._server.run_script(
                 "remove", keys[:1], *args, shape=is_flag_and_record
             )
-            if gone and stored.user_hash:
-                self.set_index_entry(stored.user_hash, stored.id, None)
+            if gone:
+                self.set_index_entry(t.cast(str, stored.user_hash), stored.id, None)
         return bool(gone), self._same(stored, current)
 
     def remove_anonymous(self, token: Token) -> None:
@@ -512,16 +517,17 @@ class SessionStore:
         lifetime: int,
         args: tuple[t.Any, ...],
         shape: Callable[[list[t.Any]], bool],
-    ) -> list[t.Any]:
+    ) -> tuple[list[t.Any], bool]:
         """Runs a script that writes a record and its index entry. While a cluster moves the slot,
-        it writes the entry first: a record without an entry could not be revoked."""
+        it writes the entry first: a record without an entry could not be revoked. Returns the
+        reply, and whether the script had the index."""
         keys = self._keys(stored)
         try:
-            return self._server.run_script(name, keys, *args, shape=shape)
+            return self._server.run_script(name, keys, *args, shape=shape), True
         except SlotIsMoving:
-            if stored.user_hash:
-                self.set_index_entry(stored.user_hash, stored.id, lifetime)
-            return self._server.run_script(name, keys[:1], *args, shape=shape)
+            user = t.cast(str, stored.user_hash)  # an anonymous session has one key
+            self.set_index_entry(user, stored.id, lifetime)
+            return self._server.run_script(name, keys[:1], *args, shape=shape), False
 
     def _same(self, loaded: Stored, raw: bytes | None) -> Stored | None:
         """The session in the reply of an act. Raises `StoreUnavailable` if it is another one."""
