@@ -18,7 +18,7 @@ from .support.rights import COMMANDS, allow, url_of
 
 DEPLOYMENT = Path(__file__).parent.parent / "docs" / "deployment.md"
 RARELY = {"ping", "info", "scan", "eval", "evalsha"}
-"""Without one of these, only what the other tests of these commands try is missing."""
+"""Without one of these everything works: see the tests below, and test_eviction.py."""
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,18 @@ def test_each_right_is_needed(
     with redis.Redis(unix_socket_path=own_server.socket_path) as direct:
         allow(direct, command)
         assert 503 in use(client)
+
+
+@pytest.mark.parametrize("command", ["evalsha", "eval", "info", "scan", "ping"])
+def test_without_a_right_that_has_another_way_everything_works(
+    client: FlaskClient, own_server: EmbeddedServer, command: str
+) -> None:
+    """A server may forbid one of `EVALSHA` and `EVAL`. The others are for evicting servers and for
+    connections that were not used for long."""
+    assert use(client) == {200}  # the server learns the scripts
+    with redis.Redis(unix_socket_path=own_server.socket_path) as direct:
+        allow(direct, command)
+        assert use(client) == {200}
 
 
 def test_the_guide_names_these_rights() -> None:
