@@ -17,14 +17,12 @@
 local now = server_time()
 local current = read(KEYS[1])
 
-if not current then
-  return {now, 0, false}
-end
 -- The store already holds the new record: the reply to an earlier attempt was lost, or another
 -- request made the same change in the same ms.
 if current == ARGV[2] then
   return {now, 2, current}
 end
+-- Another request has changed the record, or it is gone.
 if current ~= ARGV[1] then
   return {now, 0, current}
 end
