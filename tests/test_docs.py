@@ -12,6 +12,7 @@ from flask_kvsession.settings import PREFIX, config_key
 
 ROOT = Path(__file__).parent.parent
 TESTS = ROOT / "tests"
+RELIABILITY = (ROOT / "docs" / "reliability.md").read_text()
 SECURITY = (ROOT / "docs" / "security.md").read_text()
 PROOFS = re.findall(r"`((?:\w+/)*test_\w+\.py)((?:::\w+)*)`", SECURITY)
 
@@ -50,6 +51,18 @@ def test_every_test_that_the_security_table_names_exists() -> None:
         if not re.search(rf"(class|def) {name}\b", sources[file])
     ]
     assert len(PROOFS) > 150
+    assert missing == []
+
+
+def test_every_test_that_the_reliability_page_names_exists() -> None:
+    """Each test that `docs/reliability.md` names is there under that name."""
+    proofs = re.findall(r"`((?:\w+/)*test_\w+\.py)::(\w+)`", RELIABILITY)
+    missing = [
+        f"{file}::{name}"
+        for file, name in proofs
+        if not re.search(rf"def {name}\b", (TESTS / file).read_text())
+    ]
+    assert len(proofs) > 40
     assert missing == []
 
 

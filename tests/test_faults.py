@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import subprocess
 import time
 import typing as t
 from collections.abc import Callable, Iterator
@@ -17,54 +15,15 @@ from flask import Flask, Response, g, make_response, request, request_finished, 
 from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
-from flask_kvsession.connection.embedded import find_binary
 from flask_kvsession.errors import StoreUnavailable
 
 from .support.apps import Do, MakeApp, close, store_of
 from .support.browsers import id_of, token_of
 from .support.clock import Clock
+from .support.servers import Server
 
 TIMEOUT = 0.3
 GRACE = 0.5 + 1.0  # what FAULTS allows beyond the timeout, and what a busy machine may add
-
-
-class Server:
-    """A server of one test's own, to be ill-treated."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = str(folder / "s")
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def start(self, *options: str) -> None:
-        command = [find_binary(), "--port", "0", "--unixsocket", self.path, "--save", ""]
-        self._process = subprocess.Popen(
-            [*command, *options], cwd=self._folder, stdout=subprocess.DEVNULL
-        )
-        deadline = time.monotonic() + 10
-        while not self.answers() and time.monotonic() < deadline:
-            time.sleep(0.01)
-
-    def answers(self) -> bool:
-        try:
-            return bool(self.run("PING"))
-        except redis.RedisError:
-            return False
-
-    def run(self, *command: t.Any) -> t.Any:
-        with redis.Redis(unix_socket_path=self.path) as client:
-            return client.execute_command(*command)
-
-    def send(self, number: int) -> None:
-        assert self._process
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        assert self._process
-        self._process.send_signal(signal.SIGCONT)
-        self._process.kill()
-        self._process.wait()
 
 
 @pytest.fixture
@@ -101,14 +60,6 @@ def signed_in(app: Flask) -> FlaskClient:
     return client
 
 
-def stop(server: Server) -> None:
-    server.send(signal.SIGSTOP)
-
-
-def resume(server: Server) -> None:
-    server.send(signal.SIGCONT)
-
-
 def nothing(server: Server) -> None:
     pass
 
@@ -120,7 +71,7 @@ def demand_password(server: Server) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Server], object], Callable[[Server], object]]] = {
-    "hung": (stop, resume),
+    "hung": (Server.stop, Server.resume),
     "killed": (lambda server: server.kill(), lambda server: server.start()),
     "paused": (lambda server: server.run("CLIENT", "PAUSE", "2500", "ALL"), nothing),
     "a password demanded": (demand_password, nothing),
@@ -396,9 +347,9 @@ def test_failing_load_gives_the_apps_own_503(
     own_words: Flask, signed_in: FlaskClient, own_server: Server
 ) -> None:
     """If the load fails, the app's handler for `StoreUnavailable` gives the response."""
-    stop(own_server)
+    own_server.stop()
     assert signed_in.get("/me").text == "sorry, nobody"
-    resume(own_server)
+    own_server.resume()
 
 
 def test_failing_load_in_an_error_page_gives_503_instead_of_500(

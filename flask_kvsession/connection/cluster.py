@@ -6,17 +6,10 @@ import typing as t
 from collections.abc import Sequence
 
 from redis.crc import key_slot
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    MovedError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import AskError, InvalidResponse, MovedError, RedisError
 
 from .deadline import Deadline
-from .node import Address, Command, Node, NodeMaker, Repeat, was_refused
+from .node import Address, Command, Node, NodeMaker, Repeat, is_final, was_refused
 
 _MAX_REDIRECTIONS = 5
 _ASK_SLOTS: t.Final = Command(("CLUSTER", "SLOTS"), Repeat.READ)
@@ -28,22 +21,25 @@ class Cluster:
     def __init__(self, addresses: Sequence[Address], make_node: NodeMaker) -> None:
         self._make_node = make_node
         self._startup = list(addresses)
+        self._known = list(addresses)
+        """All nodes that were heard of, replicas too: each can say which primary has which slot."""
         self._nodes: dict[Address, Node] = {}
         self._owners: dict[int, Address] = {}
         """The address of the primary of each slot; empty until a node was asked."""
+        self._is_outdated = True
 
     def call(self, command: Command, deadline: Deadline) -> t.Any:
-        if not self._owners:
+        if self._is_outdated:
             self._learn_slots(deadline)
         address, prefix = self._owner_of(command), None
         for _ in range(_MAX_REDIRECTIONS):
             try:
                 return self._node(address).call(command, deadline, prefix=prefix)
-            except AskError as error:  # for this command only
-                address, prefix = _address_in(error, address), ("ASKING",)
-            except MovedError as error:
+            except MovedError as error:  # redis-py: a MovedError is an AskError too
                 address, prefix = _address_in(error, address), None
                 self._owners[error.slot_id] = address
+            except AskError as error:  # for this command only
+                address, prefix = _address_in(error, address), ("ASKING",)
             except (RedisError, OSError) as error:
                 address, prefix = self._other_owner(command, address, error, deadline), None
         raise ConnectionError("the nodes of the cluster redirect this command in a circle")
@@ -57,56 +53,87 @@ class Cluster:
     ) -> Address:
         """The node that has the slot now. Raises the error if no other node has the slot, or if the
         command must not be sent again."""
-        is_moving = isinstance(error, ClusterDownError)
-        if isinstance(error, TryAgainError) or (
-            isinstance(error, ResponseError) and not (is_moving or was_refused(error))
-        ):
+        if is_final(error):
             raise error
-        may_repeat = is_moving or was_refused(error) or command.repeat is not Repeat.DIFFERENT
         if deadline.is_over:
-            self._owners.clear()  # the next call asks for the slots
+            self._is_outdated = True  # the next call asks for the slots
             raise error
         self._learn_slots(deadline, besides=address)
-        current = self._owner_of(command)
+        current = self._owner_of(command, besides=address)
+        may_repeat = was_refused(error) or command.repeat is not Repeat.DIFFERENT
         if current == address or not may_repeat:
             raise error
         return current
 
-    def _owner_of(self, command: Command) -> Address:
+    def _owner_of(self, command: Command, *, besides: Address | None = None) -> Address:
+        """The primary that has the slot of the command's key. For a command without a key, any
+        primary, but `besides` only if there is no other."""
+        owners = self._owners
         if command.key is None:
-            return next(iter(self._owners.values()))
+            return min(owners.values(), key=lambda address: address == besides)
         slot = key_slot(command.key.encode())
-        if slot not in self._owners:
+        if slot not in owners:
+            self._is_outdated = True
             raise ConnectionError(f"no node of the cluster has the slot {slot}")
-        return self._owners[slot]
+        return owners[slot]
 
     def _learn_slots(self, deadline: Deadline, *, besides: Address | None = None) -> None:
         """Asks one node after the other which primary has which slot. Each may take its share of
         the remaining time only. The node `besides` has just failed and is asked last."""
-        known = list(dict.fromkeys([*self._owners.values(), *self._startup]))
+        known = list(dict.fromkeys([*self._owners.values(), *self._known]))
         known.sort(key=lambda address: address == besides)
         failure: Exception | None = None
         for n, address in enumerate(known):
             try:
                 share = deadline.share(1 / (len(known) - n + 1))
-                ranges = self._node(address).call(_ASK_SLOTS, share)
+                ranges = _ranges_in(self._node(address).call(_ASK_SLOTS, share), address)
             except (RedisError, OSError) as error:
                 failure = error
                 continue
-            self._owners = {
-                slot: (primary[0].decode() or address[0], int(primary[1]))
-                for first, last, primary, *_ in ranges
-                for slot in range(first, last + 1)
-            }
-            return
+            if ranges:
+                self._use(ranges)
+                return
         raise ConnectionError("no node of the cluster says which node has which slot") from failure
 
+    def _use(self, ranges: list[Range]) -> None:
+        heard_of = [address for _, _, addresses in ranges for address in addresses]
+        self._known = list(dict.fromkeys([*heard_of, *self._startup]))
+        self._owners = {
+            slot: addresses[0]
+            for first, last, addresses in ranges
+            for slot in range(first, last + 1)
+        }
+        self._is_outdated = False
+        for address in [each for each in list(self._nodes) if each not in self._known]:
+            if node := self._nodes.pop(address, None):
+                node.close()
+
     def _node(self, address: Address) -> Node:
-        if address not in self._nodes:
-            self._nodes[address] = self._make_node(address)
-        return self._nodes[address]
+        node = self._nodes.get(address)
+        return node or self._nodes.setdefault(address, self._make_node(address))
+
+
+Range = tuple[int, int, list[Address]]
+"""The first and the last slot, and the nodes that have them, the primary first."""
+
+
+def _ranges_in(reply: t.Any, asked: Address) -> list[Range]:
+    """Raises `InvalidResponse` for a reply of another shape than CLUSTER SLOTS has."""
+    try:
+        return [
+            (int(first), int(last), [_address(node[0], node[1], asked) for node in nodes])
+            for first, last, *nodes in reply
+            if nodes
+        ]
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise InvalidResponse("the reply to CLUSTER SLOTS has another shape") from error
 
 
 def _address_in(error: AskError | MovedError, asked: Address) -> Address:
-    """The address of a redirection. An empty host means the host of the node that was asked."""
-    return error.host or asked[0], int(error.port)
+    return _address(error.host.encode(), error.port, asked)
+
+
+def _address(host: bytes | None, port: t.Any, asked: Address) -> Address:
+    """A node that does not know its own host name sends nothing or "?" instead: it is at the host
+    that was asked."""
+    return (host.decode() if host and host != b"?" else asked[0]), int(port)

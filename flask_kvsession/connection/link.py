@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import select
 import socket
 import time
 import typing as t
 
 from redis.connection import AbstractConnection, SSLConnection
-from redis.exceptions import InvalidResponse, ResponseError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from .deadline import Deadline
 
@@ -47,21 +46,26 @@ class DeadlineSocket:
     def __init__(self, sock: socket.socket, current: Current) -> None:
         self._socket = sock
         self._current = current
+        self._waits = True
 
     def sendall(self, data: bytes) -> None:
         self._socket.settimeout(self._current.deadline.remaining())
         self._socket.sendall(data)
 
     def recv(self, size: int) -> bytes:
-        self._socket.settimeout(self._current.deadline.remaining())
+        self._bound_receive()
         return self._socket.recv(size)
 
     def recv_into(self, buffer: bytearray) -> int:
-        self._socket.settimeout(self._current.deadline.remaining())
+        self._bound_receive()
         return self._socket.recv_into(buffer)
 
     def settimeout(self, timeout: float | None) -> None:
-        """Does nothing: the deadline alone counts."""
+        """With 0, receiving does not wait. Any other value does nothing: the deadline counts."""
+        self._waits = timeout != 0
+
+    def _bound_receive(self) -> None:
+        self._socket.settimeout(self._current.deadline.remaining() if self._waits else 0)
 
     def __getattr__(self, name: str) -> t.Any:
         return getattr(self._socket, name)
@@ -112,17 +116,39 @@ class Link:
     """
 
     def __init__(self, connection_class: t.Any, options: Options, deadline: Deadline) -> None:
-        """Connects; raises an error of redis-py or an `OSError` if that fails."""
+        """Does not connect yet. `deadline` is that of the call that wants the connection."""
         bounded_class: ConnectionClass = bounded(connection_class)
         self._connection = bounded_class(**options, **_fixed_options())
         self._used = time.monotonic()
         self._connection.current = self._current = Current()
         self._current.deadline = deadline
+        self.is_new = True
+        self.is_idle = self.is_closed = False
+
+    def connect(self) -> None:
+        """Raises an error of redis-py or an `OSError` if that fails."""
         try:
             self._connection.connect()
         except BaseException:
             self.close()
             raise
+
+    def lease(self, deadline: Deadline) -> None:
+        """A call that ends at this deadline takes the connection."""
+        self._current.deadline = deadline
+        self.is_idle = False
+
+    def give_back(self) -> None:
+        """The call has got its reply."""
+        self.is_new = False
+        self.is_idle = True
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the call that took the connection has ended without giving it back. An exception
+        from outside may have come before anything could close the connection, and may still refer
+        to it."""
+        return not self.is_idle and self._current.deadline.is_over
 
     @property
     def idle_seconds(self) -> float:
@@ -130,9 +156,14 @@ class Link:
 
     @property
     def is_usable(self) -> bool:
-        """Whether the server has neither closed the connection nor sent something unasked."""
-        sock = self._connection._sock
-        return sock is not None and not _is_readable(sock)
+        """Whether the server has neither closed the connection nor sent something unasked, such as
+        a second reply."""
+        if self._connection._sock is None:
+            return False
+        try:
+            return not self._connection.can_read(timeout=0)
+        except (RedisError, OSError):
+            return False
 
     def exchange(self, command: t.Sequence[t.Any], deadline: Deadline) -> t.Any:
         """The reply to a command, in bytes. Raises `ResponseError` for an error reply."""
@@ -152,11 +183,8 @@ class Link:
         self._used = time.monotonic()
         return reply
 
-    @property
-    def is_open(self) -> bool:
-        return self._connection._sock is not None
-
     def close(self) -> None:
+        self.is_closed = True
         self._connection.disconnect()
 
 
@@ -172,16 +200,3 @@ def _fixed_options() -> dict[str, t.Any]:
     if "driver_info" in known:
         return fixed | {"driver_info": None}
     return fixed | {"lib_name": None, "lib_version": None}
-
-
-if hasattr(select, "poll"):
-
-    def _is_readable(sock: t.Any) -> bool:
-        poll = select.poll()
-        poll.register(sock.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
-
-else:  # Windows
-
-    def _is_readable(sock: t.Any) -> bool:
-        return bool(select.select([sock.fileno()], [], [], 0)[0])

@@ -7,12 +7,18 @@ import threading
 import time
 import typing as t
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import redis
-from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from .breaker import Breaker, CircuitOpen
 from .deadline import Deadline
@@ -33,6 +39,8 @@ _POLL = 0.002
 
 Address = tuple[str, int]
 """Host and port."""
+
+Check = Callable[[Link, Deadline], None]
 
 
 class CannotConnect(ConnectionError):
@@ -71,11 +79,16 @@ class Node:
         connection_class: ConnectionClass,
         options: Options,
         max_connections: int | None = None,
+        check: Check | None = None,
     ) -> None:
+        """`check` is called with each new connection; it raises an error if the server must not be
+        used."""
+        self._check = check
         self._connection_class = connection_class
         self._options = options
         self._max_connections = max_connections
         self._breakers = {True: Breaker(), False: Breaker()}
+        self._idle: list[Link] = []
         self._forget_connections()
 
     def call(
@@ -83,8 +96,8 @@ class Node:
     ) -> t.Any:
         """The reply to a command. `prefix` is a command to send before it on the same connection.
 
-        If an idle connection fails, the command is sent once more on a new one, within the same
-        deadline; unless it may have been carried out and must not be sent twice.
+        If a connection fails, the command is sent once more on a new one, within the same deadline;
+        unless it may have been carried out and must not be sent twice.
         """
         breaker = self._breakers[command.is_read]
         breaker.check(deadline)
@@ -101,28 +114,36 @@ class Node:
 
     def close(self) -> None:
         """Closes the idle connections. A later call opens new ones."""
-        while self._idle:
-            self._idle.pop().close()
+        idle = self._idle
+        self._idle = []
+        for link in idle:
+            link.close()
 
     def _call(self, command: Command, deadline: Deadline, prefix: Sequence[t.Any] | None) -> t.Any:
-        link, may_repeat = self._take_idle(), True
-        if link:
-            # A connection that a firewall has forgotten gives no error and no reply.
-            share = deadline.share(0.5) if command.repeat is not Repeat.DIFFERENT else deadline
-            try:
-                if command.repeat is Repeat.DIFFERENT and link.idle_seconds > _RESTED:
-                    link.exchange(("PING",), deadline.share(0.5))
-                may_repeat = command.repeat is not Repeat.DIFFERENT
-                return self._exchange(link, command, share, prefix)
-            except (RedisError, OSError) as error:
-                self.close()  # the other idle connections are probably as bad
-                if not (
-                    was_refused(error) or (may_repeat and not isinstance(error, ResponseError))
-                ):
-                    raise
-                if deadline.is_over:
-                    raise
+        link = self._take_idle(deadline) or self._open(deadline)
+        is_new, may_repeat = link.is_new, command.repeat is not Repeat.DIFFERENT
+        # A connection that a firewall has forgotten gives no error and no reply.
+        share = deadline.share(0.5) if may_repeat and not is_new else deadline
+        try:
+            if not may_repeat and link.idle_seconds > _RESTED:
+                self._require_pong(link, deadline.share(0.5))
+            return self._exchange(link, command, share, prefix)
+        except (RedisError, OSError) as error:
+            if is_final(error):
+                raise
+            self.close()  # the other idle connections are probably as bad
+            # A new connection to a server that refuses the command would be refused again.
+            is_worth_it = not is_new if was_refused(error) else may_repeat
+            if not is_worth_it or deadline.is_over:
+                raise
         return self._exchange(self._open(deadline), command, deadline, prefix)
+
+    def _require_pong(self, link: Link, deadline: Deadline) -> None:
+        try:
+            link.exchange(("PING",), deadline)
+        except (RedisError, OSError) as error:
+            link.close()
+            raise CannotConnect("an idle connection does not work any more") from error
 
     def _exchange(
         self, link: Link, command: Command, deadline: Deadline, prefix: Sequence[t.Any] | None
@@ -131,38 +152,56 @@ class Node:
             if prefix:
                 link.exchange(prefix, deadline)
             reply = link.exchange(command.args, deadline)
-        except ResponseError as error:
-            if was_refused(error):
-                link.close()
+        except BaseException as error:
+            if isinstance(error, ResponseError) and is_final(error):
+                self._put_back(link)
             else:
-                self._idle.append(link)
+                link.close()
             raise
-        self._idle.append(link)
+        self._put_back(link)
         return reply
 
+    def _put_back(self, link: Link) -> None:
+        link.give_back()
+        self._idle.append(link)
+
     def _open(self, deadline: Deadline) -> Link:
-        if self._max_connections is None:
-            return self._connected(deadline)
-        while True:
-            with self._lock:
-                if sum(link.is_open for link in self._links) < self._max_connections:
-                    link = self._connected(deadline)
-                    self._links.add(link)
-                    return link
-            if idle := self._take_idle():
+        """A new connection. If there are as many as allowed, waits until one is idle or closed."""
+        while (link := self._new_link(deadline)) is None:
+            if idle := self._take_idle(deadline):
                 return idle
             deadline.remaining()  # raises TimeoutError in the end
             time.sleep(_POLL)
-
-    def _connected(self, deadline: Deadline) -> Link:
         try:
-            return Link(self._connection_class, self._options, deadline)
-        except (TimeoutError, redis.TimeoutError):
+            link.connect()
+            if self._check:
+                self._check(link, deadline)
+        except BaseException as error:
+            link.close()
+            if isinstance(error, TimeoutError | redis.TimeoutError):
+                raise
+            if isinstance(error, RedisError | OSError):
+                raise CannotConnect(f"{type(error).__name__}: {error}") from error
             raise
-        except (RedisError, OSError) as error:
-            raise CannotConnect(f"{type(error).__name__}: {error}") from error
+        return link
 
-    def _take_idle(self) -> Link | None:
+    def _new_link(self, deadline: Deadline) -> Link | None:
+        """A link that is not connected yet; None if no more are allowed.
+
+        A link counts until it is closed, freed or lost. So interrupted calls do not use up the
+        connections.
+        """
+        if self._max_connections is None:
+            return Link(self._connection_class, self._options, deadline)
+        with self._lock:
+            count = sum(not (link.is_closed or link.is_lost) for link in self._links)
+            if count >= self._max_connections:
+                return None
+            link = Link(self._connection_class, self._options, deadline)
+            self._links.add(link)
+            return link
+
+    def _take_idle(self, deadline: Deadline) -> Link | None:
         """The most recently used idle link that still works."""
         if self._pid != os.getpid():  # the connections belong to the parent process
             self._forget_connections()
@@ -171,13 +210,18 @@ class Node:
                 link = self._idle.pop()
             except IndexError:  # another thread was faster
                 return None
-            if link.idle_seconds < _STALE and link.is_usable:
-                return link
+            try:
+                link.lease(deadline)
+                if link.idle_seconds < _STALE and link.is_usable:
+                    return link
+            except BaseException:
+                link.close()
+                raise
             link.close()
         return None
 
     def _forget_connections(self) -> None:
-        self._idle: list[Link] = []
+        self._idle = []
         self._links: weakref.WeakSet[Link] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -190,17 +234,31 @@ class NodeMaker:
     connection_class: ConnectionClass
     options: Options
     max_connections: int | None = None
+    check: Check | None = None
 
     def __call__(self, address: Address) -> Node:
         host, port = address
         options = {**self.options, "host": host, "port": port}
-        return Node(self.connection_class, options, self.max_connections)
+        return Node(self.connection_class, options, self.max_connections, self.check)
+
+
+_REFUSALS = (
+    *(ReadOnlyError, BusyLoadingError, ClusterDownError),  # MASTERDOWN is a ClusterDownError
+    *(CircuitOpen, CannotConnect),
+)
+
+
+def is_final(error: Exception) -> bool:
+    """Whether the server has answered the command with this error, and another connection would get
+    the same answer."""
+    return isinstance(error, ResponseError) and not was_refused(error)
 
 
 def was_refused(error: Exception) -> bool:
     """Whether the command was certainly not carried out, and another server or a later connection
-    may do it: the server cannot be reached, is loading, or is a replica now."""
-    if isinstance(error, ReadOnlyError | BusyLoadingError | CircuitOpen | CannotConnect):
+    may do it: the server cannot be reached, is loading, is a replica now, or its cluster is
+    down."""
+    if isinstance(error, _REFUSALS):
         return True
     # Redis 6.2 puts the error of a script into a longer text.
     return isinstance(error, ResponseError) and "READONLY" in str(error)

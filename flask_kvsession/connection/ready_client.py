@@ -39,13 +39,13 @@ def adopt(client: RedisClient) -> Servers:
     """
     kind = type(client)
     name = f"{kind.__module__}.{kind.__qualname__}"
-    if "asyncio" in kind.__module__:
+    if any(".asyncio." in f"{base.__module__}." for base in kind.__mro__):
         raise _refused(name, "is an asyncio client; pass a client of the module redis instead")
     if manager := getattr(client, "nodes_manager", None):
         return _cluster_like(client, manager, name)
     pool = getattr(client, "connection_pool", None)
-    if pool is None or not hasattr(client, "execute_command"):
-        raise _refused(name, "is no client; pass redis.Redis(...) or redis.RedisCluster(...)")
+    if pool is None or isinstance(client, type) or not hasattr(client, "execute_command"):
+        raise _refused(name, f"is no client; {_remedy(client)}")
     if sentinels := getattr(pool, "sentinel_manager", None):
         return _sentinels_like(pool, sentinels, name)
     options = dict(pool.connection_kwargs)
@@ -64,7 +64,8 @@ def _cluster_like(client: t.Any, manager: t.Any, name: str) -> Servers:
             " a client without read_from_replicas and load_balancing_strategy",
         )
     given = manager.connection_kwargs
-    connection_class = _connection_class(given.get("connection_class") or Connection)
+    default = SSLConnection if given.get("ssl") else Connection
+    connection_class = _connection_class(given.get("connection_class") or default)
     options = _used(given, connection_class)
     options.pop("redis_connect_func", None)  # the client's own, for replicas
     nodes = [*manager.startup_nodes.values(), *manager.nodes_cache.values()]
@@ -107,6 +108,16 @@ def _used(options: Options, connection_class: ConnectionClass) -> dict[str, t.An
     if issubclass(connection_class, UnixDomainSocketConnection):
         used -= {"host", "port", "socket_keepalive", "socket_keepalive_options", "socket_type"}
     return {name: value for name, value in options.items() if name in used}
+
+
+def _remedy(given: object) -> str:
+    if isinstance(given, str | bytes):
+        return 'set app.config["KVSESSION_REDIS_URL"] to a URL, and pass no redis='
+    if hasattr(given, "make_connection"):
+        return "pass redis.Redis(connection_pool=pool)"
+    if hasattr(given, "master_for"):
+        return "pass sentinel.master_for(service)"
+    return "pass redis.Redis(...) or redis.RedisCluster(...)"
 
 
 def _refused(name: str, problem: str) -> ConfigurationError:

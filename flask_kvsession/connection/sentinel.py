@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 from collections.abc import Sequence
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from .deadline import Deadline
-from .node import Address, Command, Node, NodeMaker, Repeat, was_refused
+from .link import Link
+from .node import Address, Command, Node, NodeMaker, Repeat, is_final, was_refused
 
 
 class Sentinels:
     """Sends every command to the primary, and asks the Sentinels again if the primary fails.
 
-    Reads go to the primary too: a replica could still have a session that was revoked.
+    Reads go to the primary too: a replica could still have a session that was revoked. Each new
+    connection asks the server whether it is the primary, because a primary that a failover has
+    made a replica closes its connections and accepts new ones.
     """
 
     def __init__(self, service: str, sentinels: Sequence[Node], make_node: NodeMaker) -> None:
         self._service = service
         self._sentinels = list(sentinels)
-        self._make_node = make_node
+        self._make_node = dataclasses.replace(make_node, check=require_primary)
         self._nodes: dict[Address, Node] = {}
         self._primary: Node | None = None
 
@@ -29,7 +33,7 @@ class Sentinels:
         try:
             return primary.call(command, deadline)
         except (RedisError, OSError) as error:
-            if isinstance(error, ResponseError) and not was_refused(error):
+            if is_final(error):
                 raise
             self._primary = None
             may_repeat = was_refused(error) or command.repeat is not Repeat.DIFFERENT
@@ -41,7 +45,7 @@ class Sentinels:
         return current.call(command, deadline)
 
     def close(self) -> None:
-        for node in [*self._sentinels, *self._nodes.values()]:
+        for node in [*self._sentinels, *list(self._nodes.values())]:
             node.close()
 
     def _find_primary(self, deadline: Deadline) -> Node:
@@ -58,18 +62,38 @@ class Sentinels:
             except (RedisError, OSError) as error:
                 failure = error
                 continue
-            if reply:
+            if address := _address_in(reply):
                 # The next question goes to this one first.
                 self._sentinels = [sentinel, *sentinels[:n], *sentinels[n + 1 :]]
-                self._primary = self._node_at((reply[0].decode(), int(reply[1])))
-                return self._primary
+                self._primary = primary = self._node_at(address)
+                return primary
         raise ConnectionError(
             f"no Sentinel names a primary for the service {self._service!r}"
         ) from failure
 
     def _node_at(self, address: Address) -> Node:
         if address not in self._nodes:
-            for node in self._nodes.values():
+            for node in list(self._nodes.values()):
                 node.close()
             self._nodes[address] = self._make_node(address)
         return self._nodes[address]
+
+
+def require_primary(link: Link, deadline: Deadline) -> None:
+    """Raises `ReadOnlyError` if the server is a replica. A server that does not allow the question
+    counts as a primary."""
+    try:
+        reply = link.exchange(("ROLE",), deadline)
+    except ResponseError:
+        return
+    if isinstance(reply, list) and reply[:1] == [b"slave"]:
+        raise ReadOnlyError("the server is a replica")
+
+
+def _address_in(reply: t.Any) -> Address | None:
+    """None if the Sentinel knows no such service, or if its reply has another shape."""
+    try:
+        host, port = reply
+        return host.decode(), int(port)
+    except (TypeError, ValueError, AttributeError):
+        return None

@@ -250,8 +250,9 @@ class OutageLog:
 
     def note(self, error: Exception) -> None:
         kind, now = type(error).__name__, time.monotonic()
-        if now >= self._next_line.get(kind, now):
-            self._next_line[kind] = now + _SECONDS_BETWEEN_LINES
+        key = f"{kind} because of {type(error.__cause__).__name__}"
+        if now >= self._next_line.get(key, now):
+            self._next_line[key] = now + _SECONDS_BETWEEN_LINES
             self._is_logged = True
             log.error("the session store is unavailable: %s: %s", kind, error)
 

@@ -1,0 +1,1 @@
+"""The store under faults, on real server processes: `make faults`."""

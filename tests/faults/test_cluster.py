@@ -1,0 +1,266 @@
+"""Cluster: a primary dies, hangs or is exchanged, and slots move, under load."""
+
+from __future__ import annotations
+
+import threading
+import time
+import typing as t
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from redis.crc import key_slot
+
+import flask_kvsession as kvs
+from flask_kvsession.token import user_hash
+
+from ..support.apps import MakeApp, store_of
+from ..support.browsers import SignIn
+from ..support.figures import BUSY_MACHINE, DEADLINE, TIMEOUT, Figure
+from ..support.requests import Answers, ask, load
+from ..support.servers import LOOPBACK, ClusterGroup, Server, wait_until
+
+USERS = ["ada", "bob", "eve", "dan", "zoe", "kim"]
+
+
+@pytest.fixture
+def app(make_app: MakeApp, cluster: ClusterGroup) -> Flask:
+    return make_app(redis_url=cluster.url, store_timeout=TIMEOUT)
+
+
+def slot_of(app: Flask, user: str) -> int:
+    return key_slot(store_of(app)._server.index_key(user_hash(user)).encode())
+
+
+def users_on(app: Flask, cluster: ClusterGroup, node: Server, count: int) -> list[str]:
+    """Users whose sessions this node has."""
+    names = (f"user{n}" for n in range(1000))
+    return [
+        name
+        for name, _ in zip(
+            (name for name in names if cluster.owner(slot_of(app, name)) is node),
+            range(count),
+            strict=False,
+        )
+    ]
+
+
+def read_and_write(browser: FlaskClient, user: str, answers: Answers) -> None:
+    ask(browser, user, answers)
+    began = time.monotonic()
+    status = browser.post("/data", json={"at": began}).status_code
+    answers.note(str(status), time.monotonic() - began)
+
+
+def replicated(cluster: ClusterGroup) -> None:
+    for node in cluster.nodes:
+        if node.info("replication")["role"] == "master":
+            assert node.run("WAIT", "1", "2000") == 1
+
+
+def service_back(app: Flask, answers: Answers, promoted: float) -> float:
+    time.sleep(2)
+    return max(0.0, answers.last_failure - promoted)
+
+
+@pytest.mark.parametrize("fault", ["killed", pytest.param("hung", marks=pytest.mark.quick)])
+def test_service_is_back_after_a_primary_has_failed(
+    app: Flask, cluster: ClusterGroup, sign_in: SignIn, figure: Figure, fault: str
+) -> None:
+    """If a primary is killed or hangs under load, no request takes longer than the deadline, and
+    every request is answered within 5 s of the promotion. Every replicated session survives."""
+    browsers = {user: sign_in(app, user) for user in USERS}
+    replicated(cluster)
+    victim = cluster.owner(slot_of(app, "ada"))
+    replica = cluster.replica_of(victim)
+    with load(app, USERS, read_and_write) as answers:
+        time.sleep(0.3)
+        victim.kill() if fault == "killed" else victim.stop()
+        began = time.monotonic()
+        wait_until(lambda: replica.info("replication")["role"] == "master")
+        promoted = time.monotonic()
+        back = service_back(app, answers, promoted)
+    assert set(answers.counts) <= {"200", "503"}
+    assert answers.slowest < DEADLINE
+    assert back < 5
+    assert [browsers[user].get("/me").status_code for user in USERS] == [200] * len(USERS)
+    figure(
+        f"Cluster: primary {fault}",
+        f"promoted after {promoted - began:.1f} s, service back {back:.2f} s later,"
+        f" slowest request {answers.slowest:.2f} s",
+    )
+
+
+def test_an_ordered_failover_is_not_visible(
+    app: Flask, cluster: ClusterGroup, figure: Figure
+) -> None:
+    """If a replica takes over while its primary lives, requests fail for a moment at most."""
+    victim = cluster.owner(slot_of(app, "ada"))
+    replica = cluster.replica_of(victim)
+    with load(app, USERS, read_and_write) as answers:
+        time.sleep(0.3)
+        replica.run("CLUSTER", "FAILOVER")
+        wait_until(lambda: replica.info("replication")["role"] == "master")
+        promoted = time.monotonic()
+        back = service_back(app, answers, promoted)
+    assert set(answers.counts) <= {"200", "503"}
+    assert back < 5
+    failed = answers.counts["503"]
+    figure("Cluster: CLUSTER FAILOVER", f"{failed} requests 503, the last after {back:.2f} s")
+
+
+def move_slot(cluster: ClusterGroup, slot: int, source: Server, target: Server) -> None:
+    """Moves a slot with its keys, as an operator does it; each key pauses in between."""
+    names = cluster.names
+    target.run("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source.port])
+    source.run("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target.port])
+    while keys := source.run("CLUSTER", "GETKEYSINSLOT", slot, 1):
+        time.sleep(0.05)
+        source.run("MIGRATE", LOOPBACK, target.port, "", 0, 5000, "KEYS", *keys)
+    time.sleep(0.05)
+    for node in (target, source, *cluster.nodes):
+        if node.info("replication")["role"] == "master":
+            node.run("CLUSTER", "SETSLOT", slot, "NODE", names[target.port])
+
+
+@pytest.mark.quick
+def test_reads_of_a_slot_that_moves_are_answered(
+    app: Flask, cluster: ClusterGroup, figure: Figure
+) -> None:
+    """While a slot moves to another node and back, all reads of its sessions are answered: MOVED
+    and ASK are not visible."""
+    slot, users = slot_of(app, "ada"), ["ada"] * 4
+    home = cluster.owner(slot)
+    away = next(n for n in cluster.nodes if n is not home and "master" in n.myself())
+    with load(app, users) as answers:
+        for source, target in ((home, away), (away, home)) * 3:
+            move_slot(cluster, slot, source, target)
+            time.sleep(0.05)
+    assert set(answers.counts) == {"200"}
+    figure("Cluster: slot moves", f"6 times: {answers.counts['200']} reads, all 200")
+
+
+def test_writes_of_a_slot_that_moves_are_bounded(
+    app: Flask, cluster: ClusterGroup, figure: Figure
+) -> None:
+    """While a slot moves, writes of its sessions are answered with 200, or with 503 while only one
+    of the keys of an act has moved. Afterwards all are answered."""
+    slot, users = slot_of(app, "ada"), ["ada"] * 4
+    home = cluster.owner(slot)
+    away = next(n for n in cluster.nodes if n is not home and "master" in n.myself())
+    with load(app, users, read_and_write) as answers:
+        for source, target in ((home, away), (away, home)):
+            move_slot(cluster, slot, source, target)
+            time.sleep(0.05)
+        over = time.monotonic()
+        back = service_back(app, answers, over)
+    assert set(answers.counts) <= {"200", "503"}
+    assert back < BUSY_MACHINE
+    figure("Cluster: slot moves", f"writes: {answers.counts['503']} of {answers.counts} 503")
+
+
+@pytest.mark.quick
+def test_a_moved_slot_costs_one_redirection_and_then_none(
+    app: Flask, cluster: ClusterGroup, sign_in: SignIn
+) -> None:
+    """After MOVED, the next command for the slot goes straight to its new node."""
+    browser, slot = sign_in(app, "ada"), slot_of(app, "ada")
+    home = cluster.owner(slot)
+    away = next(n for n in cluster.nodes if n is not home and "master" in n.myself())
+    move_slot(cluster, slot, home, away)
+
+    def sent(node: Server) -> int:
+        stats = node.info("commandstats").get("cmdstat_get", "calls=0")
+        refused = node.info("errorstats").get("errorstat_MOVED", "count=0")
+        return int(stats.split(",")[0].split("=")[1]) + int(refused.split("=")[1])
+
+    browser.get("/me")
+    before = sent(home)
+    for _ in range(5):
+        assert browser.get("/me").status_code == 200
+    assert sent(home) == before
+
+
+@pytest.mark.quick
+def test_a_url_that_names_one_node_survives_the_loss_of_that_node(
+    make_app: MakeApp, cluster: ClusterGroup, figure: Figure
+) -> None:
+    """If the URL names one node and that node hangs, a process that has asked it before goes on
+    with the other nodes."""
+    victim = cluster.nodes[0]
+    url = f"redis+cluster://{LOOPBACK}:{victim.port}"
+    app = make_app(redis_url=url, store_timeout=TIMEOUT)
+    browsers = {user: app.test_client() for user in USERS}
+    for user, browser in browsers.items():
+        assert browser.post(f"/login/{user}").status_code == 200
+    replicated(cluster)
+    replica = cluster.replica_of(victim)
+    victim.stop()
+    on_victim = next(user for user in USERS if cluster_slot_is_on(app, user, 0))
+    answers = Answers()
+    assert ask(browsers[on_victim], on_victim, answers) == "503"
+    wait_until(lambda: cluster.owner(0, asked=cluster.nodes[1]) is replica)
+    wait_until(lambda: "cluster_state:ok" in cluster.nodes[1].run("CLUSTER", "INFO"))
+    # The first request after it: while requests are rare, each is the one that asks the old node.
+    assert ask(browsers[on_victim], on_victim, answers) == "200"
+    for browser in browsers.values():
+        wait_until(lambda browser=browser: browser.get("/me").status_code == 200)  # type: ignore[misc]
+    figure("Cluster: the only node of the URL hangs", "200 after the promotion")
+
+
+def cluster_slot_is_on(app: Flask, user: str, third: int) -> bool:
+    return slot_of(app, user) * 3 // 16384 == third
+
+
+@pytest.mark.quick
+def test_a_new_process_starts_although_the_first_nodes_of_its_url_fail(
+    make_app: MakeApp, cluster: ClusterGroup
+) -> None:
+    """If the first node of the URL hangs and the second is gone, a new process learns the slots
+    from the third."""
+    cluster.nodes[0].stop()
+    cluster.nodes[1].kill()
+    app = make_app(redis_url=cluster.url, store_timeout=2 * TIMEOUT)
+    user = next(user for user in USERS if cluster_slot_is_on(app, user, 2))
+    began = time.monotonic()
+    status = app.test_client().post(f"/login/{user}").status_code
+    assert time.monotonic() - began < 2 * TIMEOUT + BUSY_MACHINE
+    assert status in (200, 503)  # 503 if the cluster has noticed by now
+    client: t.Any = store_of(app)._server._client
+    assert client._owners
+
+
+@pytest.mark.quick
+def test_a_plain_url_of_a_cluster_node_is_a_configuration_error(
+    make_app: MakeApp, cluster: ClusterGroup
+) -> None:
+    """With `redis://` and a node of a cluster, the error names `redis+cluster://`."""
+    app = make_app(redis_url=f"redis://{LOOPBACK}:{cluster.nodes[0].port}")
+    user = next(user for user in USERS if cluster_slot_is_on(app, user, 1))
+    with pytest.raises(kvs.errors.ConfigurationError, match=r"redis\+cluster://"):
+        app.test_client().post(f"/login/{user}")
+
+
+def test_many_threads_share_what_one_has_learned(
+    app: Flask, cluster: ClusterGroup, figure: Figure
+) -> None:
+    """While a primary hangs and the slots are asked for again and again, no thread meets an error
+    other than the outage."""
+    victim = cluster.owner(slot_of(app, "ada"))
+    stop = threading.Event()
+
+    def relearn() -> None:
+        client: t.Any = store_of(app)._server._client
+        while not stop.is_set():
+            client._is_outdated = True
+
+    thread = threading.Thread(target=relearn)
+    with load(app, USERS * 3, read_and_write) as answers:
+        thread.start()
+        victim.stop()
+        time.sleep(1.5)
+        victim.resume()
+        time.sleep(0.5)
+        stop.set()
+    thread.join()
+    assert set(answers.counts) <= {"200", "503"}
