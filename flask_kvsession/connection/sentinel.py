@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import typing as t
 from collections.abc import Sequence
+from contextlib import suppress
 
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from .deadline import Deadline
 from .link import Link
 from .node import Address, Command, Node, NodeMaker, Repeat, is_final, was_refused
+
+_SECONDS_BETWEEN_QUESTIONS = 1.0
+"""After a failover that an operator has asked for, the old primary accepts writes for some seconds
+until the Sentinels make it a replica, and then all of these writes are lost."""
 
 
 class Sentinels:
@@ -27,9 +33,10 @@ class Sentinels:
         self._make_node = dataclasses.replace(make_node, check=require_primary)
         self._nodes: dict[Address, Node] = {}
         self._primary: Node | None = None
+        self._next_question = 0.0
 
     def call(self, command: Command, deadline: Deadline) -> t.Any:
-        primary = self._primary or self._find_primary(deadline)
+        primary = self._current_primary(deadline)
         try:
             return primary.call(command, deadline)
         except (RedisError, OSError) as error:
@@ -47,6 +54,17 @@ class Sentinels:
     def close(self) -> None:
         for node in [*self._sentinels, *list(self._nodes.values())]:
             node.close()
+
+    def _current_primary(self, deadline: Deadline) -> Node:
+        """The primary that the Sentinels have named within the last second."""
+        primary, now = self._primary, time.monotonic()
+        if primary is None or now >= self._next_question:
+            self._next_question = now + _SECONDS_BETWEEN_QUESTIONS  # other threads need not ask
+            if primary is None:
+                return self._find_primary(deadline)
+            with suppress(RedisError, OSError):
+                return self._find_primary(deadline.share(0.25))
+        return primary
 
     def _find_primary(self, deadline: Deadline) -> Node:
         """Asks one Sentinel after the other. Each may take its share of the remaining time only, so

@@ -147,6 +147,39 @@ def test_reads_do_not_stay_with_a_demoted_primary(
     figure("Sentinel: reads after a failover", "from the new primary")
 
 
+def test_writes_do_not_stay_with_the_old_primary_of_an_ordered_failover(
+    app: Flask, group: SentinelGroup, sign_in: SignIn, figure: Figure
+) -> None:
+    """After an ordered failover the old primary accepts writes until the Sentinels make it a
+    replica. A process that has a connection to it writes there only until a second after the
+    Sentinels name the new primary."""
+    browser = sign_in(app, "ada")
+    assert replicated(group)
+    group.sentinels[0].run("SENTINEL", "FAILOVER", "main")
+    written: dict[str, float] = {}
+
+    def write() -> bool:
+        name, began = f"w{len(written)}", time.monotonic()
+        if browser.post("/data", json={name: 1}).status_code == 200:
+            written[name] = began
+        time.sleep(0.02)
+        return bool(group.replica.info("replication")["role"] == "master")
+
+    wait_until(write)
+    promoted = time.monotonic()
+    wait_until(lambda: write() and group.primary.info("replication")["role"] == "slave")
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        write()
+    kept = browser.get("/data").get_json()
+    lost = [began - promoted for name, began in written.items() if name not in kept]
+    assert max(lost, default=0.0) < 2.0 + BUSY_MACHINE  # a Sentinel looks once a second, too
+    figure(
+        "Sentinel: writes after an ordered failover",
+        f"{len(lost)} of {len(written)} lost, the last {max(lost, default=0.0):.2f} s after it",
+    )
+
+
 def readers(server: Server) -> int:
     """How many connected clients have sent GET last."""
     return sum(" cmd=get " in line for line in server.run("CLIENT", "LIST").splitlines())

@@ -51,7 +51,7 @@ class Server:
         self.path = str(folder / "s")
         self.port = port
         self.password = password
-        self._folder = folder
+        self.folder = folder
         self._config = config
         self._command = [
             program or find_binary(),
@@ -77,18 +77,18 @@ class Server:
 
     def _has_started(self) -> bool:
         if self._process and self._process.poll() is not None:
-            raise ServerEnded((self._folder / "log").read_text()[-2000:])
+            raise ServerEnded((self.folder / "log").read_text()[-2000:])
         return self.answers()
 
     def begin(self, *options: str) -> None:
         """Starts the process and does not wait until it answers."""
         command = [*self._command, *options]
         if self._config:
-            path = self._folder / "config"
+            path = self.folder / "config"
             path.write_text(self._config)
             command.insert(1, str(path))
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
 
     def answers(self) -> bool:
         try:

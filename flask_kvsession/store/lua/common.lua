@@ -74,23 +74,48 @@ local function write_session(key, record, lifetime, index, id, now)
   return added
 end
 
+-- Removes a session from its user's index.
+--
+-- While a cluster moves the slot, a key that a script has emptied is taken for one that has moved. So
+-- once the last entry is removed, the index is "non local" for the rest of the script.
+local function remove_from_index(index, id)
+  local reply = redis.pcall('ZREM', index, id)
+  if type(reply) == 'table' and reply.err and not string.find(reply.err, 'non local key', 1, true) then
+    error(reply.err)
+  end
+end
+
+-- The ids in an index; none if the script has emptied it.
+local function ids_in(index)
+  local reply = redis.pcall('ZRANGE', index, 0, -1)
+  if reply.err and not string.find(reply.err, 'non local key', 1, true) then
+    error(reply.err)
+  end
+  return reply.err and {} or reply
+end
+
 -- Replaces a record by a tombstone with the reason, and removes the session from the user's index
 -- (nil if the caller removes it itself).
 -- The tombstone lives no longer than the session would have. It holds the hash of the family, with
 -- which each record begins.
 --
--- UNLINK comes before SET: with memory full, Redis refuses a SET unless the script has written
--- before.
+-- If the memory is full, Redis refuses a SET unless the script has written before. UNLINK is not used
+-- in any case: while a cluster moves the slot, the key would then be taken for one that has moved.
 local function replace_by_tombstone(key, record, reason, index, id)
   local family = string.match(record, '^{"v":%d+,"family":"([%w_-]+)"') or ''
   local tombstone = string.format('{"ended":"%s","family":"%s"}', reason, family)
   local lifetime = redis.call('PTTL', key)
-  redis.call('UNLINK', key)
   if lifetime > 0 then
-    redis.call('SET', key, tombstone, 'PX', string.format('%d', lifetime))
+    local reply = redis.pcall('SET', key, tombstone, 'PX', string.format('%d', lifetime))
+    if reply.err then
+      redis.call('UNLINK', key)
+      redis.call('SET', key, tombstone, 'PX', string.format('%d', lifetime))
+    end
+  else
+    redis.call('UNLINK', key)
   end
   if index then
-    redis.call('ZREM', index, id)
+    remove_from_index(index, id)
   end
 end
 

@@ -27,11 +27,11 @@ for i = 2, #KEYS do
       active[#active + 1] = {place = i, id = id, record = current, seen = seen}
     end
   else
-    redis.call('ZREM', KEYS[1], id)
+    remove_from_index(KEYS[1], id)
   end
 end
 
-local ids = redis.call('ZRANGE', KEYS[1], 0, -1)
+local ids = ids_in(KEYS[1])
 for _, id in ipairs(ids) do
   if not known[id] then
     return {now, ended, ids}

@@ -21,7 +21,7 @@ for i = 1, count do
   ended[i] = false
   if not current or is_tombstone(current) then
     if has_index then
-      redis.call('ZREM', KEYS[count + 1], id)
+      remove_from_index(KEYS[count + 1], id)
     end
   elseif ARGV[2] == '' or ARGV[2] == read(KEYS[i]) then
     replace_by_tombstone(KEYS[i], current, ARGV[1], KEYS[count + 1], id)
@@ -29,4 +29,4 @@ for i = 1, count do
   end
 end
 
-return {now, ended, has_index and redis.call('ZRANGE', KEYS[count + 1], 0, -1) or {}}
+return {now, ended, has_index and ids_in(KEYS[count + 1]) or {}}
