@@ -82,8 +82,9 @@ def soak(server: Server, proxy: Proxy, seconds: float, seed: int) -> int:
     print(f"seed {seed}, {seconds:.0f} s, {USERS * BROWSERS_OF_A_USER} browsers, {THREADS} threads")
     print(f"acts: {sum(acts.values())} ({_listed(acts)})")
     print(f"faults: {sum(faults.injected.values())} ({_listed(faults.injected)})")
-    early, late = memory[len(memory) // 5], memory[-1]
-    print(f"memory: {early} kB after a fifth of the time, {late} kB at the end")
+    fifths = [memory[len(memory) * n // 5 - 1] for n in range(1, 6)]
+    early, late = fifths[0], fifths[-1]
+    print(f"memory after each fifth of the time: {', '.join(map(str, fifths))} kB")
     if late > early * 1.15 + 4096:
         problems.append(f"the memory grew from {early} kB to {late} kB")
     connections = server.connections()

@@ -30,7 +30,7 @@ class Proxy:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.path)
         self._listener.listen(100)
-        self._open: list[socket.socket] = []
+        self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lose_reply_to(self, name: bytes, *, before_hanging_up: Callable[[], object]) -> None:
@@ -56,7 +56,7 @@ class Proxy:
     def forget_connections(self) -> None:
         """From now on, nothing that comes from an open connection is forwarded, and nobody is told:
         so does a firewall that has forgotten the connections."""
-        self._silent.update(self._open)
+        self._silent |= set(self._open)
 
     def cut_connections(self) -> None:
         for end in list(self._open):
@@ -80,7 +80,7 @@ class Proxy:
             except OSError:  # nobody listens
                 _hang_up(client)
                 continue
-            self._open += [client, server]
+            self._open |= {client, server}
             self._pump(client, server, lambda chunk: self.on_request(chunk), _unchanged)
             self._pump(
                 server,
@@ -98,7 +98,7 @@ class Proxy:
     ) -> None:
         def run() -> None:
             try:
-                while chunk := source.recv(1 << 20):
+                while chunk := source.recv(1 << 16):
                     if source in self._silent:
                         continue
                     if not passes(chunk):
@@ -107,8 +107,10 @@ class Proxy:
                         target.sendall(part)
             except OSError:
                 pass
-            _hang_up(source)
-            _hang_up(target)
+            for end in (source, target):
+                _hang_up(end)
+                self._open.discard(end)
+                self._silent.discard(end)
 
         threading.Thread(target=run, daemon=True).start()
 
