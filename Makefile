@@ -22,7 +22,11 @@ SEED ?= 1
 SECONDS = 600
 FUZZ_INSTALLED := $(VENV)/.fuzz-installed
 
-.PHONY: help example test test-redis browser faults faults-quick soak simulate outside fuzz lint type package check clean coverage
+# make bench BENCH_OPTIONS=--quick takes less than a minute and writes nothing.
+BENCH_OPTIONS ?=
+BENCH_INSTALLED := $(VENV)/.bench-installed
+
+.PHONY: help example test test-redis browser faults faults-quick soak simulate outside fuzz bench lint type package check clean coverage
 
 help:
 	@echo "make example     serves the example at http://127.0.0.1:$(PORT)"
@@ -36,6 +40,7 @@ help:
 	@echo "make simulate    simulated browsers: RUNS=$(RUNS) lives of each scenario, and their figures"
 	@echo "make outside     the test suites of Flask and others, with this session as flask.session"
 	@echo "make fuzz        the fuzz targets, each for SECONDS=$(SECONDS), and the property tests for longer"
+	@echo "make bench       measures against other sessions, and writes docs/benchmarks.md (7 minutes)"
 	@echo "make check       style, typing and packaging"
 	@echo "make clean       removes all files that these commands have made"
 
@@ -79,6 +84,9 @@ outside: $(INSTALLED)
 fuzz: $(FUZZ_INSTALLED)
 	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
+bench: $(BENCH_INSTALLED)
+	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m benchmarks $(BENCH_OPTIONS)
+
 check: lint type package
 
 lint: $(INSTALLED)
@@ -92,7 +100,7 @@ package: $(INSTALLED)
 	$(BIN)/python -m pytest tests/test_packaging.py
 
 clean:
-	rm -rf $(VENV) .outside instance build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .bench .outside instance build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
 # A stamp file: a second run starts at once. If the requirements change, everything is installed again.
 $(INSTALLED): pyproject.toml requirements/dev.txt
@@ -108,4 +116,8 @@ $(INSTALLED): pyproject.toml requirements/dev.txt
 
 $(FUZZ_INSTALLED): $(INSTALLED) requirements/fuzz.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/fuzz.txt
+	@touch $@
+
+$(BENCH_INSTALLED): $(INSTALLED) requirements/bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.txt
 	@touch $@
