@@ -14,6 +14,9 @@ from .record import size_of
 Encode = Callable[[str, t.Any], tuple[t.Any, bytes]]
 """Takes a key and a value; gives the value to keep in the session, and its encoding."""
 
+_IMMUTABLE: t.Final = (str, int, float, bool, type(None), bytes)
+"""A value of these types cannot be changed in place, so one that was only read is not compared."""
+
 _NOT_DECODED: t.Final = object()
 """Stands for a value that has not been read yet and is still encoded in the base."""
 
@@ -54,6 +57,7 @@ class TrackedData:
     __slots__ = (
         "_assigned",
         "_base",
+        "_compared",
         "_encode",
         "_is_stored",
         "_sizes",
@@ -68,6 +72,8 @@ class TrackedData:
         self._values: dict[str, t.Any] = {}
         self._sizes: dict[str, int] | None = None
         self._assigned: set[str] = set()
+        self._compared: dict[str, None] = {}
+        """In order, the keys whose values may differ from the base: put in, or read and mutable."""
         self.is_cleared = False
 
     def __contains__(self, key: object) -> bool:
@@ -83,6 +89,8 @@ class TrackedData:
         value = self._values[key]
         if value is _NOT_DECODED:
             value = self._values[key] = codec.decode(key, self._base[key])
+            if type(value) not in _IMMUTABLE:
+                self._compared[key] = None
         return value
 
     @property
@@ -121,7 +129,10 @@ class TrackedData:
     def put(self, key: str, value: t.Any, size: int) -> None:
         """Sets a value that the app has not assigned in this request."""
         self.sizes()[key] = size
+        if key not in self._values:
+            self._compared.pop(key, None)  # the order is that of the values
         self._values[key] = value
+        self._compared[key] = None
 
     def remove(self, key: str) -> None:
         """Removes an item; raises `KeyError` if there is none."""
@@ -139,11 +150,13 @@ class TrackedData:
     def start_over(self) -> None:
         """Treats all data in the store as removed. The items that are here, all of them assigned
         since the load, stay."""
+        here = (key for key, value in self._values.items() if value is not _NOT_DECODED)
+        self._compared = dict.fromkeys(here)
         self.is_cleared = True
 
     def clear(self) -> None:
         """Removes all items; the commit also removes what other requests have added meanwhile."""
-        self._values, self._sizes, self._assigned = {}, {}, set()
+        self._values, self._sizes, self._assigned, self._compared = {}, {}, set(), {}
         self.is_cleared = True
 
     def changes(self) -> Changes:
@@ -151,15 +164,14 @@ class TrackedData:
 
         Raises `UnstorableValue` if a list or dict was given an unstorable value in place.
         """
-        base = {} if self.is_cleared else self._base
-        encoded = (
-            (key, self._encode(key, value)[1])
-            for key, value in self._values.items()
-            if value is not _NOT_DECODED
-        )
+        base, changed = {} if self.is_cleared else self._base, dict[str, bytes]()
+        for key in self._compared:
+            if key in self._values and (encoded := self.encoded(key)) != base.get(key):
+                changed[key] = encoded
+        has_all = len(base) == len(self._values) and not changed
         return Changes(
-            set={key: new for key, new in encoded if new != base.get(key)},
-            removed=frozenset(base.keys() - self._values.keys()),
+            set=changed,
+            removed=() if has_all else frozenset(base.keys() - self._values.keys()),
             # Other requests may have written to a session that was empty when it was loaded.
             cleared=self.is_cleared and self._is_stored,
         )
@@ -175,9 +187,10 @@ class TrackedData:
         self._is_stored = base is not None
         self._base = dict(base or {})
         self._values = dict.fromkeys(self._base, _NOT_DECODED)
-        self._sizes, self._assigned = None, set()
+        self._sizes, self._assigned, self._compared = None, set(), {}
         self.is_cleared = False
         for key in read.keys() & self._base.keys():
             with suppress(UnstorableValue):
                 if self._encode(key, read[key])[1] == self._base[key]:
                     self._values[key] = read[key]
+                    self._compared[key] = None

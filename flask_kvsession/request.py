@@ -454,15 +454,14 @@ class RequestSession:
 
     def _with_rotation_step(self, record: Record, now: int, *, is_wanted: bool = False) -> Record:
         """The record after what this request's secret asks for: see `rotation.with_step`."""
-        if self._token is None:
+        interval = self._app.settings.rotation_interval
+        if self._token is None or not (interval or is_wanted or record.before):
             return record
         standing = judge(record, self._token, self._began)
         if standing is not Standing.CURRENT:
             return record
-        settings = self._app.settings
-        interval = settings.rotation_interval
         due_after = None if interval is None else to_ms(interval)
-        grace = to_ms(settings.rotation_grace)
+        grace = to_ms(self._app.settings.rotation_grace)
         return with_step(record, self._token, now, due_after, grace, is_wanted=is_wanted)
 
     def _follow_update(self, before: Record, stored: Stored, remembered: bool | None) -> None:

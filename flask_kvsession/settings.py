@@ -11,6 +11,7 @@ import typing as t
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 
 from . import renamed, validators
 from .errors import ConfigurationError
@@ -205,7 +206,8 @@ class Settings:
 
     def is_activity(self, path: str) -> bool:
         """Whether a request of this path extends the idle timeout."""
-        return not any(_path_matches(pattern, path) for pattern in self.no_renewal_paths)
+        paths = self.no_renewal_paths
+        return not paths or not any(_path_matches(pattern, path) for pattern in paths)
 
     def counted_size(self, sizes: Mapping[str, int]) -> int:
         """The bytes that items of these sizes count towards `max_session_bytes`.
@@ -355,6 +357,7 @@ def config_key(name: str) -> str:
     return PREFIX + name.upper()
 
 
+@lru_cache(maxsize=64)
 def to_ms(duration: timedelta) -> int:
     """The duration in whole milliseconds, rounded down."""
     return duration // timedelta(milliseconds=1)

@@ -16,6 +16,7 @@ import re
 import secrets
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from uuid import UUID
 
@@ -29,7 +30,7 @@ _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{19}")
 UserId = str | int | UUID
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Token:
     """A session id and its secret. The repr shows only the session id."""
 
@@ -55,11 +56,11 @@ class Token:
     def __repr__(self) -> str:
         return f"<Token of session {self.session_id}>"
 
-    @property
+    @cached_property
     def family_hash(self) -> str:
         return _hash(self.family)
 
-    @property
+    @cached_property
     def secret_hash(self) -> str:
         return _hash(self.family + self.rotating)
 

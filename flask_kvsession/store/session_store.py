@@ -11,7 +11,6 @@ import logging
 import typing as t
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -131,7 +130,8 @@ class SessionStore:
 
     def _bounded(self, seconds: float | None = None) -> SessionStore:
         """This store for one call: see `Server.bounded`."""
-        bounded = copy(self)
+        bounded = SessionStore.__new__(SessionStore)
+        vars(bounded).update(vars(self))
         bounded._server = self._server.bounded(seconds)
         return bounded
 
