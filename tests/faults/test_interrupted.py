@@ -45,8 +45,8 @@ def run(server: Server, kind: str, exception: str, count: int) -> dict[str, t.An
 @pytest.mark.parametrize(
     ("kind", "exception", "count"),
     [
-        pytest.param("url", "TimeLimit", 300, marks=pytest.mark.quick),
-        pytest.param("ready", "TimeLimitError", 300, marks=pytest.mark.quick),
+        pytest.param("url", "TimeLimit", 200, marks=pytest.mark.quick),
+        pytest.param("ready", "TimeLimitError", 200, marks=pytest.mark.quick),
         ("url", "TimeLimit", 2000),
         ("url", "TimeLimitError", 2000),
         ("few", "TimeLimit", 2000),

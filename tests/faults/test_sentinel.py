@@ -185,7 +185,7 @@ def readers(server: Server) -> int:
     return sum(" cmd=get " in line for line in server.run("CLIENT", "LIST").splitlines())
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.quick)])
+@pytest.mark.parametrize("count", [1, 2])
 def test_hung_sentinels_leave_time_for_the_others(
     make_app: MakeApp, group: SentinelGroup, figure: Figure, count: int
 ) -> None:
