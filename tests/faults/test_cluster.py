@@ -239,7 +239,6 @@ def cluster_slot_is_on(app: Flask, user: str, third: int) -> bool:
     return slot_of(app, user) * 3 // 16384 == third
 
 
-@pytest.mark.quick
 def test_a_new_process_starts_although_the_first_nodes_of_its_url_fail(
     make_app: MakeApp, cluster: ClusterGroup
 ) -> None:
