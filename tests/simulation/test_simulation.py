@@ -159,13 +159,12 @@ def take_no_secret_for_a_copy(patch: pytest.MonkeyPatch) -> None:
 
 def commit_over_other_changes(patch: pytest.MonkeyPatch) -> None:
     """A commit does not compare the stored record with the loaded one."""
-    _change_script(patch, "commit", {"if current ~= ARGV[1] then": "if false then"})
+    _change_script(patch, "commit", {"if current ~= ARGV[1] then": "if not current then"})
 
 
 def commit_ended_sessions(patch: pytest.MonkeyPatch) -> None:
     """A commit also writes if the session has ended, by a logout or from outside."""
-    conditions = ("if not current then", "if current ~= ARGV[1] then")
-    _change_script(patch, "commit", dict.fromkeys(conditions, "if false then"))
+    _change_script(patch, "commit", {"if current ~= ARGV[1] then": "if false then"})
 
 
 def leave_other_sessions_at_a_logout(patch: pytest.MonkeyPatch) -> None:
