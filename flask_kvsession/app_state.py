@@ -121,6 +121,9 @@ class AppState:
     def store(self) -> SessionStore:
         """The app's sessions. At first use the client is created or the embedded server is started,
         and not earlier, because debug and testing are often set after `init_app`."""
+        made: SessionStore | None = vars(self).get("_store")
+        if made is not None:
+            return made
         with self._lock:
             return self._store
 

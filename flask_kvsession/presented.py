@@ -48,14 +48,15 @@ def look_up(app: AppState, request: Request, get_began: Callable[[], int]) -> Pr
     tokens = app.cookie.tokens_in(request)
     if not any(tokens):
         return Presented()
-    found = [app.store.look_up(token, get_began) for token in tokens.user]
+    store = app.store
+    found = [store.look_up(token, get_began) for token in tokens.user]
     if len(found) == 1 and found[0].standing.is_valid:  # the usual case
         return Presented(own=found[0], unread=tokens.anonymous)
     own = _user_session_among(app, found)
     if own:
         unread = tokens.anonymous
     else:
-        found += [app.store.look_up(token, get_began) for token in tokens.anonymous]
+        found += [store.look_up(token, get_began) for token in tokens.anonymous]
         own, unread = _anonymous_session_among(app, found), []
     presented = Presented(own=own, unread=unread)
     presented.stolen = [

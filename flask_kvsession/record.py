@@ -79,7 +79,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_anonymous(self) -> bool:
-        return bytes(self.user) == bytes(_NO_USER)
+        return bytes(self.user) == b"null"
 
     def encoded_data(self) -> dict[str, bytes]:
         return {key: bytes(value) for key, value in self.data.items()}

