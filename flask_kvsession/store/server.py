@@ -304,8 +304,8 @@ def is_empty(reply: list[t.Any]) -> bool:
 
 
 def is_flag_and_record(reply: list[t.Any]) -> bool:
-    """A number, and a record or None."""
-    return len(reply) == 2 and _is_int(reply) and _is_bytes_or_none(reply[1])
+    """A number from 0 to 3, and a record or None."""
+    return len(reply) == 2 and reply[0] in (0, 1, 2, 3) and _is_bytes_or_none(reply[1])
 
 
 def is_flag_and_ids(reply: list[t.Any]) -> bool:

@@ -207,7 +207,8 @@ class SessionStore:
         """Writes `new` if the stored record is still the loaded one. Returns the result, and the
         session as the store holds it now (None if it is gone)."""
         raw = record.encode(new)
-        self._check_size(new, loaded.record)
+        if len(raw) > self._settings.max_session_bytes:  # it is longer than its data
+            self._check_size(new, loaded.record)
         lifetime = self._settings.expires(new) - self.now()
         if lifetime <= 0:
             return Commit.REFUSED, None
@@ -216,7 +217,9 @@ class SessionStore:
         if result == Commit.WRITTEN_AND_HEALED:
             result = Commit.WRITTEN
             self._server.warn_once(_HEALED)
-        return Commit(result), self._same(loaded, current)
+        if result:
+            return Commit(result), Stored(loaded.id, new, raw)
+        return Commit.REFUSED, self._same(loaded, current)
 
     def remove(self, stored: Stored, *, if_unchanged: bool = False) -> tuple[bool, Stored | None]:
         """Ends a session for its own browser.

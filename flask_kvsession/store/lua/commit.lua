@@ -12,7 +12,7 @@
 -- Returns {server time in ms,
 --          0 if the new record was not written, 1 if it was, 2 if the store already held it, 3 if it
 --          was written and the index had lost the session,
---          the current record, or false if there is none}
+--          the current record if the new one was not written; false if there is none}
 
 local now = server_time()
 local current = read(KEYS[1])
@@ -20,7 +20,7 @@ local current = read(KEYS[1])
 -- The store already holds the new record: the reply to an earlier attempt was lost, or another
 -- request made the same change in the same ms.
 if current == ARGV[2] then
-  return {now, 2, current}
+  return {now, 2, false}
 end
 -- Another request has changed the record, or it is gone.
 if current ~= ARGV[1] then
@@ -28,4 +28,4 @@ if current ~= ARGV[1] then
 end
 
 local added = write_session(KEYS[1], ARGV[2], ARGV[3], KEYS[2], ARGV[4], now)
-return {now, added == 1 and 3 or 1, ARGV[2]}
+return {now, added == 1 and 3 or 1, false}
