@@ -100,6 +100,20 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             self, seen=max(self.seen, now), ip=client.ip, agent=client.agent
         )
 
+    def with_client(self, client: Client) -> Record:
+        """The session after a write by this client within the renewal interval."""
+        if (self.ip, self.agent) == (client.ip, client.agent):
+            return self
+        return msgspec.structs.replace(self, ip=client.ip, agent=client.agent)
+
+    def expires_like(self, other: Record) -> bool:
+        """Whether the two expire at the same time, whatever the settings are."""
+        return (
+            self.seen == other.seen
+            and self.authenticated == other.authenticated
+            and self.remembered == other.remembered
+        )
+
     def with_remembered(self, remembered: bool) -> Record:
         return msgspec.structs.replace(self, remembered=remembered)
 

@@ -430,10 +430,10 @@ class RequestSession:
         def change(current: Record) -> Record | None:
             edited = self.with_data(current, changes.applied_to(current.encoded_data()))
             new = current
-            if not is_activity:
-                new = edited if edited != current else current
-            elif edited != current or now - current.seen >= interval:
+            if is_activity and now - current.seen >= interval:
                 new = edited.with_activity(now, client)
+            elif edited != current:
+                new = edited.with_client(client) if is_activity else edited
             is_other_age = remembered is not None and remembered != new.remembered
             if is_other_age:
                 new = new.with_remembered(bool(remembered))

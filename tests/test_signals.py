@@ -484,6 +484,25 @@ class TestLoginRefusedByAReceiver:
         assert cookies_of(response) == []
         assert "of a failed login stays until it expires" in caplog.text
 
+    def test_a_receiver_that_meets_a_failing_store_gives_no_cookie(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """If an act of the receiver itself fails because of the store, the login is undone, and the
+        browser gets 503 and no cookie."""
+
+        def fail(*args: object, **kwargs: object) -> t.Any:
+            raise kvs.errors.StoreUnavailable
+
+        def receive(sender: Flask, session: kvs.SessionInfo, **extra: t.Any) -> None:
+            with monkeypatch.context() as patch:
+                patch.setattr(kvs.SessionStore, "update", fail)
+                kvs.rotate_token()
+
+        with signals.user_logged_in.connected_to(receive, stage.app):
+            response = stage.anonymous.post("/login/ada")
+        assert response.status_code == 503
+        assert cookies_of(response) == []
+
 
 def test_each_signal_has_its_own_name_and_documentation() -> None:
     """Each public signal has its own name and a docstring."""

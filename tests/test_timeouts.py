@@ -325,6 +325,32 @@ class TestRenewal:
         read, renewal = ["GET"], ["GET", "EVALSHA"]
         assert names == [read, read, renewal, read, read, renewal]
 
+    def test_write_within_the_interval_leaves_the_expiry_as_it_is(
+        self, app: Flask, sign_in: SignIn, clock: Clock, keys: Keys, redis_client: redis.Redis
+    ) -> None:
+        """Such a write saves its data and the client. It changes neither "last seen" nor the expiry
+        of the key, nor the index. A write after the interval renews."""
+        browser = sign_in(app)
+        key = next(key for key in keys() if ":s:" in key)
+        index = next(key for key in keys() if ":u:" in key)
+        redis_client.pexpire(key, 1_000_000)
+        before, entries = (
+            store_of(app).sessions_of("ada"),
+            redis_client.zscore(index, id_of(browser)),
+        )
+        clock.advance(minutes=4)
+        browser.post("/data", json={"x": 1}, headers={"User-Agent": "another"})
+        [after] = store_of(app).sessions_of("ada")
+        assert after.record.encoded_data() == {"x": b"1"}
+        assert after.record.agent == "another"
+        assert after.record.seen == before[0].record.seen
+        assert 990_000 < int(redis_client.pttl(key)) <= 1_000_000
+        assert redis_client.zscore(index, id_of(browser)) == entries
+        clock.advance(minutes=2)
+        browser.post("/data", json={"x": 2})
+        assert int(redis_client.pttl(key)) > 1_000_000
+        assert redis_client.zscore(index, id_of(browser)) != entries
+
     def test_renewal_interval_comes_from_the_settings(
         self, make_app: MakeApp, sign_in: SignIn, clock: Clock, count_commands: CountCommands
     ) -> None:

@@ -212,8 +212,13 @@ class SessionStore:
         lifetime = self._settings.expires(new) - self.now()
         if lifetime <= 0:
             return Commit.REFUSED, None
-        args = (loaded.raw, raw, lifetime, loaded.id)
-        (result, current), _ = self._write("commit", loaded, lifetime, args, is_flag_and_record)
+        if new.expires_like(loaded.record):
+            keys, args = self._keys(loaded)[:1], (loaded.raw, raw, "", loaded.id)
+            reply = self._server.run_script("commit", keys, *args, shape=is_flag_and_record)
+        else:
+            renewal = (loaded.raw, raw, lifetime, loaded.id)
+            reply, _ = self._write("commit", loaded, lifetime, renewal, is_flag_and_record)
+        result, current = reply
         if result == Commit.WRITTEN_AND_HEALED:
             result = Commit.WRITTEN
             self._server.warn_once(_HEALED)

@@ -3,10 +3,10 @@
 --
 -- KEYS[1]  the session's record
 -- KEYS[2]  the user's index, rewritten so that an evicted index heals; absent for an anonymous
---          session
+--          session, and if the session expires when it would have expired before
 -- ARGV[1]  the record as it was loaded
 -- ARGV[2]  the new record
--- ARGV[3]  the new record's lifetime, ms
+-- ARGV[3]  the new record's lifetime, ms; empty to leave it as it is
 -- ARGV[4]  the session's id
 --
 -- Returns {server time in ms,
@@ -27,5 +27,9 @@ if current ~= ARGV[1] then
   return {now, 0, current}
 end
 
+if ARGV[3] == '' then
+  redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+  return {now, 1, false}
+end
 local added = write_session(KEYS[1], ARGV[2], ARGV[3], KEYS[2], ARGV[4], now)
 return {now, added == 1 and 3 or 1, false}

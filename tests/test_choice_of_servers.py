@@ -1,0 +1,226 @@
+"""Which server gets a command, and what becomes of odd answers of a cluster and of Sentinels.
+
+The servers here are made up, since real ones do not give these answers on demand. tests/faults has
+real ones.
+"""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from collections.abc import Callable
+
+import pytest
+import redis
+from redis.connection import UnixDomainSocketConnection
+from redis.crc import key_slot
+from redis.exceptions import MovedError, ReadOnlyError, ResponseError
+
+from flask_kvsession.connection import Command, Deadline, Repeat
+from flask_kvsession.connection.cluster import Cluster
+from flask_kvsession.connection.link import Link
+from flask_kvsession.connection.node import Address, Node, NodeMaker
+from flask_kvsession.connection.sentinel import Sentinels, require_primary
+from flask_kvsession.errors import StoreUnavailable
+from flask_kvsession.settings import Settings
+from flask_kvsession.store.server import Server
+
+A, B, C = ("h", 1), ("h", 2), ("h", 3)
+GET = Command(("GET", "{x}"), Repeat.READ, "{x}")
+SLOT = key_slot(b"{x}")
+
+Answer = Callable[[Command], t.Any]
+
+
+class MadeUp:
+    """Nodes whose answers a test chooses."""
+
+    def __init__(self, **answers: Answer) -> None:
+        self.answers = {("h", int(name[1:])): answer for name, answer in answers.items()}
+        self.asked: list[tuple[int, str]] = []
+        self.closed: list[Address] = []
+
+    def __call__(self, address: Address) -> Node:
+        return t.cast(Node, MadeUpNode(self, address))
+
+
+class MadeUpNode:
+    def __init__(self, nodes: MadeUp, address: Address) -> None:
+        self._nodes = nodes
+        self._address = address
+
+    def call(self, command: Command, deadline: Deadline, *, prefix: object = None) -> t.Any:
+        self._nodes.asked.append((self._address[1], str(command.args[0])))
+        return self._nodes.answers[self._address](command)
+
+    def close(self) -> None:
+        self._nodes.closed.append(self._address)
+
+
+def cluster_of(nodes: MadeUp, *addresses: Address) -> Cluster:
+    return Cluster(addresses, t.cast(NodeMaker, nodes))
+
+
+def slots(*ranges: tuple[int, int, Address]) -> list[t.Any]:
+    return [[first, last, [host.encode(), port]] for first, last, (host, port) in ranges]
+
+
+def answering(slots: t.Any, reply: t.Any = b"reply") -> Answer:
+    """A node that answers CLUSTER SLOTS with `slots`, and everything else with `reply`."""
+
+    def answer(command: Command) -> t.Any:
+        chosen = slots if command.args[0] == "CLUSTER" else reply
+        if isinstance(chosen, Exception):
+            raise chosen
+        return chosen
+
+    return answer
+
+
+def test_nodes_that_redirect_in_a_circle_are_a_failure() -> None:
+    """A command that two nodes send to each other ends with an error, not never."""
+    all_at_a = slots((0, 16383, A))
+    nodes = MadeUp(
+        n1=answering(all_at_a, MovedError(f"{SLOT} h:2")),
+        n2=answering(all_at_a, MovedError(f"{SLOT} h:1")),
+    )
+    with pytest.raises(ConnectionError, match="in a circle"):
+        cluster_of(nodes, A).call(GET, Deadline(1))
+
+
+def test_a_slot_without_a_node_is_a_failure_and_asked_for_again() -> None:
+    """If no node has the slot, the call fails, and the next call asks for the slots again."""
+    nodes = MadeUp(n1=answering(slots((0, SLOT - 1, A))))
+    cluster = cluster_of(nodes, A)
+    with pytest.raises(ConnectionError, match=f"no node of the cluster has the slot {SLOT}"):
+        cluster.call(GET, Deadline(1))
+    nodes.answers[A] = answering(slots((0, 16383, A)))
+    assert cluster.call(GET, Deadline(1)) == b"reply"
+
+
+@pytest.mark.parametrize(
+    "odd", [[], b"OK", 5, None, [[0]], [[0, 1, 2]], [["x", "y", [b"h", 1]]], ResponseError("no")]
+)
+def test_an_odd_answer_about_the_slots_leads_to_the_next_node(odd: t.Any) -> None:
+    """A node that does not say which node has which slot is passed over. If none does, the call
+    fails."""
+    nodes = MadeUp(n1=answering(odd), n2=answering(slots((0, 16383, B))))
+    assert cluster_of(nodes, A, B).call(GET, Deadline(1)) == b"reply"
+    with pytest.raises(ConnectionError, match="no node of the cluster says"):
+        cluster_of(nodes, A).call(GET, Deadline(1))
+
+
+def test_a_node_that_has_left_the_cluster_is_closed() -> None:
+    """After new slots were learned, connections to nodes that are no longer there are closed."""
+    nodes = MadeUp(
+        n1=answering(slots((0, SLOT, B), (SLOT + 1, 16383, A))),
+        n2=answering(slots((0, 16383, C)), redis.ConnectionError("gone")),
+        n3=answering(slots((0, 16383, C))),
+    )
+    cluster = cluster_of(nodes, A)
+    nodes.answers[A] = answering(slots((0, SLOT, B), (SLOT + 1, 16383, A)))
+    cluster.call(Command(("TIME",), Repeat.READ), Deadline(1))
+    nodes.answers[A] = answering(slots((0, 16383, C)))
+    assert cluster.call(GET, Deadline(1)) == b"reply"
+    assert nodes.closed == [B]
+    cluster.close()
+    assert set(nodes.closed) == {A, B, C}
+
+
+@pytest.mark.parametrize(
+    "odd", [None, b"OK", [b"h"], [b"h", b"x"], [1, 2], ResponseError("no"), OSError()]
+)
+def test_an_odd_answer_of_a_sentinel_leads_to_the_next_one(odd: t.Any) -> None:
+    """A Sentinel that names no address is passed over. If none does, the call fails."""
+    nodes = MadeUp(n3=answering(None))
+
+    def sentinel(reply: t.Any) -> Node:
+        return MadeUp(n1=answering(None, reply))(A)
+
+    class Maker(NodeMaker):
+        def __call__(self, address: Address) -> Node:
+            return nodes(address)
+
+    maker = Maker(UnixDomainSocketConnection, {})
+    group = Sentinels("main", [sentinel(odd), sentinel([b"h", b"3"])], maker)
+    nodes.answers[C] = answering(None, b"reply")
+    assert group.call(GET, Deadline(1)) == b"reply"
+    with pytest.raises(ConnectionError, match="no Sentinel names a primary"):
+        Sentinels("main", [sentinel(odd)], maker).call(GET, Deadline(1))
+
+
+@pytest.mark.parametrize(
+    ("role", "is_primary"),
+    [
+        ([b"master", 0, []], True),
+        ([b"slave", b"h", 1], False),
+        (ResponseError("NOPERM"), True),
+        (b"?", True),
+    ],
+)
+def test_a_new_connection_to_a_replica_is_refused(role: t.Any, is_primary: bool) -> None:
+    """A server that says that it is a replica is not used. One that does not say it is."""
+
+    class MadeUpLink:
+        def exchange(self, command: t.Any, deadline: Deadline) -> t.Any:
+            if isinstance(role, Exception):
+                raise role
+            return role
+
+    link = t.cast(Link, MadeUpLink())
+    if is_primary:
+        require_primary(link, Deadline(1))
+    else:
+        with pytest.raises(ReadOnlyError):
+            require_primary(link, Deadline(1))
+
+
+PING = Command(("PING",), Repeat.READ)
+
+
+@pytest.fixture
+def node(socket_path: str) -> t.Iterator[Node]:
+    """A node with one idle connection."""
+    node = Node(UnixDomainSocketConnection, {"path": socket_path})
+    assert node.call(PING, Deadline(5)) == b"PONG"
+    yield node
+    node.close()
+
+
+def test_a_child_process_uses_no_connection_of_its_parent(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In another process the idle connections are left alone."""
+    [parents] = node._idle
+    pid = os.getpid() + 1
+    monkeypatch.setattr("flask_kvsession.connection.node.os.getpid", lambda: pid)
+    assert node.call(PING, Deadline(5)) == b"PONG"
+    [own] = node._idle
+    assert own is not parents
+    assert not parents.is_closed
+    parents.close()
+
+
+def test_an_idle_connection_whose_check_is_interrupted_is_closed(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception from outside that comes while a connection is chosen loses that one only."""
+    [link] = node._idle
+
+    def interrupt(self: Link, deadline: Deadline) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "lease", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            node.call(PING, Deadline(5))
+    assert link.is_closed
+    assert node.call(PING, Deadline(5)) == b"PONG"
+
+
+def test_a_call_of_the_store_whose_time_is_over_names_the_problem(node: Node) -> None:
+    """A loop of acts ends with the description of what kept it busy."""
+    server = Server(t.cast(t.Any, node), Settings())
+    server.require_time("too busy")
+    with pytest.raises(StoreUnavailable, match="too busy"):
+        server.bounded(0).require_time("too busy")
