@@ -12,7 +12,8 @@ PYTEST_OPTIONS ?=
 
 # The browser tests need Chromium and half a minute: make browser
 # The fault tests need minutes, and a redis-server on PATH that was built with TLS: make faults
-WITHOUT := --ignore=tests/browser --ignore=tests/faults
+# The simulated browsers and the fuzz targets have targets of their own: make simulate, make fuzz
+WITHOUT := $(foreach name,browser faults simulation fuzz,--ignore=tests/$(name))
 
 # The lives of each scenario in make simulate, and the seed of the first life.
 RUNS ?= 1000
@@ -26,7 +27,7 @@ FUZZ_INSTALLED := $(VENV)/.fuzz-installed
 BENCH_OPTIONS ?=
 BENCH_INSTALLED := $(VENV)/.bench-installed
 
-.PHONY: help example test test-redis browser faults faults-quick soak simulate outside fuzz bench lint type package check clean coverage
+.PHONY: help example test test-redis browser faults faults-quick soak simulate simulate-quick outside fuzz fuzz-quick bench lint type package check clean coverage
 
 help:
 	@echo "make example     serves the example at http://127.0.0.1:$(PORT)"
@@ -38,8 +39,10 @@ help:
 	@echo "make faults-quick  a minute of these"
 	@echo "make soak        random use under random faults for SECONDS=$(SECONDS), beside a model of what must hold"
 	@echo "make simulate    simulated browsers: RUNS=$(RUNS) lives of each scenario, and their figures"
+	@echo "make simulate-quick  some seconds of these, and proofs that they can fail"
 	@echo "make outside     the test suites of Flask and others, with this session as flask.session"
 	@echo "make fuzz        the fuzz targets, each for SECONDS=$(SECONDS), and the property tests for longer"
+	@echo "make fuzz-quick  the fuzz targets with random input, for some seconds"
 	@echo "make bench       measures against other sessions, and writes docs/benchmarks.md (7 minutes)"
 	@echo "make check       style, typing and packaging"
 	@echo "make clean       removes all files that these commands have made"
@@ -78,6 +81,9 @@ soak: $(INSTALLED)
 simulate: $(INSTALLED)
 	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m tests.simulation --runs $(RUNS) --seed $(SEED)
 
+simulate-quick: $(INSTALLED)
+	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest -n 2 tests/simulation
+
 outside: $(INSTALLED)
 	$(BIN)/python -m tests.outside
 
@@ -86,6 +92,9 @@ fuzz: $(FUZZ_INSTALLED)
 
 bench: $(BENCH_INSTALLED)
 	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m benchmarks $(BENCH_OPTIONS)
+
+fuzz-quick: $(INSTALLED)
+	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest -n 2 tests/fuzz
 
 check: lint type package
 
