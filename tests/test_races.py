@@ -308,6 +308,34 @@ def test_update_that_loses_every_race_raises_after_the_store_timeout(make_app: M
     assert next(attempts) > 1
 
 
+@pytest.mark.parametrize("act", ["revoke_all", "update_all"])
+def test_acts_on_all_sessions_end_although_logins_keep_coming(make_app: MakeApp, act: str) -> None:
+    """If another session begins before each act, `revoke_all` and `update_all` raise
+    `StoreUnavailable` after so many times `KVSESSION_STORE_TIMEOUT`; here after one time."""
+    app = make_app(store_timeout=1)
+    late = app.test_client()
+    late.post("/login/ada")
+    store, began = store_of(app), time.monotonic()
+    run_script = store._server.run_script
+    uses: dict[str, Callable[[], object]] = {
+        "revoke_all": lambda: store.revoke_all("ada"),
+        "update_all": lambda: store.update_all("ada", {"x": 1}),
+    }
+
+    def run_after_login(name: str, *args: t.Any, **shape: t.Any) -> list[t.Any]:
+        assert time.monotonic() - began < PATIENCE
+        if name in ("revoke", "commit"):
+            late.post("/login/ada")
+        return run_script(name, *args, **shape)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store._server, "run_script", run_after_login)
+        patch.setattr("flask_kvsession.store.session_store._MANY_ACTS", 1)
+        with pytest.raises(StoreUnavailable):
+            uses[act]()
+    assert time.monotonic() - began >= 1
+
+
 def test_parallel_requests_with_a_due_renewal_renew_once(
     stage: Stage, token: str, clock: Clock
 ) -> None:

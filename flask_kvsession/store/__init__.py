@@ -1,7 +1,8 @@
 """The acts on sessions in Redis. Nothing here needs Flask.
 
-`session_store` has the acts, `server` sends commands and scripts, `clock` estimates the server's
-time, and `lua/` holds one script for each atomic act.
+`session_store` has what apps call, `acts` the atomic acts, of which `lua/` has one script each.
+`server` sends commands and scripts, `clock` estimates the server's time, and `eviction` knows
+whether the server may lose indexes.
 """
 
 from __future__ import annotations

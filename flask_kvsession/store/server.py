@@ -57,7 +57,7 @@ class Server:
     def __init__(self, client: Servers | RedisClient, settings: Settings) -> None:
         self._client = client if isinstance(client, Servers) else adopt(client)
         self._prefix = settings.key_prefix
-        self._timeout = settings.store_timeout.total_seconds()
+        self.timeout = settings.store_timeout.total_seconds()
         self._outages = OutageLog()
         self._eviction = EvictionPolicy()
         self._warnings: set[str] = set()
@@ -86,12 +86,12 @@ class Server:
         """
         bounded = Server.__new__(Server)
         vars(bounded).update(vars(self))
-        bounded.deadline = Deadline(self._timeout if seconds is None else seconds)
+        bounded.deadline = Deadline(self.timeout if seconds is None else seconds)
         return bounded
 
     def seconds_left(self) -> float:
         """The time that is left for the call of the store."""
-        return self.deadline.remaining_or_little() if self.deadline else self._timeout
+        return self.deadline.remaining_or_little() if self.deadline else self.timeout
 
     def require_time(self, problem: str) -> None:
         """Raises `StoreUnavailable` with this description if the deadline is over."""
@@ -226,7 +226,7 @@ class Server:
         shape: Callable[[Reply], bool] = lambda reply: True,
         is_expected: Callable[[Exception], bool] = lambda error: False,
     ) -> Reply:
-        deadline = self.deadline or Deadline(self._timeout)
+        deadline = self.deadline or Deadline(self.timeout)
         try:
             reply = self._client.call(Command(command, repeat, key), deadline)
         except (RedisError, OSError) as error:
