@@ -183,14 +183,16 @@ def test_full_memory_allows_read_revoke_and_logout(
 
 
 def test_replica_serves_reads_and_refuses_writes(
-    signed_in: FlaskClient, own_server: Server, clock: Clock
+    signed_in: FlaskClient, own_server: Server, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On a replica, a read with a due renewal works and a write gives 503."""
+    """On a replica, a read with a due renewal works and a write gives 503. The log names the
+    remedy, for a URL that names a replica by mistake."""
     clock.advance(minutes=6)
     own_server.run("CONFIG", "SET", "replica-serve-stale-data", "yes")
     own_server.run("REPLICAOF", "127.0.0.1", "1")
     assert signed_in.get("/me").status_code == 200
     assert signed_in.post("/data", json={"x": 2}).status_code == 503
+    assert "name the primary in KVSESSION_REDIS_URL" in caplog.text
 
 
 @pytest.mark.parametrize(

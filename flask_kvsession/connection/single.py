@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from redis.exceptions import MovedError
+from redis.exceptions import MovedError, ReadOnlyError
 
 from ..errors import ConfigurationError
 from .deadline import Deadline
@@ -26,6 +26,11 @@ class SingleServer:
                 " sessions; write redis+cluster://host:port instead, or pass a RedisCluster client:"
                 " KVSession(app, redis=client)."
             ) from None
+        except ReadOnlyError as error:
+            raise ReadOnlyError(
+                "the server is a replica and refuses writes. If this does not end with a failover,"
+                " name the primary in KVSESSION_REDIS_URL, or the Sentinels: redis+sentinel://"
+            ) from error
 
     def close(self) -> None:
         self._node.close()
