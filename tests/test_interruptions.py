@@ -190,3 +190,39 @@ def test_a_change_that_is_interrupted_is_made_whole_or_not_at_all(
     every_line(run, at_least=10, check=lambda: None)
     assert [found for found in seen if found not in (unchanged, changed)] == []
     assert unchanged in seen
+
+
+def test_a_rotation_after_an_interrupted_change_writes_no_half_of_it(make_app: MakeApp) -> None:
+    """If the view goes on after an interrupted switch of users and rotates the token, the session
+    has the data of before or after the switch."""
+    app = make_app(as_flask_session=True, user_id_key="user_id", views=False)
+    line, left = 0, [0]
+
+    @app.post("/in")
+    def log_in() -> t.Any:
+        session.update(user_id="ada", **DATA)
+        return {}
+
+    @app.post("/switch")
+    def switch() -> t.Any:
+        nonlocal left
+        len(session)  # loads
+        with interrupted_at(line, TimeLimit) as left:
+            session["user_id"] = "bob"
+        kvs.rotate_token()
+        return {}
+
+    @app.get("/data")
+    def data() -> t.Any:
+        return dict(session)
+
+    def run(number: int) -> list[int]:
+        nonlocal line
+        line = number
+        browser = app.test_client()
+        browser.post("/in")
+        assert browser.post("/switch").status_code == 200
+        assert browser.get("/data").get_json() in ({"user_id": "ada", **DATA}, {"user_id": "bob"})
+        return left
+
+    every_line(run, at_least=30, check=lambda: None)

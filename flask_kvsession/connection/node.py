@@ -32,10 +32,8 @@ _STALE = 240.0
 """A connection that was idle for so many seconds is closed. Many firewalls forget it after 5
 minutes."""
 
-
 _POLL = 0.002
 """How often a caller looks for a free connection if all are in use, s."""
-
 
 Address = tuple[str, int]
 """Host and port."""
