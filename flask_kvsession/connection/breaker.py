@@ -23,20 +23,16 @@ class Breaker:
     """
 
     def __init__(self) -> None:
-        self._is_open = False
+        self.is_open = False
+        """Whether the last call had a timeout. The first call that is answered sets it to False."""
         self._next_attempt = 0.0
 
-    def check(self, deadline: Deadline) -> None:
-        """Raises `CircuitOpen` if the caller must not ask the server now."""
-        if not self._is_open:
-            return
+    def require_turn(self, deadline: Deadline) -> None:
+        """While it is open: raises `CircuitOpen` if the caller must not ask the server now."""
         if time.monotonic() < self._next_attempt:
             raise CircuitOpen("the last call failed, and the next attempt is not due yet")
         self._next_attempt = time.monotonic() + deadline.remaining()
 
-    def answered(self) -> None:
-        self._is_open = False
-
     def timed_out(self, deadline: Deadline) -> None:
-        self._is_open = True
+        self.is_open = True
         self._next_attempt = time.monotonic() + _PAUSE * min(deadline.seconds, 1.0)

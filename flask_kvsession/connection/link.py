@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-import select
 import socket
 import time
 import typing as t
+import weakref
 
 from redis.connection import AbstractConnection, SSLConnection
-from redis.exceptions import InvalidResponse, RedisError, ResponseError
+from redis.exceptions import InvalidResponse, ResponseError
 
+from .channel import Channel
 from .deadline import Deadline
+from .resp import ReplyReader, pack
 
 ConnectionClass = type[t.Any]
 """A connection class of redis-py, whose methods have no types."""
@@ -38,38 +40,39 @@ class Current:
 
 
 class DeadlineSocket:
-    """A socket. Each send and receive may take only what is left of the current deadline.
+    """A socket while redis-py connects. Each send and receive may take only what is left of the
+    current deadline.
 
     The timeout of a plain socket begins anew with each byte that arrives. A server that sends a
     reply in small pieces would keep its caller waiting for ever.
     """
 
     def __init__(self, sock: socket.socket, current: Current) -> None:
-        self._socket = sock
+        self.plain = sock
         self._current = current
         self._waits = True
 
     def sendall(self, data: bytes) -> None:
-        self._socket.settimeout(self._current.deadline.remaining())
-        self._socket.sendall(data)
+        self.plain.settimeout(self._current.deadline.remaining())
+        self.plain.sendall(data)
 
     def recv(self, size: int) -> bytes:
         self._bound_receive()
-        return self._socket.recv(size)
+        return self.plain.recv(size)
 
     def recv_into(self, buffer: bytearray) -> int:
         self._bound_receive()
-        return self._socket.recv_into(buffer)
+        return self.plain.recv_into(buffer)
 
     def settimeout(self, timeout: float | None) -> None:
         """With 0, receiving does not wait. Any other value does nothing: the deadline counts."""
         self._waits = timeout != 0
 
     def _bound_receive(self) -> None:
-        self._socket.settimeout(self._current.deadline.remaining() if self._waits else 0)
+        self.plain.settimeout(self._current.deadline.remaining() if self._waits else 0)
 
     def __getattr__(self, name: str) -> t.Any:
-        return getattr(self._socket, name)
+        return getattr(self.plain, name)
 
 
 class Bounded:
@@ -112,26 +115,36 @@ def bounded(connection_class: t.Any) -> t.Any:
 class Link:
     """A connection that is in step: for each command it has sent, it has read the whole reply.
 
-    Whatever interrupts an exchange, also an exception from a signal handler or a killed greenlet,
-    closes the connection. So no caller gets the reply to another caller's command.
+    redis-py connects. After that this object sends and receives. Whatever interrupts an exchange,
+    also an exception from a signal handler or a killed greenlet, closes the connection. So no
+    caller gets the reply to another caller's command.
     """
+
+    _channel: Channel
+    _replies: ReplyReader
 
     def __init__(self, connection_class: t.Any, options: Options, deadline: Deadline) -> None:
         """Does not connect yet. `deadline` is that of the call that wants the connection."""
         bounded_class: ConnectionClass = bounded(connection_class)
         self._connection = bounded_class(**options, **_fixed_options())
+        # The garbage collector may free the socket before redis-py's connection, which closes it.
+        # It calls this function before it frees anything.
+        weakref.finalize(self, self._connection.disconnect).atexit = False
         self._used = time.monotonic()
         self._connection.current = self._current = Current()
         self._current.deadline = deadline
-        self._poll: select.poll | None = None
         self.is_new = True
+        """Whether no call has used the connection before."""
         self.is_idle = self.is_closed = False
 
     def connect(self) -> None:
         """Raises an error of redis-py or an `OSError` if that fails."""
         try:
             self._connection.connect()
-            self._poll = _poll_of(self._connection)
+            if self._connection.can_read(timeout=0):
+                raise InvalidResponse("the server sent more than the replies to the handshake")
+            self._channel = Channel(self._connection._sock.plain)
+            self._replies = ReplyReader(self._channel.receive)
         except BaseException:
             self.close()
             raise
@@ -140,11 +153,6 @@ class Link:
         """A call that ends at this deadline takes the connection."""
         self._current.deadline = deadline
         self.is_idle = False
-
-    def give_back(self) -> None:
-        """The call has got its reply."""
-        self.is_new = False
-        self.is_idle = True
 
     @property
     def is_lost(self) -> bool:
@@ -161,28 +169,20 @@ class Link:
     def is_usable(self) -> bool:
         """Whether the server has neither closed the connection nor sent something unasked, such as
         a second reply."""
-        if self._connection._sock is None:
-            return False
         try:
-            if self._poll:
-                buffer = self._connection._parser._buffer
-                return not self._poll.poll(0) and not buffer.unread_bytes()
-            return not self._connection.can_read(timeout=0)
-        except (RedisError, OSError):
+            return self._replies.is_empty and self._channel.is_silent
+        except (OSError, ValueError):  # ValueError: the socket was closed
             return False
 
     def exchange(self, command: t.Sequence[t.Any], deadline: Deadline) -> t.Any:
         """The reply to a command, in bytes. Raises `ResponseError` for an error reply."""
-        self._current.deadline = deadline
+        self._channel.end = deadline.end
         try:
-            self._connection.send_command(*command, check_health=False)
-            reply = self._connection.read_response(disable_decoding=True)
+            self._channel.send(pack(command))
+            reply = self._replies.read()
         except ResponseError:  # a whole reply
             self._used = time.monotonic()
             raise
-        except (ValueError, RecursionError) as error:  # of redis-py's parser
-            self.close()
-            raise InvalidResponse("the server sent a malformed reply") from error
         except BaseException:
             self.close()
             raise
@@ -192,18 +192,6 @@ class Link:
     def close(self) -> None:
         self.is_closed = True
         self._connection.disconnect()
-
-
-def _poll_of(connection: t.Any) -> select.poll | None:
-    """Tells whether a plain socket has something to read: 21,000 instructions less than redis-py's
-    `can_read`, which also knows TLS, hiredis and Windows. None for these."""
-    sock, parser = connection._sock._socket, connection._parser
-    is_plain = type(sock) is socket.socket and hasattr(parser, "_buffer")
-    if not is_plain or not hasattr(select, "poll"):
-        return None
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLIN)
-    return poll
 
 
 @functools.cache

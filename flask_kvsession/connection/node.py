@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import msgspec
 import redis
 from redis.exceptions import (
     BusyLoadingError,
@@ -53,16 +54,11 @@ class Repeat(Enum):
     DIFFERENT = "The second reply would be another one. It must not be sent twice."
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     args: Sequence[t.Any]
     repeat: Repeat
     key: str | None = None
     """A key of the command; in a cluster its slot says which server gets the command."""
-
-    @property
-    def is_read(self) -> bool:
-        return self.repeat is Repeat.READ
 
 
 class Node:
@@ -85,7 +81,7 @@ class Node:
         self._connection_class = connection_class
         self._options = options
         self._max_connections = max_connections
-        self._breakers = {True: Breaker(), False: Breaker()}
+        self._read_breaker, self._write_breaker = Breaker(), Breaker()
         self._idle: list[Link] = []
         self._forget_connections()
 
@@ -97,17 +93,19 @@ class Node:
         If a connection fails, the command is sent once more on a new one, within the same deadline;
         unless it may have been carried out and must not be sent twice.
         """
-        breaker = self._breakers[command.is_read]
-        breaker.check(deadline)
+        is_read = command.repeat is Repeat.READ
+        breaker = self._read_breaker if is_read else self._write_breaker
+        if breaker.is_open:
+            breaker.require_turn(deadline)
         try:
             reply = self._call(command, deadline, prefix)
         except (TimeoutError, redis.TimeoutError):
             breaker.timed_out(deadline)
             raise
         except (RedisError, OSError):  # it answered, if only by closing the connection
-            breaker.answered()
+            breaker.is_open = False
             raise
-        breaker.answered()
+        breaker.is_open = False
         return reply
 
     def close(self) -> None:
@@ -160,7 +158,7 @@ class Node:
         return reply
 
     def _put_back(self, link: Link) -> None:
-        link.give_back()
+        link.is_new, link.is_idle = False, True
         self._idle.append(link)
 
     def _open(self, deadline: Deadline) -> Link:
