@@ -117,15 +117,15 @@ class AppState:
             check(self)
         return settings
 
-    @property
+    @cached_property
     def store(self) -> SessionStore:
         """The app's sessions. At first use the client is created or the embedded server is started,
         and not earlier, because debug and testing are often set after `init_app`."""
-        made: SessionStore | None = vars(self).get("_store")
-        if made is not None:
-            return made
         with self._lock:
-            return self._store
+            if "store" not in vars(self):  # another thread may have been faster
+                self._warn_of_shared_prefix()
+                vars(self)["store"] = SessionStore(self.servers or self._connect(), self.settings)
+            return t.cast(SessionStore, vars(self)["store"])
 
     @property
     def cookie(self) -> SessionCookie:
@@ -196,11 +196,6 @@ class AppState:
                 " sessions, give both the same prefix, which is not the default."
             )
 
-    @cached_property
-    def _store(self) -> SessionStore:
-        self._warn_of_shared_prefix()
-        return SessionStore(self.servers or self._connect(), self.settings)
-
     def _connect(self) -> Servers:
         if self.settings.redis_url is not None:
             return connect(self.settings.redis_url)
@@ -219,9 +214,10 @@ class AppState:
 def app_state(app: Flask = current_app) -> AppState:
     """The state of an app; raises `ConfigurationError` if the app has no `KVSession`."""
     try:
-        return t.cast(AppState, app.extensions[EXTENSION])
+        state: AppState = app.extensions[EXTENSION]
     except KeyError:
         raise ConfigurationError(
             "Flask-KVSession-Redis is not set up for this app; call KVSession(app), or"
             " kv.init_app(app), first."
         ) from None
+    return state

@@ -40,6 +40,9 @@ index there.
 It is a linked list because every assignment builds it, and only an error message reads it.
 """
 
+_encoder: t.Final = msgspec.json.Encoder()
+_decoder: t.Final = msgspec.json.Decoder()
+
 _MAX_JSON_INT = 2**64 - 1
 _MIN_JSON_INT = -(2**63)
 
@@ -50,7 +53,12 @@ def encode(key: str, value: t.Any) -> bytes:
     Raises `UnstorableValue` if decoding would not restore an equal value of the same type. The
     message names `key` and the position inside the value.
     """
-    return msgspec.json.encode(_to_json(value, (None, key), MAX_DEPTH))
+    return _encoder.encode(to_json(key, value))
+
+
+def to_json(key: str, value: t.Any) -> t.Any:
+    """What `encode` writes for `value`, as an object of the types that JSON has."""
+    return _to_json(value, (None, key), MAX_DEPTH)
 
 
 _RAISED_BY_CORRUPT_BYTES = (
@@ -60,19 +68,34 @@ _RAISED_BY_CORRUPT_BYTES = (
 """Not every exception: a time limit of the worker must get through."""
 
 
-def decode(key: str, encoded: bytes) -> t.Any:
+def decode(key: str, encoded: bytes | msgspec.Raw) -> t.Any:
     """A new value, equal to the one that was encoded.
 
     Raises `KVSessionError` for bytes that `encode` did not write, and for a time zone that this
     machine does not know. The message and the traceback do not quote the value.
     """
     try:
-        return _from_json(msgspec.json.decode(encoded))
+        value = _decoder.decode(encoded)
+    except _RAISED_BY_CORRUPT_BYTES as error:
+        reason = type(error).__name__
+    else:
+        return from_json(key, value) if type(value) in (list, dict) else value
+    raise _undecodable(key, reason)
+
+
+def from_json(key: str, value: t.Any) -> t.Any:
+    """The value for which `to_json` gave `value`. Raises `KVSessionError` as `decode` does."""
+    try:
+        return _from_json(value)
     except ZoneInfoNotFoundError:
         reason = "this machine does not know its time zone; install tzdata"
     except _RAISED_BY_CORRUPT_BYTES as error:
         reason = type(error).__name__
-    raise KVSessionError(f"session[{key!r}] cannot be decoded: {reason}.")
+    raise _undecodable(key, reason)
+
+
+def _undecodable(key: str, reason: str) -> KVSessionError:
+    return KVSessionError(f"session[{key!r}] cannot be decoded: {reason}.")
 
 
 def check_key(key: object) -> None:

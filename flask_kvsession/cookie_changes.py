@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 
 from .record import Record, Stored
-from .settings import to_ms
 from .token import Token
 
 if t.TYPE_CHECKING:
@@ -55,4 +54,4 @@ class CookieChanges:
         may have been corrected by some ms since the record was made."""
         settings = self._app.settings
         remaining = settings.absolute_end(record) - self._app.now()
-        return math.ceil(min(remaining, to_ms(settings.absolute_timeout)) / 1000)
+        return math.ceil(min(remaining, settings.milliseconds.absolute) / 1000)

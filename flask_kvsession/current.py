@@ -15,6 +15,8 @@ from .app_state import app_state
 from .request import RequestSession
 
 if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flask import Flask
     from flask.wrappers import Request, Response
 
@@ -27,19 +29,24 @@ _IS_OVER = "_kvsession_is_over"
 # In Flask 3.1 a request has a context of its own. From Flask 3.2 on, the app context holds it.
 _request_context: t.Any = vars(flask_globals).get("request_ctx", flask_globals.app_ctx)
 
+# The functions of the two proxies. To go through a proxy at each step would cost more.
+_get_context: Callable[[], t.Any] = _request_context._get_current_object
+get_request: Callable[[], Request] = t.cast(t.Any, request)._get_current_object
+"""The current request itself, not the proxy; raises `RuntimeError` outside a request."""
+
 
 def request_session() -> RequestSession:
     """The current request's session; raises `RuntimeError` outside a request.
 
     It belongs to the app that handles the request, also inside another app's context.
     """
-    this = t.cast(t.Any, request)._get_current_object()
-    return request_session_of(_request_context.app, this)
+    context = _get_context()
+    return request_session_of(context.app, context.request)
 
 
 def request_session_of(app: Flask, request: Request) -> RequestSession:
     """This request's session, created at the first call."""
-    found = getattr(request, _ATTRIBUTE, None)
+    found: RequestSession | None = vars(request).get(_ATTRIBUTE)
     if found is None:
         state = app_state(app)
         new = state.request_session_class(state, request)
@@ -47,7 +54,7 @@ def request_session_of(app: Flask, request: Request) -> RequestSession:
             new.close()
         # setdefault is atomic: if threads of one request call this at once, all get one object.
         found = vars(request).setdefault(_ATTRIBUTE, new)
-    return t.cast(RequestSession, found)
+    return found
 
 
 def is_current(session: Session) -> bool:
@@ -59,8 +66,8 @@ def is_current(session: Session) -> bool:
 def finish_request(response: Response) -> Response:
     """Commits the current request's session, if the request has touched it; an `after_request`
     function."""
-    this = t.cast(t.Any, request)._get_current_object()
-    touched: RequestSession | None = getattr(this, _ATTRIBUTE, None)
+    this = get_request()
+    touched: RequestSession | None = vars(this).get(_ATTRIBUTE)
     if touched is not None:
         return touched.finish(response)
     setattr(this, _IS_OVER, True)  # a later change of the session raises

@@ -5,11 +5,12 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from . import codec
 from .errors import UnstorableValue
-from .record import size_of
+from .record import Encoded, size_of
 
 Encode = Callable[[str, t.Any], tuple[t.Any, bytes]]
 """Takes a key and a value; gives the value to keep in the session, and its encoding."""
@@ -17,16 +18,17 @@ Encode = Callable[[str, t.Any], tuple[t.Any, bytes]]
 _IMMUTABLE: t.Final = (str, int, float, bool, type(None), bytes)
 """A value of these types cannot be changed in place, so one that was only read is not compared."""
 
+AnyEncoded = t.TypeVar("AnyEncoded", bound=Encoded)
+
 _NOT_DECODED: t.Final = object()
 """Stands for a value that has not been read yet and is still encoded in the base."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True):
     """A request's changes: keys that it set (encoded), keys that it removed, and whether it cleared
     the data first."""
 
-    set: Mapping[str, bytes]
+    set: Mapping[str, bytes] = {}
     removed: Collection[str] = ()
     cleared: bool = False
 
@@ -36,10 +38,15 @@ class Changes:
     def __bool__(self) -> bool:
         return bool(self.set or self.removed or self.cleared)
 
-    def applied_to(self, data: Mapping[str, bytes]) -> dict[str, bytes]:
+    def applied_to(self, data: Mapping[str, AnyEncoded]) -> dict[str, AnyEncoded | bytes]:
         """`data` after these changes. `data` may hold what other requests wrote meanwhile."""
-        kept = {} if self.cleared else {k: v for k, v in data.items() if k not in self.removed}
-        return kept | dict(self.set)
+        if self.cleared:
+            return dict(self.set)
+        kept = {k: v for k, v in data.items() if k not in self.removed} if self.removed else data
+        return {**kept, **self.set}
+
+
+NO_CHANGES: t.Final = Changes()
 
 
 def encode_exact(key: str, value: t.Any) -> tuple[t.Any, bytes]:
@@ -65,11 +72,17 @@ class TrackedData:
         "is_cleared",
     )
 
-    def __init__(self, encode: Encode = encode_exact) -> None:
+    def __init__(
+        self, encode: Encode = encode_exact, base: Mapping[str, Encoded] | None = None
+    ) -> None:
+        """`base` has the data of a stored record; None if there is none. It is not changed."""
         self._encode = encode
-        self._is_stored = False
-        self._base: dict[str, bytes] = {}
-        self._values: dict[str, t.Any] = {}
+        self._start(base)
+
+    def _start(self, base: Mapping[str, Encoded] | None) -> None:
+        self._is_stored = base is not None
+        self._base: Mapping[str, Encoded] = base or {}
+        self._values: dict[str, t.Any] = dict.fromkeys(self._base, _NOT_DECODED)
         self._sizes: dict[str, int] | None = None
         self._assigned: set[str] = set()
         self._compared: dict[str, None] = {}
@@ -100,12 +113,13 @@ class TrackedData:
 
     def loaded(self, key: str) -> bytes | None:
         """The encoding of the value at the last load or commit; None if there was none."""
-        return self._base.get(key)
+        encoded = self._base.get(key)
+        return None if encoded is None else bytes(encoded)
 
     def encoded(self, key: str) -> bytes:
         """The encoding of the value as it is now; raises `UnstorableValue` as `changes` does."""
         value = self._values[key]
-        return self._base[key] if value is _NOT_DECODED else self._encode(key, value)[1]
+        return bytes(self._base[key]) if value is _NOT_DECODED else self._encode(key, value)[1]
 
     def sizes(self) -> dict[str, int]:
         """The size of each item, in bytes, as it was loaded or put in.
@@ -113,7 +127,7 @@ class TrackedData:
         The sizes are computed when they are first needed: a read does not need them.
         """
         if self._sizes is None:
-            self._sizes = {key: size_of(key, self._base[key]) for key in self._values}
+            self._sizes = {key: size_of(key, bytes(self._base[key])) for key in self._values}
         return self._sizes
 
     def assign(self, key: str, value: t.Any, size: int) -> None:
@@ -164,19 +178,23 @@ class TrackedData:
 
         Raises `UnstorableValue` if a list or dict was given an unstorable value in place.
         """
+        has_all = len(self._base) == len(self._values) and not self.is_cleared
+        if has_all and not self._compared:
+            return NO_CHANGES
         base, changed = {} if self.is_cleared else self._base, dict[str, bytes]()
         for key in self._compared:
-            if key in self._values and (encoded := self.encoded(key)) != base.get(key):
-                changed[key] = encoded
-        has_all = len(base) == len(self._values) and not changed
+            if key in self._values:
+                encoded, before = self.encoded(key), base.get(key)
+                if before is None or encoded != bytes(before):
+                    changed[key] = encoded
         return Changes(
             set=changed,
-            removed=() if has_all else frozenset(base.keys() - self._values.keys()),
+            removed=frozenset(base.keys() - self._values.keys()),
             # Other requests may have written to a session that was empty when it was loaded.
             cleared=self.is_cleared and self._is_stored,
         )
 
-    def rebase(self, base: Mapping[str, bytes] | None) -> None:
+    def rebase(self, base: Mapping[str, Encoded] | None) -> None:
         """Makes the data of a stored record the new base; None means an empty base. Pending changes
         are dropped.
 
@@ -184,13 +202,9 @@ class TrackedData:
         session. So a later change of this object is still detected.
         """
         read = {key: value for key, value in self._values.items() if value is not _NOT_DECODED}
-        self._is_stored = base is not None
-        self._base = dict(base or {})
-        self._values = dict.fromkeys(self._base, _NOT_DECODED)
-        self._sizes, self._assigned, self._compared = None, set(), {}
-        self.is_cleared = False
+        self._start(base)
         for key in read.keys() & self._base.keys():
             with suppress(UnstorableValue):
-                if self._encode(key, read[key])[1] == self._base[key]:
+                if self._encode(key, read[key])[1] == bytes(self._base[key]):
                     self._values[key] = read[key]
                     self._compared[key] = None

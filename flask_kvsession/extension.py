@@ -6,13 +6,11 @@ import time
 import typing as t
 import weakref
 
-from flask import request
-
 from . import compat, renamed
 from .api import current_session
 from .app_state import EXTENSION, AppState
 from .connection import adopt, check_url
-from .current import finish_request
+from .current import finish_request, get_request
 from .errors import ConfigurationError
 from .guards import guard_protected_paths
 from .request import BEGAN, RequestSession
@@ -114,7 +112,7 @@ def _before_request(state: AppState) -> Callable[[], None]:
     """The first `before_request` function of the app."""
 
     def check_settings_and_guard() -> None:
-        setattr(request, BEGAN, time.monotonic())
+        setattr(get_request(), BEGAN, time.monotonic())
         settings = state.settings  # raises at first use if they were changed after init_app
         if settings.protected_paths:
             guard_protected_paths(settings)

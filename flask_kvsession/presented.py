@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass, field
+
+import msgspec
 
 from .record import SessionInfo, Stored
 from .rotation import Standing
@@ -11,32 +12,34 @@ from .store import Found
 from .token import Token
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from flask.wrappers import Request
 
     from .app_state import AppState
 
 
-@dataclass
-class Presented:
+class Presented(msgspec.Struct, frozen=True):
     """The result of looking up a request's tokens."""
 
     own: Found | None = None
     """The session that the request belongs to, and the token that opens it."""
-    others: list[Stored] = field(default_factory=list)
+    others: Sequence[Stored] = ()
     """Further sessions that tokens of the request open. A login and a logout end them."""
-    unread: list[Token] = field(default_factory=list)
+    unread: Sequence[Token] = ()
     """Tokens of the anonymous cookie, not looked up because another token opens a session."""
-    replaced: list[Stored] = field(default_factory=list)
+    replaced: Sequence[Stored] = ()
     """Sessions whose secret was replaced by an explicit rotation while this request was under way.
     They are not open to it, but a logout ends them."""
-    stolen: list[SessionInfo] = field(default_factory=list)
+    stolen: Sequence[SessionInfo] = ()
     """Sessions that were ended because a token of the request was copied."""
     end_reason: str | None = None
     """Why a session that a token belongs to was ended from outside."""
     names_no_session: bool = False
     """Whether a token names a session that does not exist; it has probably expired."""
+
+
+NOTHING_PRESENTED: t.Final = Presented()
 
 
 def look_up(app: AppState, request: Request, get_began: Callable[[], int]) -> Presented:
@@ -46,8 +49,8 @@ def look_up(app: AppState, request: Request, get_began: Callable[[], int]) -> Pr
     request without a token costs no call of Redis.
     """
     tokens = app.cookie.tokens_in(request)
-    if not any(tokens):
-        return Presented()
+    if not (tokens.user or tokens.anonymous):
+        return NOTHING_PRESENTED
     store = app.store
     found = [store.look_up(token, get_began) for token in tokens.user]
     if len(found) == 1 and found[0].standing.is_valid:  # the usual case
@@ -58,21 +61,21 @@ def look_up(app: AppState, request: Request, get_began: Callable[[], int]) -> Pr
     else:
         found += [store.look_up(token, get_began) for token in tokens.anonymous]
         own, unread = _anonymous_session_among(app, found), []
-    presented = Presented(own=own, unread=unread)
-    presented.stolen = [
-        info for each in found if (info := _end_if_stolen(app, each, found, get_began))
-    ]
+    stolen = [info for each in found if (info := _end_if_stolen(app, each, found, get_began))]
     open_sessions = {each.stored.id: each.stored for each in _valid(found) if each.stored}
     if own and own.stored:
         open_sessions.pop(own.stored.id)
-    presented.others = list(open_sessions.values())
-    for each in found:
-        if each.standing is Standing.REPLACED and each.stored:
-            presented.replaced.append(each.stored)
+    replaced = (each.stored for each in found if each.standing is Standing.REPLACED)
     reasons = [each.end_reason for each in found if each.end_reason]
-    presented.end_reason = "stolen" if presented.stolen else next(iter(reasons), None)
-    presented.names_no_session = any(not each.stored and not each.end_reason for each in found)
-    return presented
+    return Presented(
+        own=own,
+        others=list(open_sessions.values()),
+        unread=unread,
+        replaced=[stored for stored in replaced if stored],
+        stolen=stolen,
+        end_reason="stolen" if stolen else next(iter(reasons), None),
+        names_no_session=any(not each.stored and not each.end_reason for each in found),
+    )
 
 
 def _valid(found: list[Found]) -> list[Found]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -18,7 +18,6 @@ FORMAT_VERSION = 1
 
 _MAX_USER_AGENT_CHARS = 512
 _TOMBSTONE_PREFIX = b'{"ended":'
-_NO_USER = msgspec.Raw(b"null")
 
 Time = t.Annotated[int, msgspec.Meta(ge=0, le=250_000_000_000_000)]
 """Milliseconds since 1970, up to the year 9892. A `datetime` exists for every such time, also after
@@ -43,17 +42,22 @@ class Before(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The end of the time (ms) in which the credential counts."""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+Encoded = bytes | msgspec.Raw
+"""JSON of the module `codec`. `Raw` is a part of the bytes of a record, which are not copied."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One session. Times are milliseconds since 1970 by the server's clock.
 
-    `family` and `secret` are hashes. `user` and the values of `data` are JSON of the module
-    `codec`. They stay encoded, so that a load does not decode values that nobody reads.
+    `family` and `secret` are hashes. The values of `data` stay encoded, so that a load does not
+    decode values that nobody reads.
     """
 
-    v: int = FORMAT_VERSION
+    v: int
     family: str
     secret: str
-    user: msgspec.Raw = _NO_USER
+    user: str | int | dict[str, str] | None = None
+    """The user's id, as the module `codec` writes it in JSON."""
     created: Time
     seen: Time
     authenticated: Time | None = None
@@ -75,11 +79,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def user_id(self) -> UserId | None:
         """The id in the type that `login_user` was given; None for an anonymous session."""
-        return t.cast("UserId | None", codec.decode("user_id", bytes(self.user)))
+        user = self.user
+        return t.cast(UserId, codec.from_json("user_id", user)) if isinstance(user, dict) else user
 
     @property
     def is_anonymous(self) -> bool:
-        return bytes(self.user) == b"null"
+        return self.user is None
 
     def encoded_data(self) -> dict[str, bytes]:
         return {key: bytes(value) for key, value in self.data.items()}
@@ -88,7 +93,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """The size of each item of the data, in bytes."""
         return {key: size_of(key, bytes(value)) for key, value in self.data.items()}
 
-    def with_data(self, data: Mapping[str, bytes]) -> Record:
+    def with_data(self, data: Mapping[str, Encoded]) -> Record:
         return msgspec.structs.replace(self, data=_raw(data))
 
     def with_previous_user_keys(self, keys: Collection[str]) -> Record:
@@ -135,8 +140,7 @@ class Tombstone(msgspec.Struct, frozen=True):
     family: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(msgspec.Struct, frozen=True):
     """The client's IP address and user agent, as a record keeps them. None if not recorded."""
 
     ip: str | None = None
@@ -147,13 +151,16 @@ class Client:
         return cls(ip, agent[:_MAX_USER_AGENT_CHARS] if agent else None)
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True, dict=True):
     """A record together with the bytes that the store holds. A commit compares the bytes."""
 
     id: str
     record: Record
-    raw: bytes = field(repr=False)
+    raw: bytes
+
+    def __repr__(self) -> str:
+        """Shows no data."""
+        return f"Stored(id={self.id!r}, record={self.record!r})"
 
     @classmethod
     def of(cls, session_id: str, record: Record) -> Stored:
@@ -201,9 +208,10 @@ def new_record(
     `authenticated`: the user has just authenticated, so the session is fresh.
     """
     return Record(
+        v=FORMAT_VERSION,
         family=token.family_hash,
         secret=token.secret_hash,
-        user=msgspec.Raw(codec.encode("user_id", user_id)),
+        user=codec.to_json("user_id", user_id),
         created=now,
         seen=now,
         authenticated=now if authenticated and user_id is not None else None,
@@ -216,8 +224,13 @@ def new_record(
     )
 
 
+_encoder: t.Final = msgspec.json.Encoder()
+_decoder: t.Final = msgspec.json.Decoder(Record)
+_tombstone_decoder: t.Final = msgspec.json.Decoder(Tombstone)
+
+
 def encode(value: Record | Tombstone) -> bytes:
-    return msgspec.json.encode(value)
+    return _encoder.encode(value)
 
 
 def decode(raw: bytes) -> Record | Tombstone:
@@ -227,9 +240,10 @@ def decode(raw: bytes) -> Record | Tombstone:
     """
     try:
         if raw.startswith(_TOMBSTONE_PREFIX):
-            return msgspec.json.decode(raw, type=Tombstone)
-        record = msgspec.json.decode(raw, type=Record)
-        if not record.is_anonymous:
+            return _tombstone_decoder.decode(raw)
+        record = _decoder.decode(raw)
+        user = record.user
+        if user is not None and (not user or type(user) is not str):
             check_user_id(record.user_id)
     except (msgspec.DecodeError, KVSessionError, ValueError, RecursionError) as error:
         raise UnreadableRecord(f"corrupt: {error}") from None
@@ -268,5 +282,5 @@ def _sorted_or_unset(keys: Collection[str]) -> list[str] | msgspec.UnsetType:
     return sorted(keys) or msgspec.UNSET
 
 
-def _raw(data: Mapping[str, bytes]) -> dict[str, msgspec.Raw]:
+def _raw(data: Mapping[str, Encoded]) -> dict[str, msgspec.Raw]:
     return {key: msgspec.Raw(value) for key, value in data.items()}

@@ -22,7 +22,7 @@ from .cookie_changes import CookieChanges
 from .data import Changes
 from .errors import KVSessionError, LoginRequired, StoreUnavailable
 from .events import RequestEvents
-from .presented import Presented, look_up
+from .presented import NOTHING_PRESENTED, look_up
 from .record import (
     Client,
     Record,
@@ -30,10 +30,10 @@ from .record import (
     Tombstone,
     new_record,
 )
-from .response import answer_failure
+from .response import answer_failure, vary_by_cookie
 from .rotation import Standing, judge, rotated_explicitly, successor_of, with_step
 from .session import Session
-from .settings import ROLE_KEYS, CsrfKeys, to_ms
+from .settings import ROLE_KEYS, CsrfKeys
 from .store import Login, Merge, SessionStore
 from .token import Token, UserId, new_session_id, user_hash
 
@@ -46,6 +46,7 @@ Data = Mapping[str, bytes]
 """A session's data: each value encoded, under its key."""
 
 T = t.TypeVar("T")
+Owner = t.TypeVar("Owner")
 
 BEGAN = "_kvsession_began"
 """The attribute of a request with the monotonic time, s, at which it entered the app."""
@@ -82,15 +83,24 @@ class RequestSession:
         # The request holds this object. Weak references avoid a cycle, so that both are freed with
         # the request and not later by the garbage collector.
         self._request = weakref.proxy(request)
-        self._cookies = CookieChanges(app, self._request)
         self._created = time.monotonic()
         self._token: Token | None = None
         """The token that opens this browser's session. The stored secret differs after a rotation
         by another request."""
-        self._presented = Presented()
-        self.session = self.session_class(weakly(self._load), app.now, app.settings)
-        self.events = RequestEvents(app, self._request, self.session)
+        self._presented = NOTHING_PRESENTED
+        load = weakly(self, RequestSession._load)
+        self.session = self.session_class(load, app.now, app.settings)
         self._is_finished = False
+
+    @cached_property
+    def events(self) -> RequestEvents:
+        """What this request reports. Most requests report nothing, so it is made when needed."""
+        return RequestEvents(self._app, self._request, self.session)
+
+    @cached_property
+    def _cookies(self) -> CookieChanges:
+        """What the response does with the cookies; made when there is something to do."""
+        return CookieChanges(self._app, self._request)
 
     def __del__(self) -> None:
         """Reports changes that can no longer be saved."""
@@ -201,8 +211,9 @@ class RequestSession:
             answer_failure(self._app.app, response, failure)
         finally:  # acts that were done before a failure stay done, so their cookie is sent
             if self.session.accessed:
-                response.vary.add("Cookie")
-            self._cookies.apply(response)
+                vary_by_cookie(response)
+            if "_cookies" in vars(self):
+                self._cookies.apply(response)
             if self.has_logged_out:
                 self._clear_site_data(response)
         return response
@@ -228,16 +239,20 @@ class RequestSession:
         self._is_finished = True
         try:
             self._save_if_loaded()
-            if self.events.send():
+            if self._send_signals():
                 self._save_if_loaded()
         finally:
-            self.session.close()
-            self.events.send()
+            self.session.is_closed = True
+            self._send_signals()
+
+    def _send_signals(self) -> bool:
+        """Sends the pending signals; returns whether there were any."""
+        return "events" in vars(self) and self.events.send()
 
     def close(self) -> None:
         """Ends a request that has nothing to commit: from now on a change of its session raises."""
         self._is_finished = True
-        self.session.close()
+        self.session.is_closed = True
 
     def has_unsaved_changes(self) -> bool:
         return self.session.is_loaded and bool(self.session.changes())
@@ -293,7 +308,7 @@ class RequestSession:
                 data=merge(old.record if old else None) or {},
             )
             new, on_revoked = Stored.of(token.session_id, record), self.events.queue_revoked
-            presented, self._presented = self._presented, Presented()
+            presented, self._presented = self._presented, NOTHING_PRESENTED
             login = store.login(new, old, merge, on_revoked, presented.others, presented.unread)
         if login.stored is None:
             self.session.rebase(None)
@@ -364,7 +379,7 @@ class RequestSession:
         with self._store_calls() as store:
             stored = self.session.stored
             _, ended = store.remove(stored) if stored else (True, None)
-            presented, self._presented = self._presented, Presented()
+            presented, self._presented = self._presented, NOTHING_PRESENTED
             others = store.end_others([*presented.others, *presented.replaced], presented.unread)
         self.drop()
         self.has_logged_out = True
@@ -410,7 +425,7 @@ class RequestSession:
     def _may_rotate(self, record: Record, confirm: bool) -> bool:
         """Whether this request's own token may get a new secret. In the grace only a password may:
         otherwise a thief with an old token could take the session over."""
-        standing = judge(record, self._token, self._began) if self._token else Standing.UNKNOWN
+        standing = judge(record, self._token, self._get_began) if self._token else Standing.UNKNOWN
         return standing.is_valid and (confirm or standing is not Standing.IN_GRACE)
 
     def update(self, stored: Stored, changes: Changes, *, remembered: bool | None = None) -> None:
@@ -419,12 +434,12 @@ class RequestSession:
 
         `remembered` changes whether the cookie outlives the browser; None leaves it.
         """
-        now, interval = self._app.now(), to_ms(self._app.settings.renewal_interval)
-        is_activity = self._app.settings.is_activity(self._request.path)
-        is_due = is_activity and now - stored.record.seen >= interval
+        now, interval = self._app.now(), self._app.settings.milliseconds.renewal_interval
+        is_due = now - stored.record.seen >= interval
         is_due = is_due or self._with_rotation_step(stored.record, now) is not stored.record
         if not changes and not is_due and remembered is None:
             return
+        is_activity = self._app.settings.is_activity(self._request.path)
         client = self._client
 
         def change(current: Record) -> Record | None:
@@ -454,14 +469,12 @@ class RequestSession:
 
     def _with_rotation_step(self, record: Record, now: int, *, is_wanted: bool = False) -> Record:
         """The record after what this request's secret asks for: see `rotation.with_step`."""
-        interval = self._app.settings.rotation_interval
-        if self._token is None or not (interval or is_wanted or record.before):
+        timeouts = self._app.settings.milliseconds
+        due_after, grace = timeouts.rotation_interval, timeouts.rotation_grace
+        if not (due_after or is_wanted or record.before) or self._token is None:
             return record
-        standing = judge(record, self._token, self._began)
-        if standing is not Standing.CURRENT:
+        if judge(record, self._token, self._get_began) is not Standing.CURRENT:
             return record
-        due_after = None if interval is None else to_ms(interval)
-        grace = to_ms(self._app.settings.rotation_grace)
         return with_step(record, self._token, now, due_after, grace, is_wanted=is_wanted)
 
     def _follow_update(self, before: Record, stored: Stored, remembered: bool | None) -> None:
@@ -519,15 +532,19 @@ class RequestSession:
     def _load(self) -> Stored | Tombstone | None:
         if self._is_finished:
             self._app.warn_once(_READ_TOO_LATE)
-        self._presented = presented = look_up(self._app, self._request, lambda: self._began)
+        self._presented = presented = look_up(self._app, self._request, self._get_began)
         for info in presented.stolen:
             self.events.report_theft(info, self._client)
         own = presented.own
         if own and own.stored:
             self._token = own.token
-            self._hand_on_successor(own.stored)
+            if own.standing is Standing.SUPERSEDED:
+                self._hand_on_successor(own.stored)
             return own.stored
         return Tombstone(presented.end_reason) if presented.end_reason else None
+
+    def _get_began(self) -> int:
+        return self._began
 
     @cached_property
     def _began(self) -> int:
@@ -539,7 +556,7 @@ class RequestSession:
         """Gives the browser the successor of its secret, if a periodic rotation has superseded that
         and no request has shown the successor yet."""
         token = self._token
-        if token and judge(stored.record, token, self._began) is Standing.SUPERSEDED:
+        if token and judge(stored.record, token, self._get_began) is Standing.SUPERSEDED:
             self._cookies.set(stored, successor_of(stored.record, token))
 
     @contextmanager
@@ -580,20 +597,19 @@ def _data_of(record: Record | None) -> Data:
     return record.encoded_data() if record else {}
 
 
-def weakly(load: Callable[[], T]) -> Callable[[], T]:
-    """The bound method `load`, without a strong reference to its object."""
-    reference = weakref.WeakMethod(load)
+def weakly(owner: Owner, method: Callable[[Owner], T]) -> Callable[[], T]:
+    """`method`, bound to `owner` without a strong reference to it."""
+    return partial(_call_if_alive, weakref.ref(owner), method)
 
-    def call() -> T:
-        method = reference()
-        if method is None:
-            raise KVSessionError(
-                "The session was first read after its request had ended; read the values in the"
-                " request, and pass them to the code that runs later."
-            )
-        return method()
 
-    return call
+def _call_if_alive(reference: Callable[[], Owner | None], method: Callable[[Owner], T]) -> T:
+    owner = reference()
+    if owner is None:
+        raise KVSessionError(
+            "The session was first read after its request had ended; read the values in the"
+            " request, and pass them to the code that runs later."
+        )
+    return method(owner)
 
 
 def _is_being_handled(failure: StoreUnavailable) -> bool:

@@ -12,7 +12,8 @@ A rotation keeps the credential that was valid before it, in the record's field 
 from __future__ import annotations
 
 import secrets
-from enum import Enum
+from collections.abc import Callable
+from enum import IntEnum
 
 import msgspec
 
@@ -23,7 +24,7 @@ EXPLICIT_GRACE_MS = 10_000
 """For this time after an explicit rotation, requests that began before it may still arrive."""
 
 
-class Standing(Enum):
+class Standing(IntEnum):
     """What a shown secret is to a record. The numbers are the rows of DESIGN, "Rotation"."""
 
     CURRENT = 1
@@ -41,28 +42,29 @@ class Standing(Enum):
     @property
     def is_valid(self) -> bool:
         """Whether the secret opens the session."""
-        return self.value <= Standing.IN_GRACE.value
+        return self <= Standing.IN_GRACE
 
 
-def judge(record: Record, token: Token, began: int) -> Standing:
-    """The standing of the token that a request shows which began at this time (ms)."""
+def judge(record: Record, token: Token, get_began: Callable[[], int]) -> Standing:
+    """The standing of the token that a request shows. `get_began` gives the time (ms) at which the
+    request began; most tokens are judged without it."""
     if token.matches(record.secret):
         return Standing.CURRENT
     before = record.before
     if token.is_of_family(record.family):
         if not before or not before.secret:
             return Standing.UNKNOWN  # never rotated periodically: the secret was never valid
-        return _judge_family_member(before, token, began)
-    if before and token.is_of_family(before.family) and began < before.until:
+        return _judge_family_member(before, token, get_began)
+    if before and token.is_of_family(before.family) and get_began() < before.until:
         return Standing.REPLACED
     return Standing.UNKNOWN
 
 
-def _judge_family_member(before: Before, token: Token, began: int) -> Standing:
+def _judge_family_member(before: Before, token: Token, get_began: Callable[[], int]) -> Standing:
     if token.matches(before.secret):
         if before.nonce:
             return Standing.SUPERSEDED
-        if began < before.until:
+        if get_began() < before.until:
             return Standing.IN_GRACE
     return Standing.REUSED
 

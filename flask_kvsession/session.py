@@ -13,10 +13,10 @@ from copy import deepcopy
 from datetime import datetime
 
 from . import codec, record, renamed
-from .data import Changes, TrackedData, encode_exact
+from .data import NO_CHANGES, Changes, TrackedData, encode_exact
 from .errors import KVSessionError, SessionTooLarge, StoreUnavailable
 from .record import Record, SessionInfo, Stored, Tombstone, size_of
-from .settings import Settings, to_ms
+from .settings import Settings
 from .token import UserId
 
 T = t.TypeVar("T")
@@ -75,9 +75,6 @@ class Session(MutableMapping[str, t.Any]):
 
     __slots__ = (
         "_data",
-        "_failure",
-        "_is_closed",
-        "_is_loaded",
         "_load",
         "_loaded_id",
         "_loading",
@@ -88,6 +85,9 @@ class Session(MutableMapping[str, t.Any]):
         "_stored",
         "_unfinished",
         "accessed",
+        "failure",
+        "is_closed",
+        "is_loaded",
     )
 
     def __init__(
@@ -102,15 +102,19 @@ class Session(MutableMapping[str, t.Any]):
         self._now = now
         self._settings = settings
         self._loading: threading.RLock | None = threading.RLock()  # None once it is loaded
-        self._is_loaded = False
-        self._is_closed = False
+        self.is_loaded = False
+        """Whether the session was loaded. Otherwise there is nothing to write."""
+        self.is_closed = False
+        """Whether the changes have been committed. A later change raises."""
+        self.failure: StoreUnavailable | None = None
+        """The failure of the store in this request; None if the store has not failed."""
         self._unfinished = 0
-        self._failure: StoreUnavailable | None = None
         self._stored: Stored | None = None
         self._loaded_id: str | None = None
         self._previous_end_reason: str | None = None
-        self._data = TrackedData(self._encode)
         self._modified: bool | None = None
+
+    _data: TrackedData  # since the load
 
     # The mapping
 
@@ -196,7 +200,7 @@ class Session(MutableMapping[str, t.Any]):
             renamed.raise_renamed_attribute(self, name, hint)
 
     def __repr__(self) -> str:
-        if not self._is_loaded:
+        if not self.is_loaded:
             return "<Session, not loaded>"
         return f"<Session {self.id or 'without a record'}>"
 
@@ -237,7 +241,7 @@ class Session(MutableMapping[str, t.Any]):
         record = self._record()
         if record is None or record.authenticated is None:
             return False
-        return self._now() - record.authenticated < to_ms(self._settings.fresh_for)
+        return self._now() - record.authenticated < self._settings.milliseconds.fresh_for
 
     @property
     def ended(self) -> str | None:
@@ -263,7 +267,7 @@ class Session(MutableMapping[str, t.Any]):
         """
         if self._modified is not None:
             return self._modified
-        return self._is_loaded and bool(self.changes())
+        return self.is_loaded and bool(self.changes())
 
     @modified.setter
     def modified(self, value: bool) -> None:
@@ -272,24 +276,9 @@ class Session(MutableMapping[str, t.Any]):
     # For the `RequestSession` that owns it
 
     @property
-    def is_loaded(self) -> bool:
-        """Whether the session was loaded. Otherwise there is nothing to write."""
-        return self._is_loaded
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the changes have been committed. A later change raises."""
-        return self._is_closed
-
-    @property
     def assigned(self) -> frozenset[str]:
         """The keys that this request has assigned, also with an equal value."""
         return self._data.assigned
-
-    @property
-    def failure(self) -> StoreUnavailable | None:
-        """The failure of the store in this request; None if the store has not failed."""
-        return self._failure
 
     @property
     def stored(self) -> Stored | None:
@@ -308,13 +297,13 @@ class Session(MutableMapping[str, t.Any]):
     def require_loaded(self) -> None:
         """Raises `StoreUnavailable` if this request could not load its session."""
         self._touch()
-        if self._failure:
-            raise self._failure
+        if self.failure:
+            raise self.failure
 
     def require_open(self) -> None:
         """Raises if a change can no longer be written."""
         self.require_loaded()
-        if self._is_closed:
+        if self.is_closed:
             raise KVSessionError(
                 "The session was changed after its request was committed, so the change would be"
                 " lost; change the session in the view, not in a streamed response."
@@ -327,7 +316,7 @@ class Session(MutableMapping[str, t.Any]):
         Raises `UnstorableValue` if a list or dict was given an unstorable value in place.
         """
         if self._modified is False or self._unfinished:
-            return Changes(set={})
+            return NO_CHANGES
         return self._data.changes()
 
     @property
@@ -343,30 +332,30 @@ class Session(MutableMapping[str, t.Any]):
         self._unfinished = 0
 
     def _take_over(self, stored: Stored | None) -> None:
-        self._data.rebase(stored.record.encoded_data() if stored else None)
+        base = stored.record.data if stored else None
+        if self.is_loaded:
+            self._data.rebase(base)
+        else:
+            self._data = TrackedData(self._encode, base)
         self._stored = stored
-        self._is_loaded = True
+        self.is_loaded = True
 
     def fail(self, failure: StoreUnavailable) -> None:
         """From now on the mapping reads as empty, and writes, guards and verbs raise `failure`."""
-        self._is_loaded = True
-        self._failure = failure
+        self.is_loaded = True
+        self.failure = failure
         self._stored = None
         self._data = TrackedData(self._encode)
-
-    def close(self) -> None:
-        """From now on reads still work, and writes raise."""
-        self._is_closed = True
 
     # How it works
 
     def _touch(self) -> Stored | None:
-        if not self._is_closed:
+        if not self.is_closed:
             self.accessed = True
         loading = self._loading
         if loading is not None:
             with loading:  # a view may hand its request to threads
-                if not self._is_loaded:
+                if not self.is_loaded:
                     self._open_or_nothing()
         return self._stored
 
@@ -376,8 +365,8 @@ class Session(MutableMapping[str, t.Any]):
         try:
             self._open()
         except BaseException as error:
-            if not (self._is_loaded and isinstance(error, Exception)):
-                self._is_loaded, self._unfinished = False, before
+            if not (self.is_loaded and isinstance(error, Exception)):
+                self.is_loaded, self._unfinished = False, before
             raise
         self._loading = None
 

@@ -11,7 +11,7 @@ import typing as t
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import lru_cache
+from functools import cached_property
 
 from . import renamed, validators
 from .errors import ConfigurationError
@@ -66,6 +66,19 @@ def _timeout(default: timedelta) -> t.Any:
     """A duration whose default is shortened if a longer one would contradict other settings."""
     validator = validators.optional(validators.duration)
     return field(default=None, metadata={"validator": validator, "default": default})
+
+
+class Milliseconds(t.NamedTuple):
+    """The durations that requests compare with times, in whole milliseconds."""
+
+    idle: int
+    unremembered: int
+    anonymous: int
+    absolute: int
+    renewal_interval: int
+    fresh_for: int
+    rotation_interval: int | None
+    rotation_grace: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,21 +234,33 @@ class Settings:
             total -= sum(size for size in free if size <= _MAX_UNCOUNTED_BYTES)
         return total
 
-    def idle_timeout_of(self, record: Record) -> timedelta:
-        """How long this kind of session lives without activity."""
-        if record.is_anonymous and not (self.as_flask_session and record.remembered):
-            return self.anonymous_timeout
-        return self.idle_timeout if record.remembered else self.unremembered_timeout
-
     def expires(self, record: Record) -> int:
         """When the session expires (ms of the server's clock): at the end of its idle or absolute
         timeout, whichever is earlier. A changed setting also applies to existing sessions."""
-        idle_end = record.seen + to_ms(self.idle_timeout_of(record))
+        timeouts = self.milliseconds
+        if record.user is None and not (self.as_flask_session and record.remembered):
+            idle = timeouts.anonymous
+        else:
+            idle = timeouts.idle if record.remembered else timeouts.unremembered
+        idle_end = record.seen + idle
         return min(idle_end, self.absolute_end(record))
 
     def absolute_end(self, record: Record) -> int:
         """When the absolute timeout ends the session (ms of the server's clock)."""
-        return (record.authenticated or record.created) + to_ms(self.absolute_timeout)
+        return (record.authenticated or record.created) + self.milliseconds.absolute
+
+    @cached_property
+    def milliseconds(self) -> Milliseconds:
+        return Milliseconds(
+            idle=_to_ms(self.idle_timeout),
+            unremembered=_to_ms(self.unremembered_timeout),
+            anonymous=_to_ms(self.anonymous_timeout),
+            absolute=_to_ms(self.absolute_timeout),
+            renewal_interval=_to_ms(self.renewal_interval),
+            fresh_for=_to_ms(self.fresh_for),
+            rotation_interval=_to_ms(self.rotation_interval) if self.rotation_interval else None,
+            rotation_grace=_to_ms(self.rotation_grace),
+        )
 
     def session_limit(self, user_id: UserId) -> int | None:
         """How many sessions this user may have; None: no limit.
@@ -357,8 +382,7 @@ def config_key(name: str) -> str:
     return PREFIX + name.upper()
 
 
-@lru_cache(maxsize=64)
-def to_ms(duration: timedelta) -> int:
+def _to_ms(duration: timedelta) -> int:
     """The duration in whole milliseconds, rounded down."""
     return duration // timedelta(milliseconds=1)
 

@@ -14,47 +14,61 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-from base64 import urlsafe_b64encode
-from dataclasses import dataclass
+from binascii import b2a_base64
 from functools import cached_property
 from hashlib import sha256
 from uuid import UUID
+
+import msgspec
 
 SHARD_CHARS = 3
 
 _FAMILY_CHARS = 21
 _ROTATING_CHARS = 22
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{62}")
+TOKEN_PATTERN = "[A-Za-z0-9_-]{62}"
+_TOKEN = re.compile(TOKEN_PATTERN)
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{19}")
 
 UserId = str | int | UUID
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(msgspec.Struct, frozen=True, dict=True):
     """A session id and its secret. The repr shows only the session id."""
 
     session_id: str
-    family: str
-    rotating: str
+    secret: str
 
     @classmethod
     def parse(cls, text: str) -> Token | None:
         """The token in `text`; None if `text` does not have the form of a token."""
-        if not _TOKEN.fullmatch(text):
-            return None
-        return cls(text[:19], text[19:40], text[40:])
+        return cls.of(text) if _TOKEN.fullmatch(text) else None
+
+    @classmethod
+    def of(cls, text: str) -> Token:
+        """The token in `text`, which is known to have the form of a token."""
+        return cls(text[:19], text[19:])
 
     @classmethod
     def for_session(cls, session_id: str) -> Token:
         """A token with this session id and a new secret."""
-        return cls(session_id, _random_chars(_FAMILY_CHARS), _random_chars(_ROTATING_CHARS))
+        return cls(session_id, _random_chars(_FAMILY_CHARS) + _random_chars(_ROTATING_CHARS))
 
     def __str__(self) -> str:
-        return self.session_id + self.family + self.rotating
+        return self.session_id + self.secret
 
     def __repr__(self) -> str:
         return f"<Token of session {self.session_id}>"
+
+    @property
+    def family(self) -> str:
+        """The part of the secret that a periodic rotation leaves as it is."""
+        return self.secret[:_FAMILY_CHARS]
+
+    @property
+    def rotating(self) -> str:
+        """The part of the secret that every rotation changes."""
+        return self.secret[_FAMILY_CHARS:]
 
     @cached_property
     def family_hash(self) -> str:
@@ -62,14 +76,13 @@ class Token:
 
     @cached_property
     def secret_hash(self) -> str:
-        return _hash(self.family + self.rotating)
+        return _hash(self.secret)
 
     def successor(self, nonce: str) -> Token:
         """The token after a periodic rotation with this nonce. It has the same family, and only the
         owner of this token can compute it."""
-        secret = (self.family + self.rotating).encode()
-        digest = hmac.digest(secret, nonce.encode(), "sha256")
-        return Token(self.session_id, self.family, _base64url(digest)[:_ROTATING_CHARS])
+        digest = hmac.digest(self.secret.encode(), nonce.encode(), "sha256")
+        return Token(self.session_id, self.family + _base64url(digest)[:_ROTATING_CHARS])
 
     def is_of_family(self, family_hash: str) -> bool:
         """Whether this is the hash of the token's family, compared in constant time."""
@@ -120,8 +133,9 @@ def _random_chars(count: int) -> str:
 
 
 def _hash(secret: str) -> str:
-    return _base64url(sha256(secret.encode()).digest())
+    """128 bits of SHA-256: nobody can find a secret for them, and records stay small."""
+    return _base64url(sha256(secret.encode()).digest()[:16])
 
 
 def _base64url(digest: bytes) -> str:
-    return urlsafe_b64encode(digest).decode().rstrip("=")
+    return b2a_base64(digest, newline=False).translate(_URL_SAFE, b"=").decode()

@@ -11,6 +11,7 @@ import os
 import secrets
 import typing as t
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
 import redis
@@ -20,7 +21,6 @@ from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
 from flask_kvsession.connection import EmbeddedServer
-from flask_kvsession.settings import to_ms
 from flask_kvsession.store.clock import ServerClock
 from flask_kvsession.store.server import SCRIPTS, load_script
 
@@ -119,7 +119,9 @@ def client(app: Flask) -> FlaskClient:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock, real = Clock(), ServerClock.now
-    monkeypatch.setattr(ServerClock, "now", lambda self: real(self) + to_ms(clock.ahead))
+    monkeypatch.setattr(
+        ServerClock, "now", lambda self: real(self) + clock.ahead // timedelta(milliseconds=1)
+    )
     return clock
 
 

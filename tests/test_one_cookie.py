@@ -233,10 +233,10 @@ def test_secret_from_before_a_rotation_is_replaced_until_exactly_ten_seconds(tab
     (stored,) = store_of(tabs.app).sessions_of("ada")
     old = parsed_token(tabs.late)
     rotated = int(t.cast(int, stored.record.rotated))
-    assert judge(stored.record, old, rotated + 9_999) is Standing.REPLACED
-    assert judge(stored.record, old, rotated + 10_000) is Standing.UNKNOWN
+    assert judge(stored.record, old, lambda: rotated + 9_999) is Standing.REPLACED
+    assert judge(stored.record, old, lambda: rotated + 10_000) is Standing.UNKNOWN
     again = rotated_explicitly(stored.record, parsed_token(tabs.browser), rotated + 5_000)
-    assert judge(again, old, rotated + 5_001) is Standing.UNKNOWN, "two rotations ago"
+    assert judge(again, old, lambda: rotated + 5_001) is Standing.UNKNOWN, "two rotations ago"
 
 
 @pytest.mark.parametrize(

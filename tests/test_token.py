@@ -123,9 +123,9 @@ def test_a_token_matches_only_the_hash_of_its_secret() -> None:
     assert token.matches(token.secret_hash)
     for wrong in (
         other,
-        Token(token.session_id, other.family, token.rotating),
-        Token(token.session_id, token.family, other.rotating),
-        Token(token.session_id, token.rotating, token.family),
+        Token(token.session_id, other.family + token.rotating),
+        Token(token.session_id, token.family + other.rotating),
+        Token(token.session_id, token.rotating + token.family),
     ):
         assert not wrong.matches(token.secret_hash)
     assert not token.matches("")
@@ -401,10 +401,11 @@ def test_the_hashes_of_a_stolen_dump_open_no_session(
     session_id = str(token_of(client))[:19]
     (key,) = [key for key in keys() if ":s:" in key]
     record = json.loads(t.cast(bytes, redis_client.get(key)))
-    assert len(record["secret"]) == len(record["family"]) == 43
-    for secret in (record["secret"], record["family"], record["family"][:21] + record["secret"]):
+    secret, family = record["secret"], record["family"]
+    assert len(secret) == len(family) == 22
+    for shown in (secret + family, family + secret, family[:21] + secret, secret + secret):
         thief = app.test_client()
-        thief.set_cookie("kvsession", session_id + secret[:43])
+        thief.set_cookie("kvsession", session_id + shown[:43])
         assert thief.get("/me").status_code == 401
     assert client.get("/me").status_code == 200
 

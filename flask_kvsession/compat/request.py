@@ -7,7 +7,7 @@ from collections.abc import Collection, Set
 from contextlib import suppress
 from functools import partial
 
-from ..data import Changes
+from ..data import NO_CHANGES, Changes
 from ..errors import ConfigurationError, LoginRequired, StoreUnavailable
 from ..record import Record, Stored
 from ..request import Data, RequestSession, weakly
@@ -35,13 +35,13 @@ class FlaskRequestSession(RequestSession):
         super().__init__(app, request)
         self._has_signed_data = False
         """Whether the browser sent data in Flask's signed cookie."""
-        self._imported = Changes(set={})
+        self._imported = NO_CHANGES
         """The changes that the load itself has made."""
-        self.session.on_load = weakly(self._on_load)
+        self.session.on_load = weakly(self, FlaskRequestSession._on_load)
         if current_user.decides(app.app, app.settings.user_id_key):
             self.session.is_decided_elsewhere = True
             self.session.accepts_user = partial(current_user.accepts_user_of, app.app)
-        self.session.forget_csrf_tokens = weakly(self._forget_csrf_tokens)
+        self.session.forget_csrf_tokens = weakly(self, FlaskRequestSession._forget_csrf_tokens)
 
     # Replaced methods of the core
 

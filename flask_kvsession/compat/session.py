@@ -79,7 +79,7 @@ class FlaskSession(Session):
         if self._settings.user_id_key is None:
             return super().user_id
         self._touch()
-        return None if self._failure or not self.accepts_user(self) else self.user_id_by_key
+        return None if self.failure or not self.accepts_user(self) else self.user_id_by_key
 
     @property
     def is_fresh(self) -> bool:

@@ -299,9 +299,9 @@ class Acts:
         return [record_key, self._server.index_key(user)] if user else [record_key]
 
 
-def _identity(stored: Stored) -> tuple[bytes, int]:
+def _identity(stored: Stored) -> tuple[object, int]:
     """What no act changes."""
-    return bytes(stored.record.user), stored.record.created
+    return stored.record.user, stored.record.created
 
 
 def ended_while_created() -> StoreUnavailable:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+from time import monotonic_ns
 
 _TOLERANCE_MS = 100
+_NS_PER_MS = 1_000_000
 
 
 class ServerClock:
@@ -14,11 +15,9 @@ class ServerClock:
     """
 
     def __init__(self) -> None:
-        self._difference: int | None = None
-
-    @property
-    def is_set(self) -> bool:
-        return self._difference is not None
+        self._difference = 0
+        self.is_set = False
+        """Whether the server has told its time."""
 
     def learn(self, server_ms: int) -> None:
         """Takes over the time that the server has just sent.
@@ -26,14 +25,11 @@ class ServerClock:
         Ignores differences of up to 100 ms (network jitter), so that a later login does not get an
         earlier time.
         """
-        difference = server_ms - _monotonic_ms()
-        if self._difference is None or abs(difference - self._difference) > _TOLERANCE_MS:
+        difference = server_ms - monotonic_ns() // _NS_PER_MS
+        if not self.is_set or abs(difference - self._difference) > _TOLERANCE_MS:
             self._difference = difference
+            self.is_set = True
 
     def now(self) -> int:
-        assert self._difference is not None, "ServerClock.now() was called before learn()"
-        return _monotonic_ms() + self._difference
-
-
-def _monotonic_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
+        """The server's time, ms, once it is set."""
+        return monotonic_ns() // _NS_PER_MS + self._difference

@@ -73,9 +73,12 @@ class Server:
     def now(self) -> int:
         """The server's time, ms. Asks the server at the first call only."""
         if not self.clock.is_set:
-            seconds, microseconds = self._call(("TIME",), shape=_is_time)
-            self.clock.learn(int(seconds) * 1000 + int(microseconds) // 1000)
+            self._learn_time(self.deadline)
         return self.clock.now()
+
+    def _learn_time(self, deadline: Deadline | None) -> None:
+        seconds, microseconds = self._call(("TIME",), shape=_is_time, deadline=deadline)
+        self.clock.learn(int(seconds) * 1000 + int(microseconds) // 1000)
 
     def bounded(self, seconds: float | None = None) -> Server:
         """This server for one call of the store: its commands together take no longer than this
@@ -113,13 +116,15 @@ class Server:
 
     def get(self, session_id: str) -> bytes | t.Literal[False] | None:
         """The bytes under a session's key; None if there is no key, False for a key of another
-        type."""
-        key = self.record_key(session_id)
+        type. If there are bytes, the server's time is known from then on."""
+        key, deadline = self.record_key(session_id), self.deadline or Deadline(self.timeout)
         try:
-            reply = self._call(
-                ("GET", key), key, shape=_is_bytes_or_none, is_expected=_is_wrong_type
+            reply: bytes | None = self._call(
+                ("GET", key), key, Repeat.READ, _is_bytes_or_none, _is_wrong_type, deadline
             )
-            return t.cast("bytes | None", reply)
+            if reply and not self.clock.is_set:
+                self._learn_time(deadline)
+            return reply
         except StoreUnavailable as unavailable:
             if not _is_wrong_type(unavailable.__cause__):
                 raise
@@ -225,8 +230,9 @@ class Server:
         repeat: Repeat = Repeat.READ,
         shape: Callable[[Reply], bool] = lambda reply: True,
         is_expected: Callable[[Exception], bool] = lambda error: False,
+        deadline: Deadline | None = None,
     ) -> Reply:
-        deadline = self.deadline or Deadline(self.timeout)
+        deadline = deadline or self.deadline or Deadline(self.timeout)
         try:
             reply = self._client.call(Command(command, repeat, key), deadline)
         except (RedisError, OSError) as error:
@@ -237,7 +243,8 @@ class Server:
             raise StoreUnavailable from error
         if not shape(reply):
             raise self.misfit(f"a reply of another shape than {command[0]} has")
-        self._outages.note_answer()
+        if self._outages.is_logged:
+            self._outages.note_answer()
         return reply
 
 
@@ -245,7 +252,8 @@ class OutageLog:
     """Logs failures: one line for each kind of error and minute, not one for each request."""
 
     def __init__(self) -> None:
-        self._is_logged = False
+        self.is_logged = False
+        """Whether the server was unavailable at the last call that was logged."""
         self._next_line: dict[str, float] = {}
 
     def note(self, error: Exception) -> None:
@@ -253,13 +261,12 @@ class OutageLog:
         key = f"{kind} because of {type(error.__cause__).__name__}"
         if now >= self._next_line.get(key, now):
             self._next_line[key] = now + _SECONDS_BETWEEN_LINES
-            self._is_logged = True
+            self.is_logged = True
             log.error("the session store is unavailable: %s: %s", kind, error)
 
     def note_answer(self) -> None:
-        if self._is_logged:
-            self._is_logged = False
-            log.warning("the session store is available again")
+        self.is_logged = False
+        log.warning("the session store is available again")
 
 
 class Script(t.NamedTuple):

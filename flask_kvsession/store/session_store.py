@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import msgspec
+
 from .. import codec
 from ..data import Changes
 from ..errors import SessionTooLarge, StoreUnavailable
@@ -53,8 +55,7 @@ class Login:
     replaced: Stored | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """The result of `look_up`: the standing of a token, and the session that it names. After an end
     from outside there is no session, and the reason for a token of its family."""
 
@@ -95,14 +96,12 @@ class SessionStore(Acts):
         found = self.look_up(token)
         return found.stored if found.standing.is_valid else None
 
-    @one_call
     def look_up(self, token: Token, get_began: Callable[[], int] | None = None) -> Found:
         """What this token is to the session that it names. `get_began` gives the time at which the
         request began (ms of the server's clock); without it, the request begins now."""
         current = self._read(token.session_id)
         if isinstance(current, Stored):
-            began = get_began() if get_began else self.now()
-            return Found(token, judge(current.record, token, began), current)
+            return Found(token, judge(current.record, token, get_began or self.now), current)
         if current and token.is_of_family(current.family):
             return Found(token, end_reason=current.ended)
         return Found(token)

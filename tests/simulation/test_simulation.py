@@ -117,7 +117,7 @@ def make_random_successors(patch: pytest.MonkeyPatch) -> None:
         key = str(token), nonce
         calls[key] += 1
         if key not in made or calls[key] > 2:  # the hash for the record, and the cookie
-            made[key] = replace(token, rotating=secrets.token_urlsafe(22)[:22])
+            made[key] = Token(token.session_id, token.family + secrets.token_urlsafe(22)[:22])
         return made[key]
 
     patch.setattr(Token, "successor", successor)
@@ -139,7 +139,7 @@ def take_each_unknown_secret_for_a_copy(patch: pytest.MonkeyPatch) -> None:
     """A secret of any other family ends the session, as one of the living family does."""
     real = rotation.judge
 
-    def judge(record: Record, token: Token, began: int) -> Standing:
+    def judge(record: Record, token: Token, began: Callable[[], int]) -> Standing:
         standing = real(record, token, began)
         return standing if standing.is_valid else Standing.REUSED
 
@@ -150,7 +150,7 @@ def take_no_secret_for_a_copy(patch: pytest.MonkeyPatch) -> None:
     """A secret that was replaced longer ago than the grace still opens the session."""
     real = rotation.judge
 
-    def judge(record: Record, token: Token, began: int) -> Standing:
+    def judge(record: Record, token: Token, began: Callable[[], int]) -> Standing:
         standing = real(record, token, began)
         return Standing.IN_GRACE if standing is Standing.REUSED else standing
 

@@ -24,7 +24,7 @@ end
 if current and ARGV[3] ~= '' then
   local decoded, fields = pcall(cjson.decode, current)
   local is_record = decoded and type(fields) == 'table'
-  if not is_record or fields.user ~= cjson.null or fields.secret ~= ARGV[3] then
+  if not is_record or fields.user ~= nil or fields.secret ~= ARGV[3] then
     return {now, 0, false}
   end
 end
