@@ -11,7 +11,7 @@ from werkzeug.local import LocalProxy
 
 from . import signals
 from .app_state import app_state
-from .current import request_session
+from .current import request_session, session_of_request
 from .errors import KVSessionError
 from .record import SessionInfo
 from .session import Session
@@ -24,7 +24,7 @@ class _Whose(Enum):
 
 _CURRENT_USER = _Whose.CURRENT_USER
 
-current_session: Session = t.cast(Session, LocalProxy(lambda: request_session().session))
+current_session: Session = t.cast(Session, LocalProxy(session_of_request))
 """This request's session; `g.session` is the same object. It works wherever there is a request."""
 
 

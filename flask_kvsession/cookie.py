@@ -11,6 +11,8 @@ import typing as t
 from dataclasses import dataclass
 from functools import lru_cache
 
+import msgspec
+
 from .settings import Settings, config_key
 from .token import TOKEN_PATTERN, Token
 
@@ -22,13 +24,16 @@ MAX_TOKENS = 4
 """The number of token-shaped cookie values of one request that are looked at."""
 
 
-class PresentedTokens(t.NamedTuple):
+class PresentedTokens(msgspec.Struct, frozen=True):
     """The tokens that a request carries, in the order of its Cookie header."""
 
     user: list[Token]
     """Those under the name of a user's session."""
     anonymous: list[Token]
     """Those under the name of an anonymous session; empty if there is one name for both."""
+
+    def __bool__(self) -> bool:
+        return bool(self.user or self.anonymous)
 
 
 class CookieKeys(t.NamedTuple):

@@ -174,7 +174,7 @@ class TrackedData:
         self.is_cleared = True
 
     def changes(self) -> Changes:
-        """The changes since the last load or commit.
+        """The changes since the last load or commit; `NO_CHANGES` if there are none.
 
         Raises `UnstorableValue` if a list or dict was given an unstorable value in place.
         """
@@ -187,24 +187,27 @@ class TrackedData:
                 encoded, before = self.encoded(key), base.get(key)
                 if before is None or encoded != bytes(before):
                     changed[key] = encoded
-        return Changes(
+        changes = Changes(
             set=changed,
             removed=frozenset(base.keys() - self._values.keys()),
             # Other requests may have written to a session that was empty when it was loaded.
             cleared=self.is_cleared and self._is_stored,
         )
+        return changes or NO_CHANGES
 
-    def rebase(self, base: Mapping[str, Encoded] | None) -> None:
+    def rebase(self, base: Mapping[str, Encoded] | None, saved: Changes | None = None) -> None:
         """Makes the data of a stored record the new base; None means an empty base. Pending changes
-        are dropped.
+        are dropped. `saved` has the changes that were just written, if there are such.
 
         If the app has read a list and the new base has an equal list, the app's object stays in the
         session. So a later change of this object is still detected.
         """
         read = {key: value for key, value in self._values.items() if value is not _NOT_DECODED}
+        known = {} if saved is None else {**self._base, **saved.set}
         self._start(base)
         for key in read.keys() & self._base.keys():
             with suppress(UnstorableValue):
-                if self._encode(key, read[key])[1] == bytes(self._base[key]):
+                encoded = known.get(key) or self._encode(key, read[key])[1]
+                if bytes(encoded) == bytes(self._base[key]):
                     self._values[key] = read[key]
                     self._compared[key] = None

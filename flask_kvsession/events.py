@@ -57,9 +57,9 @@ class RequestEvents:
             if not stored.record.is_anonymous:
                 self._queue(signals.user_logged_out, self._app.store.info(stored))
 
-    def queue_activity(self, before: Record, after: Record, interval: int) -> None:
-        """Queues the signals of a written change; `interval` is the renewal interval, ms."""
-        if after.seen - before.seen >= interval:
+    def queue_activity(self, before: Record, after: Record) -> None:
+        """Queues the signals of a written change."""
+        if after.seen - before.seen >= self._app.settings.milliseconds.renewal_interval:
             self.queue_for_current(signals.session_renewed)
         if (before.ip, before.agent) != (after.ip, after.agent):
             self.queue_for_current(

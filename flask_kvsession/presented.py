@@ -52,9 +52,12 @@ def look_up(app: AppState, request: Request, get_began: Callable[[], int]) -> Pr
     if not (tokens.user or tokens.anonymous):
         return NOTHING_PRESENTED
     store = app.store
-    found = [store.look_up(token, get_began) for token in tokens.user]
-    if len(found) == 1 and found[0].standing.is_valid:  # the usual case
-        return Presented(own=found[0], unread=tokens.anonymous)
+    if len(tokens.user) == 1:
+        found = [store.look_up(tokens.user[0], get_began)]
+        if found[0].standing.is_valid:  # the usual case
+            return Presented(own=found[0], unread=tokens.anonymous)
+    else:
+        found = [store.look_up(token, get_began) for token in tokens.user]
     own = _user_session_among(app, found)
     if own:
         unread = tokens.anonymous

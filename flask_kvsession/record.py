@@ -283,4 +283,7 @@ def _sorted_or_unset(keys: Collection[str]) -> list[str] | msgspec.UnsetType:
 
 
 def _raw(data: Mapping[str, Encoded]) -> dict[str, msgspec.Raw]:
-    return {key: msgspec.Raw(value) for key, value in data.items()}
+    return {
+        key: value if isinstance(value, msgspec.Raw) else msgspec.Raw(value)
+        for key, value in data.items()
+    }

@@ -19,12 +19,13 @@ from flask import g, has_app_context
 from . import codec, signals
 from .app_state import AppState
 from .cookie_changes import CookieChanges
-from .data import Changes
+from .data import NO_CHANGES, Changes
 from .errors import KVSessionError, LoginRequired, StoreUnavailable
 from .events import RequestEvents
 from .presented import NOTHING_PRESENTED, look_up
 from .record import (
     Client,
+    Encoded,
     Record,
     Stored,
     Tombstone,
@@ -239,15 +240,12 @@ class RequestSession:
         self._is_finished = True
         try:
             self._save_if_loaded()
-            if self._send_signals():
+            if "events" in vars(self) and self.events.send():
                 self._save_if_loaded()
         finally:
             self.session.is_closed = True
-            self._send_signals()
-
-    def _send_signals(self) -> bool:
-        """Sends the pending signals; returns whether there were any."""
-        return "events" in vars(self) and self.events.send()
+            if "events" in vars(self):
+                self.events.send()
 
     def close(self) -> None:
         """Ends a request that has nothing to commit: from now on a change of its session raises."""
@@ -263,7 +261,8 @@ class RequestSession:
         if self.session.is_interrupted:
             log.warning("a change of the session was interrupted, so its changes are not saved")
             return
-        if changes := self.session.changes():
+        changes = self.session.changes()
+        if changes is not NO_CHANGES:
             self.session.modified = True  # tests read it after the request
         self.save(changes)
 
@@ -274,7 +273,8 @@ class RequestSession:
             if changes.set and not self._drops_anonymous_writes():
                 self.create_anonymous_session(changes.set)
             return
-        if stored.record.is_anonymous and changes and not self._changed_data(stored.record):
+        has_changes = changes is not NO_CHANGES
+        if has_changes and stored.record.is_anonymous and not self._changed_data(stored.record):
             stored = self._delete_if_unchanged(stored)
         if stored is not None:
             self.update(stored, changes)
@@ -404,7 +404,7 @@ class RequestSession:
             token = Token.for_session(loaded.id)
 
             def change(current: Record) -> Record:
-                new = self.with_data(current, changes.applied_to(current.encoded_data()))
+                new = self.with_data(current, changes.applied_to(current.data))
                 new = new.with_activity(now, client)
                 new = new if remembered is None else new.with_remembered(remembered)
                 new = new.with_authentication(now) if confirm else new
@@ -437,13 +437,14 @@ class RequestSession:
         now, interval = self._app.now(), self._app.settings.milliseconds.renewal_interval
         is_due = now - stored.record.seen >= interval
         is_due = is_due or self._with_rotation_step(stored.record, now) is not stored.record
-        if not changes and not is_due and remembered is None:
+        has_changes = changes is not NO_CHANGES
+        if not has_changes and not is_due and remembered is None:
             return
         is_activity = self._app.settings.is_activity(self._request.path)
         client = self._client
 
         def change(current: Record) -> Record | None:
-            edited = self.with_data(current, changes.applied_to(current.encoded_data()))
+            edited = self.with_data(current, changes.applied_to(current.data))
             new = current
             if is_activity and now - current.seen >= interval:
                 new = edited.with_activity(now, client)
@@ -458,14 +459,13 @@ class RequestSession:
         try:
             outcome = self._app.store.update(stored, change)
         except StoreUnavailable as failure:
-            if changes or remembered is not None:
+            if has_changes or remembered is not None:
                 self.session.fail(failure)
                 raise
             return  # the next request does it
         # A session that has ended meanwhile stays ended, and its changes are dropped.
         if outcome.written and outcome.stored:
-            self._follow_update(stored.record, outcome.stored, remembered)
-            self.events.queue_activity(stored.record, outcome.stored.record, interval)
+            self._follow_update(stored.record, outcome.stored, changes, remembered)
 
     def _with_rotation_step(self, record: Record, now: int, *, is_wanted: bool = False) -> Record:
         """The record after what this request's secret asks for: see `rotation.with_step`."""
@@ -477,15 +477,20 @@ class RequestSession:
             return record
         return with_step(record, self._token, now, due_after, grace, is_wanted=is_wanted)
 
-    def _follow_update(self, before: Record, stored: Stored, remembered: bool | None) -> None:
-        """Gives the browser the cookie that a written update asks for."""
-        token = self._token
-        self.session.rebase(stored)
-        if token and remembered is not None and token.matches(stored.record.secret):
+    def _follow_update(
+        self, before: Record, stored: Stored, saved: Changes, remembered: bool | None
+    ) -> None:
+        """Gives the browser the cookie that a written update asks for, and queues its signals."""
+        token, record = self._token, stored.record
+        self.session.rebase(stored, saved)
+        if token and remembered is not None and token.matches(record.secret):
             self._cookies.set(stored, token)  # the same token, with another age
-        self._hand_on_successor(stored)
-        if stored.record.rotated != before.rotated:
+        if record.before:
+            self._hand_on_successor(stored)
+        if record.rotated != before.rotated:
             self.events.queue_for_current(signals.token_rotated)
+        if (record.seen, record.ip, record.agent) != (before.seen, before.ip, before.agent):
+            self.events.queue_activity(before, record)
 
     def drop(self) -> None:
         """Follows the end of the current session: drops pending changes and deletes the cookies,
@@ -510,7 +515,7 @@ class RequestSession:
             self._cookies.clear(self._app.cookie.anonymous_name)
         return None
 
-    def with_data(self, current: Record, data: Data) -> Record:
+    def with_data(self, current: Record, data: Mapping[str, Encoded]) -> Record:
         """The record `current` with the data `data`, which this request has changed."""
         return current.with_data(data)
 
@@ -585,7 +590,7 @@ class RequestSession:
         settings = self._app.settings
         return Client.of(
             self._request.remote_addr if settings.record_ip else None,
-            self._request.user_agent.string if settings.record_user_agent else None,
+            self._request.environ.get("HTTP_USER_AGENT") if settings.record_user_agent else None,
         )
 
     def _warn_if_cookie_will_be_lost(self) -> None:

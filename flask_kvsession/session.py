@@ -283,7 +283,8 @@ class Session(MutableMapping[str, t.Any]):
     @property
     def stored(self) -> Stored | None:
         """The session at its last load or commit; raises `StoreUnavailable` after a failure."""
-        self.require_loaded()
+        if self.failure or not self.is_loaded:
+            self.require_loaded()
         return self._stored
 
     def info(self) -> SessionInfo | None:
@@ -310,8 +311,8 @@ class Session(MutableMapping[str, t.Any]):
             )
 
     def changes(self) -> Changes:
-        """The changes of this request since the last load or commit. There are none if one of them
-        was interrupted half-way: nobody asked for the half of a change.
+        """The changes of this request since the last load or commit; `NO_CHANGES` if there are
+        none, or if one of them was interrupted half-way: nobody asked for the half of a change.
 
         Raises `UnstorableValue` if a list or dict was given an unstorable value in place.
         """
@@ -324,17 +325,18 @@ class Session(MutableMapping[str, t.Any]):
         """Whether an exception from outside has interrupted a change of this session half-way."""
         return self._unfinished > 0
 
-    def rebase(self, stored: Stored | None) -> None:
+    def rebase(self, stored: Stored | None, saved: Changes | None = None) -> None:
         """Makes this object the session `stored`; None means an anonymous session without a record.
-        Pending changes are dropped."""
+        Pending changes are dropped. `saved` has the changes that were just written, if there are
+        such."""
         self._unfinished = 1
-        self._take_over(stored)
+        self._take_over(stored, saved)
         self._unfinished = 0
 
-    def _take_over(self, stored: Stored | None) -> None:
+    def _take_over(self, stored: Stored | None, saved: Changes | None = None) -> None:
         base = stored.record.data if stored else None
         if self.is_loaded:
-            self._data.rebase(base)
+            self._data.rebase(base, saved)
         else:
             self._data = TrackedData(self._encode, base)
         self._stored = stored

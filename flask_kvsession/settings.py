@@ -242,8 +242,8 @@ class Settings:
             idle = timeouts.anonymous
         else:
             idle = timeouts.idle if record.remembered else timeouts.unremembered
-        idle_end = record.seen + idle
-        return min(idle_end, self.absolute_end(record))
+        absolute_end = (record.authenticated or record.created) + timeouts.absolute
+        return min(record.seen + idle, absolute_end)
 
     def absolute_end(self, record: Record) -> int:
         """When the absolute timeout ends the session (ms of the server's clock)."""

@@ -15,7 +15,6 @@ import hmac
 import re
 import secrets
 from binascii import b2a_base64
-from functools import cached_property
 from hashlib import sha256
 from uuid import UUID
 
@@ -33,7 +32,7 @@ _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{19}")
 UserId = str | int | UUID
 
 
-class Token(msgspec.Struct, frozen=True, dict=True):
+class Token(msgspec.Struct, frozen=True):
     """A session id and its secret. The repr shows only the session id."""
 
     session_id: str
@@ -70,11 +69,11 @@ class Token(msgspec.Struct, frozen=True, dict=True):
         """The part of the secret that every rotation changes."""
         return self.secret[_FAMILY_CHARS:]
 
-    @cached_property
+    @property
     def family_hash(self) -> str:
         return _hash(self.family)
 
-    @cached_property
+    @property
     def secret_hash(self) -> str:
         return _hash(self.secret)
 

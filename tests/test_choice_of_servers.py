@@ -207,7 +207,7 @@ def test_an_idle_connection_whose_check_is_interrupted_is_closed(
     """An exception from outside that comes while a connection is chosen loses that one only."""
     [link] = node._idle
 
-    def interrupt(self: Link, deadline: Deadline) -> None:
+    def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -28,7 +28,6 @@ from werkzeug.wrappers import Response
 
 import flask_kvsession as kvs
 from flask_kvsession import signals
-from flask_kvsession.connection.deadline import Deadline
 from flask_kvsession.connection.link import Link
 from flask_kvsession.errors import StoreUnavailable
 from flask_kvsession.token import Token
@@ -340,10 +339,10 @@ class TestSecretIsOnlyInTheCookie:
         caplog.set_level(logging.DEBUG)
         real, calls = Link.exchange, list[bool]()
 
-        def exchange(link: Link, command: t.Any, deadline: Deadline) -> t.Any:
+        def exchange(link: Link, command: t.Any, end: float) -> t.Any:
             if calls and calls.pop():
                 raise redis.ResponseError(f"cannot do this: {command!r}")
-            return real(link, command, deadline)
+            return real(link, command, end)
 
         def answer(error: StoreUnavailable) -> tuple[str, int]:
             watch.see_error("StoreUnavailable", error)

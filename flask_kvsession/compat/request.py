@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Collection, Set
+from collections.abc import Collection, Mapping, Set
 from contextlib import suppress
 from functools import partial
 
 from ..data import NO_CHANGES, Changes
 from ..errors import ConfigurationError, LoginRequired, StoreUnavailable
-from ..record import Record, Stored
+from ..record import Encoded, Record, Stored
 from ..request import Data, RequestSession, weakly
 from ..settings import FLASK_LOGIN_FRESH_KEY, FLASK_LOGIN_USER_KEY, ROLE_KEYS, config_key
 from ..token import UserId, user_hash
@@ -146,7 +146,7 @@ class FlaskRequestSession(RequestSession):
         # Imported data are not lost: the next request imports them again.
         return super().has_unsaved_changes() and self.session.changes() != self._imported
 
-    def with_data(self, current: Record, data: Data) -> Record:
+    def with_data(self, current: Record, data: Mapping[str, Encoded]) -> Record:
         """The record with these data. In an anonymous one, data that this request has set while
         nobody was signed in are no longer a previous user's."""
         new, owners = super().with_data(current, data), self.session.owners
@@ -167,7 +167,7 @@ class FlaskRequestSession(RequestSession):
         again, that would undo a revocation.
         """
         is_moving = self._app.settings.migrate_cookie_session
-        may_import = is_moving and not any(self._app.cookie.tokens_in(self._request))
+        may_import = is_moving and not self._app.cookie.tokens_in(self._request)
         if may_import:
             self.session.import_data(signed_cookie.read(self._app.app, self._request))
             self._has_signed_data = bool(self.session)

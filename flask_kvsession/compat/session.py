@@ -6,6 +6,7 @@ import logging
 import typing as t
 from collections.abc import Callable, Iterator, Mapping, Set
 
+from ..data import Changes
 from ..errors import KVSessionError
 from ..record import Stored, Tombstone
 from ..session import Session, in_one_step
@@ -261,8 +262,8 @@ class FlaskSession(Session):
 
     # How it works
 
-    def _take_over(self, stored: Stored | None) -> None:
-        super()._take_over(stored)
+    def _take_over(self, stored: Stored | None, saved: Changes | None = None) -> None:
+        super()._take_over(stored, saved)
         self._forget_changes()
         is_by_key = self._settings.user_id_key is not None
         self._loaded_user_hash = stored.user_hash if stored and is_by_key else None

@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Callable
 
-_MOST_AT_ONCE = 65536
+_MOST_AT_ONCE = 16384
 
 _MUST_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 

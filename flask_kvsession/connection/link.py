@@ -149,10 +149,12 @@ class Link:
             self.close()
             raise
 
-    def lease(self, deadline: Deadline) -> None:
-        """A call that ends at this deadline takes the connection."""
+    def lease(self, deadline: Deadline, stale: float) -> bool:
+        """A call that ends at this deadline takes the connection. Returns False if the connection
+        must not be used: it was idle for so many seconds, or is not usable any more."""
         self._current.deadline = deadline
         self.is_idle = False
+        return time.monotonic() - self._used < stale and self._is_usable()
 
     @property
     def is_lost(self) -> bool:
@@ -165,8 +167,7 @@ class Link:
     def idle_seconds(self) -> float:
         return time.monotonic() - self._used
 
-    @property
-    def is_usable(self) -> bool:
+    def _is_usable(self) -> bool:
         """Whether the server has neither closed the connection nor sent something unasked, such as
         a second reply."""
         try:
@@ -174,9 +175,10 @@ class Link:
         except (OSError, ValueError):  # ValueError: the socket was closed
             return False
 
-    def exchange(self, command: t.Sequence[t.Any], deadline: Deadline) -> t.Any:
-        """The reply to a command, in bytes. Raises `ResponseError` for an error reply."""
-        self._channel.end = deadline.end
+    def exchange(self, command: t.Sequence[t.Any], end: float) -> t.Any:
+        """The reply to a command, in bytes, which must be there at `end` (monotonic clock). Raises
+        `ResponseError` for an error reply."""
+        self._channel.end = end
         try:
             self._channel.send(pack(command))
             reply = self._replies.read()

@@ -119,11 +119,12 @@ class Node:
         link = self._take_idle(deadline) or self._open(deadline)
         is_new, may_repeat = link.is_new, command.repeat is not Repeat.DIFFERENT
         # A connection that a firewall has forgotten gives no error and no reply.
-        share = deadline.share(0.5) if may_repeat and not is_new else deadline
+        half_time = (time.monotonic() + deadline.end) / 2
+        end = half_time if may_repeat and not is_new else deadline.end
         try:
             if not may_repeat and link.idle_seconds > _RESTED:
-                self._require_pong(link, deadline.share(0.5))
-            return self._exchange(link, command, share, prefix)
+                self._require_pong(link, half_time)
+            return self._exchange(link, command, end, prefix)
         except (RedisError, OSError) as error:
             if is_final(error):
                 raise
@@ -132,22 +133,22 @@ class Node:
             is_worth_it = not is_new if was_refused(error) else may_repeat
             if not is_worth_it or deadline.is_over:
                 raise
-        return self._exchange(self._open(deadline), command, deadline, prefix)
+        return self._exchange(self._open(deadline), command, deadline.end, prefix)
 
-    def _require_pong(self, link: Link, deadline: Deadline) -> None:
+    def _require_pong(self, link: Link, end: float) -> None:
         try:
-            link.exchange(("PING",), deadline)
+            link.exchange(("PING",), end)
         except (RedisError, OSError) as error:
             link.close()
             raise CannotConnect("an idle connection does not work any more") from error
 
     def _exchange(
-        self, link: Link, command: Command, deadline: Deadline, prefix: Sequence[t.Any] | None
+        self, link: Link, command: Command, end: float, prefix: Sequence[t.Any] | None
     ) -> t.Any:
         try:
             if prefix:
-                link.exchange(prefix, deadline)
-            reply = link.exchange(command.args, deadline)
+                link.exchange(prefix, end)
+            reply = link.exchange(command.args, end)
         except BaseException as error:
             if isinstance(error, ResponseError) and is_final(error):
                 self._put_back(link)
@@ -207,8 +208,7 @@ class Node:
             except IndexError:  # another thread was faster
                 return None
             try:
-                link.lease(deadline)
-                if link.idle_seconds < _STALE and link.is_usable:
+                if link.lease(deadline, _STALE):
                     return link
             except BaseException:
                 link.close()

@@ -43,17 +43,15 @@ class ReplyReader:
         self._receive = receive
         self._buffer = b""
         self._at = 0
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no byte follows the last reply."""
-        return self._at == len(self._buffer)
+        self.is_empty = True
+        """Whether no byte followed the last reply."""
 
     def read(self) -> Reply:
         """The next reply. Raises an error reply as the error of redis-py for it, and
         `InvalidResponse` for bytes that are no reply."""
         reply = self._item(_MAX_DEPTH)
-        if self._at == len(self._buffer):
+        self.is_empty = self._at == len(self._buffer)
+        if self.is_empty:
             self._buffer, self._at = b"", 0  # an idle connection keeps no memory
         if isinstance(reply, RedisError):
             raise reply
@@ -65,7 +63,7 @@ class ReplyReader:
         if kind == b"$":
             return self._bulk(int(rest)) if rest.isdigit() else _missing(rest)
         if kind == b":":
-            return _number(rest)
+            return int(rest) if rest.isdigit() else _negative(rest)
         if kind == b"*" and depth:
             if not rest.isdigit():
                 return _missing(rest)
@@ -100,8 +98,8 @@ class ReplyReader:
         self._at = 0
 
 
-def _number(digits: bytes) -> int:
-    if not digits.removeprefix(b"-").isdigit():
+def _negative(digits: bytes) -> int:
+    if digits[:1] != b"-" or not digits[1:].isdigit():
         raise _malformed()
     return int(digits)
 

@@ -101,7 +101,7 @@ def require_primary(link: Link, deadline: Deadline) -> None:
     """Raises `ReadOnlyError` if the server is a replica. A server that does not allow the question
     counts as a primary."""
     try:
-        reply = link.exchange(("ROLE",), deadline)
+        reply = link.exchange(("ROLE",), deadline.end)
     except ResponseError:
         return
     if isinstance(reply, list) and reply[:1] == [b"slave"]:

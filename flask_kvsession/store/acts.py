@@ -48,6 +48,9 @@ class Commit(IntEnum):
     WRITTEN_AND_HEALED = 3
 
 
+_COMMITS: t.Final = tuple(Commit)
+
+
 def one_call(method: F) -> F:
     """Gives all acts of the method one deadline, `KVSESSION_STORE_TIMEOUT`."""
 
@@ -128,8 +131,8 @@ class Acts:
         if lifetime <= 0:
             return Commit.REFUSED, None
         if new.expires_like(loaded.record):
-            keys, args = self._keys(loaded)[:1], (loaded.raw, raw, "", loaded.id)
-            reply = self._server.run_script("commit", keys, *args, shape=is_flag_and_record)
+            key, args = self._server.record_key(loaded.id), (loaded.raw, raw, "", loaded.id)
+            reply = self._server.run_script("commit", [key], *args, shape=is_flag_and_record)
         else:
             renewal = (loaded.raw, raw, lifetime, loaded.id)
             reply, _ = self._write("commit", loaded, lifetime, renewal, is_flag_and_record)
@@ -138,7 +141,7 @@ class Acts:
             result = Commit.WRITTEN
             self._server.warn_once(_HEALED)
         if result:
-            return Commit(result), Stored(loaded.id, new, raw)
+            return _COMMITS[result], Stored(loaded.id, new, raw)
         return Commit.REFUSED, self._same(loaded, current)
 
     def remove(self, stored: Stored, *, if_unchanged: bool = False) -> tuple[bool, Stored | None]:
@@ -278,7 +281,7 @@ class Acts:
             return _log_unreadable(session_id, str(error))
         if isinstance(current, Tombstone):
             return current
-        expired = self._settings.expires(current) <= self.now()
+        expired = self._settings.expires(current) <= self._server.now()
         return None if expired else Stored(session_id, current, raw)
 
     def _infos(self, user: str, ids: list[str], raws: list[bytes | None]) -> list[SessionInfo]:

@@ -205,7 +205,8 @@ class Server:
                 raise
             reply = self._call(("EVAL", script.source, *tail), keys[0], repeat, has_shape)
         self.clock.learn(reply[0])
-        return t.cast("list[t.Any]", reply[1:])
+        rest: list[t.Any] = reply[1:]
+        return rest
 
     # Problems
 

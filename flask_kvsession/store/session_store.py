@@ -10,7 +10,6 @@ import logging
 import typing as t
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import msgspec
 
@@ -36,8 +35,7 @@ _MAX_SESSIONS_PER_ACT = 1000
 """How many sessions one act ends at most: a script blocks every other client of the server."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """The result of `update`: the session as the store holds it (None if it is gone), and whether
     this call wrote it."""
 
@@ -45,8 +43,7 @@ class Outcome:
     written: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
+class Login(msgspec.Struct, frozen=True):
     """The result of `login`: the new session (None if `merge` refused the login), and the sessions
     of this browser that it ended, as they were then: all, and the one that it replaced."""
 
