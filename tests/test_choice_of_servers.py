@@ -20,7 +20,9 @@ from flask_kvsession.connection import Command, Deadline, Repeat
 from flask_kvsession.connection.cluster import Cluster
 from flask_kvsession.connection.link import Link
 from flask_kvsession.connection.node import Address, Node, NodeMaker
-from flask_kvsession.connection.sentinel import Sentinels, require_primary
+from flask_kvsession.connection.role import require_primary
+from flask_kvsession.connection.sentinel import Sentinels
+from flask_kvsession.connection.single import SingleServer
 from flask_kvsession.errors import StoreUnavailable
 from flask_kvsession.settings import Settings
 from flask_kvsession.store.server import Server
@@ -220,7 +222,7 @@ def test_an_idle_connection_whose_check_is_interrupted_is_closed(
 
 def test_a_call_of_the_store_whose_time_is_over_names_the_problem(node: Node) -> None:
     """A loop of acts ends with the description of what kept it busy."""
-    server = Server(t.cast(t.Any, node), Settings())
+    server = Server(SingleServer(node), Settings())
     server.require_time("too busy")
     with pytest.raises(StoreUnavailable, match="too busy"):
         server.bounded(0).require_time("too busy")

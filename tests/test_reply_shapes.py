@@ -12,7 +12,7 @@ import pytest
 import redis
 
 import flask_kvsession as kvs
-from flask_kvsession.connection import Command, Deadline, RedisClient, Servers, adopt
+from flask_kvsession.connection import Command, Deadline, Node, RedisClient, Servers, adopt
 from flask_kvsession.errors import StoreUnavailable
 from flask_kvsession.record import Record, Stored
 
@@ -34,6 +34,8 @@ WRONG: dict[str, t.Any] = {
 class Mixed(Servers):
     """The real servers, but the replies to the commands of one name are wrong."""
 
+    heartbeat = ()  # nobody listens for changes here
+
     def __init__(self, real: Servers) -> None:
         self.real = real
         self.wrong: dict[str, t.Any] = {}
@@ -46,6 +48,12 @@ class Mixed(Servers):
     def close(self) -> None:
         self.closed += 1
         self.real.close()
+
+    def primaries(self, deadline: Deadline) -> list[Node]:
+        return self.real.primaries(deadline)
+
+    def check_heartbeat(self, reply: t.Any) -> None:
+        self.real.check_heartbeat(reply)
 
 
 @pytest.fixture

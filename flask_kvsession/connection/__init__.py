@@ -3,14 +3,16 @@
 `url` and `ready_client` make one of `single`, `sentinel` and `cluster`, which choose the server for
 a command (`servers` is what these three have in common).
 `node` sends it to one server: it keeps idle connections (`link`) and remembers that a server does
-not answer (`breaker`). `embedded/` is a private server for development and tests.
+not answer (`breaker`). On a `listener` a server reports changes of keys. `role` asks a server
+whether it is a primary. `embedded/` is a private server for development and tests.
 """
 
 from __future__ import annotations
 
 from .deadline import Deadline
 from .embedded import EmbeddedServer
-from .node import Command, Repeat
+from .listener import Listener, Refused, changed_keys
+from .node import Command, Node, Repeat
 from .ready_client import RedisClient, adopt
 from .servers import Servers
 from .url import check_url, connect
@@ -19,10 +21,14 @@ __all__ = [
     "Command",
     "Deadline",
     "EmbeddedServer",
+    "Listener",
+    "Node",
     "RedisClient",
+    "Refused",
     "Repeat",
     "Servers",
     "adopt",
+    "changed_keys",
     "check_url",
     "connect",
 ]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 from collections.abc import Sequence
 
 from redis.crc import key_slot
-from redis.exceptions import AskError, InvalidResponse, MovedError, RedisError
+from redis.exceptions import AskError, ClusterDownError, InvalidResponse, MovedError, RedisError
 
 from .deadline import Deadline
 from .node import Address, Command, Node, NodeMaker, Repeat, is_final, was_refused
 
 _MAX_REDIRECTIONS = 5
+_SECONDS_BETWEEN_QUESTIONS = 1.0
 _ASK_SLOTS: t.Final = Command(("CLUSTER", "SLOTS"), Repeat.READ)
 
 
 class Cluster:
     """Sends each command to the primary that has the slot of the command's key."""
+
+    heartbeat = ("CLUSTER", "INFO")
 
     def __init__(self, addresses: Sequence[Address], make_node: NodeMaker) -> None:
         self._make_node = make_node
@@ -26,7 +30,10 @@ class Cluster:
         self._nodes: dict[Address, Node] = {}
         self._owners: dict[int, Address] = {}
         """The address of the primary of each slot; empty until a node was asked."""
+        self._primaries: dict[Address, None] = {}
+        """The addresses in `_owners`, each once."""
         self._is_outdated = True
+        self._next_question = 0.0
 
     def call(self, command: Command, deadline: Deadline) -> t.Any:
         if self._is_outdated:
@@ -38,11 +45,24 @@ class Cluster:
             except MovedError as error:  # redis-py: a MovedError is an AskError too
                 address, prefix = _address_in(error, address), None
                 self._owners[error.slot_id] = address
+                self._primaries[address] = None
             except AskError as error:  # for this command only
                 address, prefix = _address_in(error, address), ("ASKING",)
             except (RedisError, OSError) as error:
                 address, prefix = self._other_owner(command, address, error, deadline), None
         raise ConnectionError("the nodes of the cluster redirect this command in a circle")
+
+    def primaries(self, deadline: Deadline) -> list[Node]:
+        now = time.monotonic()
+        if self._is_outdated or now >= self._next_question:
+            self._next_question = now + _SECONDS_BETWEEN_QUESTIONS
+            self._learn_slots(deadline)
+        return [self._node(address) for address in list(self._primaries)]
+
+    def check_heartbeat(self, reply: t.Any) -> None:
+        """A node that sees no majority of its cluster may have been replaced by another one."""
+        if isinstance(reply, bytes) and b"cluster_state:fail" in reply:
+            raise ClusterDownError("the node sees no majority of its cluster")
 
     def close(self) -> None:
         for node in list(self._nodes.values()):
@@ -103,6 +123,7 @@ class Cluster:
             for first, last, addresses in ranges
             for slot in range(first, last + 1)
         }
+        self._primaries = dict.fromkeys(addresses[0] for _, _, addresses in ranges)
         self._is_outdated = False
         for address in [each for each in list(self._nodes) if each not in self._known]:
             if node := self._nodes.pop(address, None):

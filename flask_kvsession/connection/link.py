@@ -56,9 +56,9 @@ class DeadlineSocket:
         self.plain.settimeout(self._current.deadline.remaining())
         self.plain.sendall(data)
 
-    def recv(self, size: int) -> bytes:
+    def recv(self, size: int, flags: int = 0) -> bytes:
         self._bound_receive()
-        return self.plain.recv(size)
+        return self.plain.recv(size, flags)
 
     def recv_into(self, buffer: bytearray) -> int:
         self._bound_receive()
@@ -120,13 +120,18 @@ class Link:
     caller gets the reply to another caller's command.
     """
 
+    protocol: t.ClassVar[int] = 2
+    """RESP2 needs no HELLO, which some proxies and access rules refuse, and has no messages that
+    the server sends unasked."""
+
     _channel: Channel
     _replies: ReplyReader
 
     def __init__(self, connection_class: t.Any, options: Options, deadline: Deadline) -> None:
         """Does not connect yet. `deadline` is that of the call that wants the connection."""
         bounded_class: ConnectionClass = bounded(connection_class)
-        self._connection = bounded_class(**options, **_fixed_options())
+        fixed = _fixed_options() | {"protocol": self.protocol}
+        self._connection = bounded_class(**options, **fixed)
         # The garbage collector may free the socket before redis-py's connection, which closes it.
         # It calls this function before it frees anything.
         weakref.finalize(self, self._connection.disconnect).atexit = False
@@ -200,11 +205,10 @@ class Link:
 def _fixed_options() -> dict[str, t.Any]:
     """The options that each connection gets, whatever the URL or the client says.
 
-    RESP2 needs no HELLO, which some proxies and access rules refuse, and has no messages that the
-    server sends unasked. Without the name of the library, connecting needs no further command.
+    Without the name of the library, connecting needs no further command.
     """
     known = inspect.signature(AbstractConnection.__init__).parameters
-    fixed: dict[str, t.Any] = {"protocol": 2, "decode_responses": False}
+    fixed: dict[str, t.Any] = {"decode_responses": False}
     if "driver_info" in known:
         return fixed | {"driver_info": None}
     return fixed | {"lib_name": None, "lib_version": None}

@@ -24,6 +24,7 @@ from redis.exceptions import (
 from .breaker import Breaker, CircuitOpen
 from .deadline import Deadline
 from .link import ConnectionClass, Link, Options
+from .listener import Listener, Refused
 
 _RESTED = 5.0
 """After so many seconds without use, a connection is asked PING before a command that must not be
@@ -108,6 +109,17 @@ class Node:
         breaker.is_open = False
         return reply
 
+    def listen(self, prefix: str, deadline: Deadline) -> Listener:
+        """A connection on which the server reports each change of a key that begins with the
+        prefix. It belongs to the caller, who closes it. `max_connections` does not count it.
+
+        Raises `Refused` if the server does not do that.
+        """
+        listener = Listener(self._connection_class, self._options, deadline)
+        self._connect(listener, deadline)
+        listener.track(prefix, deadline)
+        return listener
+
     def close(self) -> None:
         """Closes the idle connections. A later call opens new ones."""
         idle = self._idle
@@ -169,18 +181,21 @@ class Node:
                 return idle
             deadline.remaining()  # raises TimeoutError in the end
             time.sleep(_POLL)
+        self._connect(link, deadline)
+        return link
+
+    def _connect(self, link: Link, deadline: Deadline) -> None:
         try:
             link.connect()
             if self._check:
                 self._check(link, deadline)
         except BaseException as error:
             link.close()
-            if isinstance(error, TimeoutError | redis.TimeoutError):
+            if isinstance(error, TimeoutError | redis.TimeoutError | Refused):
                 raise
             if isinstance(error, RedisError | OSError):
                 raise CannotConnect(f"{type(error).__name__}: {error}") from error
             raise
-        return link
 
     def _new_link(self, deadline: Deadline) -> Link | None:
         """A link that is not connected yet; None if no more are allowed.

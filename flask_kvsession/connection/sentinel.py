@@ -8,11 +8,11 @@ import typing as t
 from collections.abc import Sequence
 from contextlib import suppress
 
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from .deadline import Deadline
-from .link import Link
 from .node import Address, Command, Node, NodeMaker, Repeat, is_final, was_refused
+from .role import ASK_ROLE, check_role, require_primary
 
 _SECONDS_BETWEEN_QUESTIONS = 1.0
 """After a failover that an operator has asked for, the old primary accepts writes for some seconds
@@ -26,6 +26,8 @@ class Sentinels:
     connection asks the server whether it is the primary, because a primary that a failover has
     made a replica closes its connections and accepts new ones.
     """
+
+    heartbeat = ASK_ROLE
 
     def __init__(self, service: str, sentinels: Sequence[Node], make_node: NodeMaker) -> None:
         self._service = service
@@ -50,6 +52,12 @@ class Sentinels:
             if current is primary:
                 raise
         return current.call(command, deadline)
+
+    def primaries(self, deadline: Deadline) -> list[Node]:
+        return [self._current_primary(deadline)]
+
+    def check_heartbeat(self, reply: t.Any) -> None:
+        check_role(reply)
 
     def close(self) -> None:
         for node in [*self._sentinels, *list(self._nodes.values())]:
@@ -95,17 +103,6 @@ class Sentinels:
                 node.close()
             self._nodes[address] = self._make_node(address)
         return self._nodes[address]
-
-
-def require_primary(link: Link, deadline: Deadline) -> None:
-    """Raises `ReadOnlyError` if the server is a replica. A server that does not allow the question
-    counts as a primary."""
-    try:
-        reply = link.exchange(("ROLE",), deadline.end)
-    except ResponseError:
-        return
-    if isinstance(reply, list) and reply[:1] == [b"slave"]:
-        raise ReadOnlyError("the server is a replica")
 
 
 def _address_in(reply: t.Any) -> Address | None:

@@ -72,6 +72,7 @@ class Acts:
         self._settings = settings or Settings()
         self._server = Server(client, self._settings)
         self.clock = self._server.clock
+        self.tracker = self._server.tracker
 
     def close(self) -> None:
         """Closes the connections, for example before a worker ends. A later call opens new ones."""

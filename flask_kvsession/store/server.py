@@ -28,6 +28,7 @@ from ..settings import Settings
 from ..token import SHARD_CHARS
 from .clock import ServerClock
 from .eviction import EvictionPolicy, is_forbidden
+from .tracking import Tracker
 
 log = logging.getLogger("flask_kvsession")
 
@@ -64,8 +65,11 @@ class Server:
         self.deadline: Deadline | None = None
         """When the commands must have been answered; None: each has its own deadline."""
         self.clock = ServerClock()
+        self.tracker = Tracker(self._client, self._prefix)
+        """Reports changes of keys, once it was started."""
 
     def close(self) -> None:
+        self.tracker.close()
         self._client.close()
 
     # Time

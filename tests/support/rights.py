@@ -13,6 +13,9 @@ COMMANDS = (
 )
 """Sent by the store; used in scripts; and for servers that may evict keys."""
 
+LISTENING = ("client|tracking", "role")
+"""Sent by the thread that listens for changes of sessions, if there is one."""
+
 USER, PASSWORD = "app", "only-for-tests"
 
 
@@ -24,7 +27,7 @@ def allow(client: redis.Redis, *without: str) -> None:
         reset=True,
         passwords=[f"+{PASSWORD}"],
         keys=["*"],
-        commands=[f"+{name}" for name in COMMANDS if name not in without],
+        commands=[f"+{name}" for name in COMMANDS + LISTENING if name not in without],
     )
 
 
