@@ -106,6 +106,7 @@ def revoke_session(
     If it is the current session, its cookie is deleted and pending changes are dropped. A later
     write in the same request creates an anonymous session.
     """
+    _use_newest(user_id)
     user, current = _user_and_current_id(user_id)
     ended = app_state().store.revoke_one(user, session_id)
     _after_revocation([ended] if ended else [], current)
@@ -129,6 +130,7 @@ def revoke_all_sessions(
             " no current session to keep; call it in a view, and not in a block with"
             " app.app_context()."
         )
+    _use_newest(user_id)
     user, current = _user_and_current_id(user_id)
     ended = app_state().store.revoke_all(user, spare=current if except_current else None)
     _after_revocation(ended, current)
@@ -150,6 +152,12 @@ def update_all_sessions(
     if has_request_context():
         request_session().apply_pending()
     return app_state().store.update_all(user_id, changes, remove)
+
+
+def _use_newest(user_id: UserId | t.Literal[_Whose.CURRENT_USER]) -> None:
+    """A session that has just been ended must not end the user's other sessions."""
+    if user_id is _CURRENT_USER:
+        request_session().use_newest()
 
 
 def _user(user_id: UserId | t.Literal[_Whose.CURRENT_USER]) -> UserId:

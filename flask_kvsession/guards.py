@@ -127,7 +127,8 @@ def require_login(back_to: str | None = None) -> None:
 
 def require_fresh_login(back_to: str | None = None) -> None:
     """Raises `LoginRequired` as `require_login` does, and `FreshLoginRequired` if the user
-    authenticated too long ago."""
+    authenticated too long ago. Both are decided by what Redis has, not by the near cache."""
+    request_session().use_newest()
     require_login(back_to)
     if not current_session.is_fresh:
         refusal = FreshLoginRequired()

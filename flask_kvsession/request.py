@@ -75,6 +75,9 @@ class RequestSession:
 
     session_class: t.ClassVar[type[Session]] = Session
 
+    _is_cached = False
+    """Whether the session was loaded from the near cache."""
+
     _is_finished = True  # set to False by __init__: if that fails, __del__ reports nothing
 
     def __init__(self, app: AppState, request: Request) -> None:
@@ -181,6 +184,19 @@ class RequestSession:
             self.events.log_refusal(refusal)
             raise refusal
         return user_id
+
+    def use_newest(self) -> None:
+        """Reads the session from Redis if it was loaded from the near cache, which may not know the
+        changes of the last second. The changes of this request stay pending.
+
+        What must not follow an older state calls it first: a guard of a fresh login, a revocation.
+        """
+        self.session.require_loaded()
+        if not self._is_cached or self._is_finished:
+            return
+        with self._store_calls():
+            loaded = self._look_up(in_redis=True)
+        self.session.follow(loaded)
 
     def apply_pending(self) -> None:
         """Carries out a login or logout that would follow only at the end of the request.
@@ -537,10 +553,17 @@ class RequestSession:
     def _load(self) -> Stored | Tombstone | None:
         if self._is_finished:
             self._app.warn_once(_READ_TOO_LATE)
-        self._presented = presented = look_up(self._app, self._request, self._get_began)
+        return self._look_up()
+
+    def _look_up(self, *, in_redis: bool = False) -> Stored | Tombstone | None:
+        """What the request's tokens open."""
+        self._presented = presented = look_up(
+            self._app, self._request, self._get_began, in_redis=in_redis
+        )
         for info in presented.stolen:
             self.events.report_theft(info, self._client)
         own = presented.own
+        self._is_cached = own is not None and own.is_cached
         if own and own.stored:
             self._token = own.token
             if own.standing is Standing.SUPERSEDED:

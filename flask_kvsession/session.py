@@ -342,6 +342,25 @@ class Session(MutableMapping[str, t.Any]):
         self._stored = stored
         self.is_loaded = True
 
+    def follow(self, loaded: Stored | Tombstone | None) -> None:
+        """Follows a second load in one request, which has found a newer state of this session.
+
+        Pending changes stay, and will be applied to the newer record. If the session has ended,
+        this object is an anonymous session without a record.
+        """
+        current = self._stored
+        if not isinstance(loaded, Stored) or current is None or loaded.id != current.id:
+            self.rebase(loaded if isinstance(loaded, Stored) else None)
+            self._previous_end_reason = loaded.ended if isinstance(loaded, Tombstone) else None
+        elif loaded.raw != current.raw:
+            self._follow_newer(loaded)
+
+    def _follow_newer(self, stored: Stored) -> None:
+        if self.is_interrupted or self.changes():
+            self._stored = stored  # a commit applies the changes to the data of this record
+        else:
+            self.rebase(stored)
+
     def fail(self, failure: StoreUnavailable) -> None:
         """From now on the mapping reads as empty, and writes, guards and verbs raise `failure`."""
         self.is_loaded = True

@@ -162,6 +162,12 @@ class Settings:
         validators.on_store_failure, "unavailable"
     )
     """What a read of the session does if the store fails: it raises, or reads as empty."""
+    near_cache: bool = _setting(validators.boolean, False)
+    """Whether each process keeps recently read sessions, and Redis reports their changes."""
+    near_cache_size: int = _setting(validators.positive, 10_000)
+    """How many sessions a process keeps at most."""
+    near_cache_max_age: timedelta = _setting(validators.duration, timedelta(seconds=10))
+    """How long a process keeps a session at most."""
     max_session_bytes: int = _setting(validators.positive, 64 * 1024)
     """The size limit of one session's encoded data."""
     record_ip: bool = _setting(validators.boolean, True)

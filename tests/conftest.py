@@ -2,7 +2,7 @@
 
 The server is the embedded server; the environment variable `KVSESSION_EMBEDDED_SERVER` names its
 program. If `KVSESSION_TEST_REQUIRE` is set and a part that a test needs is missing, the test fails
-and is not skipped.
+and is not skipped. If `KVSESSION_TEST_NEAR_CACHE` is set, the apps have a near cache.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from werkzeug.test import TestResponse
 import flask_kvsession as kvs
 from flask_kvsession.connection import EmbeddedServer
 from flask_kvsession.store.clock import ServerClock
+from flask_kvsession.store.near_cache import NearCache
 from flask_kvsession.store.server import SCRIPTS, load_script
 
+from .support import near_cache
 from .support.apps import Do, MakeApp, add_views, close
 from .support.browsers import SignIn
 from .support.clock import Clock
@@ -43,6 +45,14 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.outcome = "failed"
         report.longrepr = f"a required part is missing: {report.longrepr}"
     return report
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With the near cache, leaves out the tests that state what holds only without it."""
+    if near_cache.IS_ON:
+        left_out = [item for item in items if item.get_closest_marker("without_near_cache")]
+        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +104,8 @@ def make_app(socket_path: str, prefix: str) -> Iterator[MakeApp]:
         app.config.update(TESTING=True, KVSESSION_KEY_PREFIX=prefix)
         app.config["KVSESSION_REDIS_URL"] = url_of(socket_path)
         app.config["KVSESSION_STORE_TIMEOUT"] = 10  # for a busy machine
+        if near_cache.IS_ON:
+            app.config["KVSESSION_NEAR_CACHE"] = True
         app.config.update({f"KVSESSION_{key.upper()}": value for key, value in settings.items()})
         kvs.KVSession(app)
         if views:
@@ -104,6 +116,11 @@ def make_app(socket_path: str, prefix: str) -> Iterator[MakeApp]:
     yield make
     for app in made:
         close(app)
+
+
+@pytest.fixture(autouse=near_cache.IS_ON)
+def _near_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NearCache, "get", near_cache.get_when_told)
 
 
 @pytest.fixture
@@ -134,7 +151,12 @@ def count_commands(redis_client: redis.Redis) -> CountCommands:
 @pytest.fixture
 def keys(redis_client: redis.Redis, prefix: str) -> Keys:
     """The keys that this test has made."""
-    return lambda: {key.decode() for key in redis_client.scan_iter(f"{prefix}:*", count=1000)}
+
+    def keys() -> set[str]:
+        found = {key.decode() for key in redis_client.scan_iter(f"{prefix}:*", count=1000)}
+        return {key for key in found if near_cache.MARK not in key}
+
+    return keys
 
 
 @pytest.fixture

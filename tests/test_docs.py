@@ -94,7 +94,7 @@ def test_the_readme_states_the_default_timeouts_and_the_limit() -> None:
         if isinstance(value, timedelta) or name == "max_sessions_per_user"
     }
     assert stated == {name: _in_words(getattr(Settings(), name)) for name in stated}
-    assert len(stated) == 9
+    assert len(stated) == 10
 
 
 def _in_words(value: object) -> str:

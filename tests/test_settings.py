@@ -85,6 +85,9 @@ DEFAULTS: dict[str, t.Any] = {
     "migrate_cookie_session": False,
     "store_timeout": SECOND,
     "on_store_failure": "unavailable",
+    "near_cache": False,
+    "near_cache_size": 10_000,
+    "near_cache_max_age": 10 * SECOND,
     "max_session_bytes": 65_536,
     "record_ip": True,
     "record_user_agent": True,
@@ -245,6 +248,7 @@ KEYS: dict[str, tuple[str, ...]] = {
         "as_flask_session",
         "migrate_cookie_session",
         "record_user_agent",
+        "near_cache",
     ),
     "site data": ("clear_site_data",),
     "duration": (
@@ -257,6 +261,7 @@ KEYS: dict[str, tuple[str, ...]] = {
         "rotation_interval",
         "rotation_grace",
         "store_timeout",
+        "near_cache_max_age",
     ),
     "limit": ("max_sessions_per_user",),
     "endpoint": ("login_view", "confirm_view"),
@@ -265,7 +270,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "origins": ("trusted_origins",),
     "function": ("locate",),
     "user id key": ("user_id_key",),
-    "positive": ("max_session_bytes",),
+    "positive": ("max_session_bytes", "near_cache_size"),
 }
 """The settings of each validator. The first of them stands for the validator in the tests that
 try all its values."""
@@ -276,6 +281,7 @@ WITHOUT_NONE = {
     *("fresh_for", "protected_paths", "trusted_origins", "fresh_to_revoke", "as_flask_session"),
     *("migrate_cookie_session", "store_timeout", "max_session_bytes", "record_ip"),
     *("record_user_agent", "clear_site_data", "no_renewal_paths", "on_store_failure"),
+    *("near_cache", "near_cache_size", "near_cache_max_age"),
 }
 """The settings that refuse None. To the others None means: as if the setting were not set."""
 
@@ -616,11 +622,7 @@ def test_the_user_id_key_is_reserved() -> None:
 
 # Unknown keys
 
-LATER = [
-    "NEAR_CACHE",
-    "NEAR_CACHE_SIZE",
-    "NEAR_CACHE_MAX_AGE",
-]
+LATER = ["DEVICE_BOUND"]
 
 
 def test_the_key_of_a_later_version_is_refused() -> None:

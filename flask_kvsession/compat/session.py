@@ -269,6 +269,10 @@ class FlaskSession(Session):
         self._loaded_user_hash = stored.user_hash if stored and is_by_key else None
         self._follow_owners()
 
+    def _follow_newer(self, stored: Stored) -> None:
+        # What this request has said about its user and `permanent` refers to the data that it saw.
+        self._stored = stored
+
     def _open(self) -> None:
         super()._open()
         self.on_load()

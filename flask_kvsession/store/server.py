@@ -28,6 +28,7 @@ from ..settings import Settings
 from ..token import SHARD_CHARS
 from .clock import ServerClock
 from .eviction import EvictionPolicy, is_forbidden
+from .near_cache import NearCache
 from .tracking import Tracker
 
 log = logging.getLogger("flask_kvsession")
@@ -67,6 +68,9 @@ class Server:
         self.clock = ServerClock()
         self.tracker = Tracker(self._client, self._prefix)
         """Reports changes of keys, once it was started."""
+        self.near_cache = (
+            NearCache(self.tracker, self.clock, settings) if settings.near_cache else None
+        )
 
     def close(self) -> None:
         self.tracker.close()
@@ -194,6 +198,18 @@ class Server:
         self, name: str, keys: list[str], *args: t.Any, shape: Callable[[Reply], bool]
     ) -> list[t.Any]:
         """The reply of a script, without its first item, the server's time. The clock gets that."""
+        if self.near_cache is None:
+            return self._run_script(name, keys, args, shape)
+        # Before: a read that is under way must not keep what the script is about to change.
+        self.near_cache.forget(*keys)
+        try:
+            return self._run_script(name, keys, args, shape)
+        finally:
+            self.near_cache.forget(*keys)
+
+    def _run_script(
+        self, name: str, keys: list[str], args: tuple[t.Any, ...], shape: Callable[[Reply], bool]
+    ) -> list[t.Any]:
         script = load_script(name)
         repeat = Repeat.SAME if name in _MAY_BE_REPEATED else Repeat.DIFFERENT
         tail = (len(keys), *keys, *args)

@@ -60,6 +60,9 @@ class Found(msgspec.Struct, frozen=True):
     standing: Standing = Standing.UNKNOWN
     stored: Stored | None = None
     end_reason: str | None = None
+    is_cached: bool = False
+    """Whether the session was served by the near cache, so it may have changed within the last
+    second."""
 
 
 class Merge(t.Protocol):
@@ -95,7 +98,33 @@ class SessionStore(Acts):
 
     def look_up(self, token: Token, get_began: Callable[[], int] | None = None) -> Found:
         """What this token is to the session that it names. `get_began` gives the time at which the
-        request began (ms of the server's clock); without it, the request begins now."""
+        request began (ms of the server's clock); without it, the request begins now.
+
+        With `KVSESSION_NEAR_CACHE`, the answer may be from the near cache of this process.
+        """
+        near_cache = self._server.near_cache
+        if near_cache is None:
+            return self._look_up(token, get_began)
+        key = self._server.record_key(token.session_id)
+        stored = near_cache.get(key, token)
+        if stored:
+            return Found(token, Standing.CURRENT, stored, is_cached=True)
+        return self.look_up_in_redis(token, get_began)
+
+    def look_up_in_redis(self, token: Token, get_began: Callable[[], int] | None = None) -> Found:
+        """The same, never from the near cache."""
+        near_cache = self._server.near_cache
+        if near_cache is None:
+            return self._look_up(token, get_began)
+        key = self._server.record_key(token.session_id)
+        load = near_cache.begin_load(key)
+        found = self._look_up(token, get_began)
+        if load:
+            is_current = found.standing is Standing.CURRENT
+            near_cache.end_load(key, load, found.stored if is_current else None)
+        return found
+
+    def _look_up(self, token: Token, get_began: Callable[[], int] | None) -> Found:
         current = self._read(token.session_id)
         if isinstance(current, Stored):
             return Found(token, judge(current.record, token, get_began or self.now), current)
@@ -193,7 +222,7 @@ class SessionStore(Acts):
             if infos:
                 return infos[0]
             self._server.require_time(_KEPT_CHANGING)
-            found = self.look_up(found.token, get_began)
+            found = self.look_up_in_redis(found.token, get_began)
         return None
 
     def update_all(

@@ -9,8 +9,11 @@ from contextlib import contextmanager
 
 import redis
 
-_NOT_COUNTED = ("HELLO", "CLIENT", "SELECT", "AUTH", "PING", "INFO")
-"""The handshake of a connection, and what a process asks once in 5 minutes."""
+from . import near_cache
+
+_NOT_COUNTED = ("HELLO", "CLIENT", "SELECT", "AUTH", "PING", "INFO", "ROLE")
+"""The handshake of a connection, what a process asks once in 5 minutes, and the heartbeat of the
+thread that listens for changes."""
 
 
 class Commands:
@@ -37,7 +40,7 @@ Keys = Callable[[], set[str]]
 @contextmanager
 def commands_sent(client: redis.Redis) -> Iterator[Commands]:
     """Counts the commands that clients send in the block, with the server's MONITOR. Commands
-    inside a script and the handshake of a connection are not counted, and INFO is not counted."""
+    inside a script and those in `_NOT_COUNTED` are not counted."""
     commands = Commands()
     with client.monitor() as monitor:  # type: ignore[no-untyped-call]
         yield commands
@@ -47,5 +50,6 @@ def commands_sent(client: redis.Redis) -> Iterator[Commands]:
             if marker in entry["command"]:
                 break
             name = entry["command"].split()[0].upper()
-            if entry["client_type"] != "lua" and name not in _NOT_COUNTED:
+            is_mark = near_cache.MARK in entry["command"]
+            if entry["client_type"] != "lua" and name not in _NOT_COUNTED and not is_mark:
                 commands.sent.append(entry["command"])

@@ -1,0 +1,76 @@
+"""Runs tests that know nothing of the near cache with the near cache switched on.
+
+A cached read then first waits until the process has been told of all changes up to now. So a test
+may expect that a change by another worker is seen at once. What happens before a report comes is
+tested in test_near_cache.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+
+from redis.exceptions import RedisError
+
+from flask_kvsession.connection import Command, Deadline, Repeat
+from flask_kvsession.record import Stored
+from flask_kvsession.store.near_cache import NearCache
+from flask_kvsession.store.tracking import Tracker
+from flask_kvsession.token import Token
+
+IS_ON = bool(os.environ.get("KVSESSION_TEST_NEAR_CACHE"))
+
+MARK = ":~"
+"""In each key that these functions write."""
+
+_PATIENCE = 0.2
+_numbers = itertools.count()
+_get = NearCache.get
+
+
+class Marks:
+    """Notes which marks a tracker has reported."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.waiting: dict[str, threading.Event] = {}
+        tracker.subscribe(self.note, self.forget)
+        tracker.start()
+        deadline = time.monotonic() + _PATIENCE
+        while not tracker.is_proven() and time.monotonic() < deadline:
+            time.sleep(0.002)
+
+    def note(self, key: str) -> None:
+        if event := self.waiting.get(key):
+            event.set()
+
+    def forget(self) -> None:
+        self.waiting.clear()
+
+
+def get_when_told(self: NearCache, key: str, token: Token) -> Stored | None:
+    """In place of `NearCache.get`: Redis is asked if the reports do not come soon."""
+    tracker = self._tracker
+    marks = vars(self).get("marks")
+    if marks is None:
+        marks = vars(self).setdefault("marks", Marks(tracker))
+    if tracker.is_proven() and not _is_told(tracker, marks, key):
+        return None
+    return _get(self, key, token)
+
+
+def _is_told(tracker: Tracker, marks: Marks, key: str) -> bool:
+    mark = (
+        f"{key.partition('}')[0]}}}{MARK}{os.getpid()}-{next(_numbers)}"  # in the slot of the key
+    )
+    event = marks.waiting.setdefault(mark, threading.Event())
+    try:
+        command = Command(("SET", mark, "", "PX", 1), Repeat.SAME, mark)
+        tracker._servers.call(command, Deadline(_PATIENCE))
+    except (RedisError, OSError):
+        return False
+    finally:
+        is_told = event.wait(_PATIENCE) if mark in marks.waiting else False
+        marks.waiting.pop(mark, None)
+    return is_told
