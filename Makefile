@@ -27,7 +27,11 @@ FUZZ_INSTALLED := $(VENV)/.fuzz-installed
 BENCH_OPTIONS ?=
 BENCH_INSTALLED := $(VENV)/.bench-installed
 
-.PHONY: help example test test-redis browser faults faults-quick soak simulate simulate-quick outside fuzz fuzz-quick bench lint type package check clean coverage
+# With the near cache on, NEAR_CACHE_TESTS=tests runs the whole suite (3 minutes).
+NEAR_CACHE_TESTS = $(addprefix tests/test_,$(addsuffix .py,revocation races rotation periodic_rotation \
+  logout login limit timeouts freshness interruptions moving_slot reply_shapes secrets))
+
+.PHONY: help example test test-redis near-cache near-cache-quick browser faults faults-quick soak simulate simulate-quick outside fuzz fuzz-quick bench lint type package check clean coverage
 
 help:
 	@echo "make example     serves the example at http://127.0.0.1:$(PORT)"
@@ -37,6 +41,8 @@ help:
 	@echo "make browser     the browser tests (they need Chromium)"
 	@echo "make faults      the store under faults, with real servers, Sentinels and a cluster"
 	@echo "make faults-quick  a minute of these"
+	@echo "make near-cache  the suites of revocation, races and faults, with the near cache on"
+	@echo "make near-cache-quick  a minute of these"
 	@echo "make soak        random use under random faults for SECONDS=$(SECONDS), beside a model of what must hold"
 	@echo "make simulate    simulated browsers: RUNS=$(RUNS) lives of each scenario, and their figures"
 	@echo "make simulate-quick  some seconds of these, and proofs that they can fail"
@@ -74,6 +80,14 @@ faults: $(INSTALLED)
 
 faults-quick: $(INSTALLED)
 	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest -n 2 --dist loadscope -m quick tests/faults $(PYTEST_OPTIONS)
+
+near-cache: $(INSTALLED)
+	KVSESSION_TEST_NEAR_CACHE=1 $(MAKE) test WITHOUT= PYTEST_OPTIONS="$(NEAR_CACHE_TESTS)"
+	KVSESSION_TEST_NEAR_CACHE=1 $(MAKE) faults
+
+near-cache-quick: $(INSTALLED)
+	KVSESSION_TEST_NEAR_CACHE=1 $(MAKE) test WITHOUT= PYTEST_OPTIONS="$(NEAR_CACHE_TESTS)"
+	KVSESSION_TEST_NEAR_CACHE=1 $(MAKE) faults-quick
 
 soak: $(INSTALLED)
 	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED)

@@ -591,6 +591,7 @@ class TestRepliesCrossing:
         stalled.result()
         redis_client.client_unpause()
 
+    @pytest.mark.without_near_cache
     def test_requests_with_timeouts_get_only_their_own_replies(
         self, make_app: MakeApp, stalling: None
     ) -> None:

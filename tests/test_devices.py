@@ -150,6 +150,7 @@ class TestList:
         assert response.status_code == 200
         assert response.is_json is not is_page
 
+    @pytest.mark.without_near_cache
     def test_costs_two_reads_beyond_the_session_for_any_number_of_sessions(
         self, browser_of: Browsers, count_commands: CountCommands
     ) -> None:

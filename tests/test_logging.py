@@ -258,6 +258,7 @@ class TestRefusals:
 
 
 class TestErrorsAndWarnings:
+    @pytest.mark.without_near_cache
     def test_failing_store_is_logged_once_as_an_error(
         self, make_app: MakeApp, logged: Logged
     ) -> None:

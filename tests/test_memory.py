@@ -31,6 +31,7 @@ def objects() -> int:
     return len(gc.get_objects())
 
 
+@pytest.mark.without_near_cache
 @pytest.mark.parametrize(("users", "count"), [("one user", 300), ("many users", 1000)])
 def test_many_logins_leave_memory_flat(app: Flask, users: str, count: int) -> None:
     """Logins, lists, refusals and logouts of many browsers leave no objects."""

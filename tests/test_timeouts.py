@@ -310,6 +310,7 @@ class TestUnremembered:
 
 
 class TestRenewal:
+    @pytest.mark.without_near_cache
     def test_renewal_happens_at_most_once_per_interval(
         self, app: Flask, sign_in: SignIn, clock: Clock, count_commands: CountCommands
     ) -> None:

@@ -554,6 +554,7 @@ READS: dict[str, Callable[[], t.Any]] = {
 }
 
 
+@pytest.mark.without_near_cache
 @pytest.mark.parametrize("is_user", [True, False], ids=["user", "anonymous"])
 def test_reading_a_session_writes_nothing(
     browser: Browser, count_commands: CountCommands, is_user: bool
