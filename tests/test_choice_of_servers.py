@@ -14,7 +14,7 @@ import pytest
 import redis
 from redis.connection import UnixDomainSocketConnection
 from redis.crc import key_slot
-from redis.exceptions import MovedError, ReadOnlyError, ResponseError
+from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError, ResponseError
 
 from flask_kvsession.connection import Command, Deadline, Repeat
 from flask_kvsession.connection.cluster import Cluster
@@ -175,6 +175,43 @@ def test_a_new_connection_to_a_replica_is_refused(role: t.Any, is_primary: bool)
     else:
         with pytest.raises(ReadOnlyError):
             require_primary(link, Deadline(1))
+
+
+def test_the_primaries_of_a_cluster_are_asked_for_once_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each primary is named once, by the same object as long as it is one. A node that a
+    redirection names is one of them at once."""
+    moved = MovedError(f"{SLOT} h:3")
+    nodes = MadeUp(
+        n1=answering(slots((0, 99, A), (100, 199, A), (200, 16383, B))),
+        n2=answering([], moved),
+        n3=answering([]),
+    )
+    cluster = cluster_of(nodes, A)
+    kept: dict[Address, Node] = {}
+    monkeypatch.setattr(cluster, "_node", lambda address: kept.setdefault(address, nodes(address)))
+    now = 1000.0
+    monkeypatch.setattr("flask_kvsession.connection.cluster.time.monotonic", lambda: now)
+    assert cluster.primaries(Deadline(1)) == cluster.primaries(Deadline(1)) == [kept[A], kept[B]]
+    assert len(nodes.asked) == 1
+    cluster.call(GET, Deadline(1))
+    assert cluster.primaries(Deadline(1)) == [kept[A], kept[B], kept[C]]
+    now += 1
+    assert cluster.primaries(Deadline(1)) == [kept[A], kept[B]]
+
+
+@pytest.mark.parametrize(
+    ("info", "is_refused"), [(b"cluster_state:ok\r\n", False), (b"cluster_state:fail\r\n", True)]
+)
+def test_a_node_without_a_majority_may_miss_writes(info: bytes, is_refused: bool) -> None:
+    """The heartbeat of a cluster is refused if the node says that its cluster has failed."""
+    cluster = cluster_of(MadeUp(), A)
+    if is_refused:
+        with pytest.raises(ClusterDownError):
+            cluster.check_heartbeat(info)
+    else:
+        cluster.check_heartbeat(info)
 
 
 PING = Command(("PING",), Repeat.READ)

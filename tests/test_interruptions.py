@@ -11,6 +11,7 @@ import sys
 import typing as t
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Thread
 from types import FrameType
 
 import pytest
@@ -20,6 +21,7 @@ import flask_kvsession as kvs
 
 from .support.apps import Do, MakeApp, store_of
 from .support.browsers import SignIn, token_of
+from .support.near_cache import cache_of, catch_up, key_of, prove
 
 PACKAGE = str(kvs.__file__).rsplit("/", 1)[0]
 
@@ -226,3 +228,36 @@ def test_a_rotation_after_an_interrupted_change_writes_no_half_of_it(make_app: M
         return left
 
     every_line(run, at_least=30, check=lambda: None)
+
+
+def test_an_interrupted_change_of_the_near_cache_blocks_nobody(
+    make_app: MakeApp, sign_in: SignIn
+) -> None:
+    """Wherever a change of the near cache is interrupted, another thread can change it afterwards,
+    and its count of bytes is right."""
+    app = make_app(near_cache=True)
+    prove(app)
+    browsers = [sign_in(app, f"user{n}", data=DATA) for n in range(2)]
+    catch_up(app)
+    for browser in browsers:
+        browser.get("/me")
+    cache, (first, second) = cache_of(app), [key_of(browser) for browser in browsers]
+    [stored] = store_of(app).sessions_of("user0")
+
+    def run(line: int) -> list[int]:
+        with interrupted_at(line, TimeLimit) as left:
+            load = cache.begin_load(first)
+            assert load
+            cache.end_load(first, load, stored)
+            cache.forget(second)
+        return left
+
+    def check() -> None:
+        other = Thread(target=cache.forget, args=("x",))
+        other.start()
+        other.join(10)
+        assert not other.is_alive()
+        contents = cache._contents
+        assert contents.bytes == sum(len(entry.stored.raw) for entry in contents.entries.values())
+
+    every_line(run, at_least=25, check=check)

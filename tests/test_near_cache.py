@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import threading
 import time
 import typing as t
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,12 +17,12 @@ from flask import Flask, g
 from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
-from flask_kvsession.store.near_cache import NearCache
 
 from .support.apps import MakeApp, close, in_context, state_of, store_of
 from .support.browsers import SignIn, browser_with, id_of, token_of
 from .support.clock import Clock
 from .support.commands import CountCommands
+from .support.near_cache import cache_of, catch_up, is_kept, key_of, prove
 from .support.proxy import Proxy
 from .support.races import PATIENCE
 from .support.servers import Server, wait_until
@@ -56,33 +58,6 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("s"))
     yield server
     server.kill()
-
-
-def cache_of(app: Flask) -> NearCache:
-    cache = store_of(app)._server.near_cache
-    assert cache
-    return cache
-
-
-def prove(app: Flask) -> None:
-    """Waits until the app's near cache may serve."""
-    store_of(app).tracker.start()
-    wait_until(store_of(app).tracker.is_proven)
-
-
-def catch_up(app: Flask) -> None:
-    """Waits until the app has been told of all changes up to now."""
-    track = store_of(app).tracker._run.tracks[0]
-    now = time.monotonic()
-    wait_until(lambda: track.proven > now)
-
-
-def key_of(browser: FlaskClient) -> str:
-    return store_of(browser.application)._server.record_key(id_of(browser))
-
-
-def is_kept(browser: FlaskClient) -> bool:
-    return key_of(browser) in cache_of(browser.application)._contents.entries
 
 
 def reads_of(browser: FlaskClient, count: CountCommands) -> int:
@@ -543,6 +518,21 @@ def test_a_forked_process_begins_with_an_empty_cache(
             os._exit(1)
     cache_of(app)._lock.release()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_an_app_that_is_gone_leaves_no_thread(socket_path: str, prefix: str) -> None:
+    """If nobody refers to an app any more, its thread ends."""
+    app = Flask("gone")
+    app.config.update(KVSESSION_REDIS_URL=f"unix://{socket_path}", KVSESSION_NEAR_CACHE=True)
+    app.config.update(TESTING=True, KVSESSION_KEY_PREFIX=prefix)
+    kvs.KVSession(app)
+    prove(app)
+    thread = store_of(app).tracker._run.thread
+    reference = weakref.ref(store_of(app))
+    del app
+    gc.collect()
+    assert reference() is None
+    wait_until(lambda: thread and not thread.is_alive())
 
 
 # Bounds

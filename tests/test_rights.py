@@ -14,9 +14,10 @@ import flask_kvsession as kvs
 from flask_kvsession.connection import EmbeddedServer
 
 from .support.apps import MakeApp, store_of
-from .support.rights import COMMANDS, allow, url_of
+from .support.rights import COMMANDS, LISTENING, allow, url_of
 
-DEPLOYMENT = Path(__file__).parent.parent / "docs" / "deployment.md"
+DOCS = Path(__file__).parent.parent / "docs"
+DEPLOYMENT, NEAR_CACHE = DOCS / "deployment.md", DOCS / "near-cache.md"
 RARELY = {"ping", "info", "scan", "eval", "evalsha"}
 """Without one of these everything works: see the tests below, and test_eviction.py."""
 
@@ -81,7 +82,11 @@ def test_without_a_right_that_has_another_way_everything_works(
         assert use(client) == {200}
 
 
-def test_the_guide_names_these_rights() -> None:
-    """docs/deployment.md shows an ACL with exactly these commands."""
-    [rule] = re.findall(r"^ACL SETUSER .*$", DEPLOYMENT.read_text(), re.M)
-    assert set(re.findall(r"\+(\S+)", rule)) == set(COMMANDS)
+@pytest.mark.parametrize(
+    ("guide", "commands"), [(DEPLOYMENT, COMMANDS), (NEAR_CACHE, LISTENING)], ids=["all", "near"]
+)
+def test_a_guide_names_these_rights(guide: Path, commands: tuple[str, ...]) -> None:
+    """Each guide shows an ACL with exactly these commands. The tests of the near cache run with
+    no others."""
+    [rule] = re.findall(r"^ACL SETUSER .*$", guide.read_text(), re.M)
+    assert set(re.findall(r"\+(\S+)", rule)) == set(commands)

@@ -17,7 +17,7 @@ from flask_kvsession.connection import Servers, adopt, connect
 from flask_kvsession.store.tracking import Tracker
 
 from .support.proxy import Proxy
-from .support.rights import LISTENING, allow, url_of
+from .support.rights import allow, url_of
 from .support.servers import Server, wait_until
 from .support.tracking import Noted
 
@@ -230,11 +230,6 @@ def test_a_server_that_forbids_the_heartbeat_is_proven_by_its_refusal(
     noted = Noted(make_tracker(connect(url_of(own_server.path))))
     proven = noted.tracker._run.tracks[0].proven
     wait_until(lambda: noted.tracker._run.tracks[0].proven > proven)
-
-
-def test_the_rights_for_listening_are_few() -> None:
-    """The thread needs no other rights than these two commands."""
-    assert LISTENING == ("client|tracking", "role")
 
 
 @pytest.mark.parametrize("options", [{"protocol": 2, "decode_responses": True}, {"protocol": 3}])

@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import parse_qs
 
-from flask import Flask
+from flask import Flask, g
 from werkzeug.datastructures import Headers
 from werkzeug.test import run_wsgi_app
 
 import flask_kvsession as kvs
+from flask_kvsession.current import request_session
 
 from ..support.apps import add_views
 
@@ -34,10 +35,22 @@ app.config.update(
     TESTING=True,
     KVSESSION_REDIS_URL=os.environ["FAULTS_URL"],
     KVSESSION_STORE_TIMEOUT=5,
+    KVSESSION_NEAR_CACHE=bool(os.environ.get("FAULTS_NEAR_CACHE")),
 )
 kvs.KVSession(app)
 add_views(app)
-app.test_client().post("/login/parent")
+
+
+@app.get("/worker")
+def worker() -> t.Any:
+    """Which process answers, and whether its near cache has the session."""
+    user, own = g.session.user_id, request_session()._presented.own
+    return {"pid": os.getpid(), "user": user, "is_cached": bool(own and own.is_cached)}
+
+
+parent = app.test_client()
+parent.post("/login/parent")
+parent.get("/me")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from flask_kvsession.token import user_hash
 from ..support.apps import MakeApp, store_of
 from ..support.browsers import SignIn
 from ..support.figures import BUSY_MACHINE, DEADLINE, TIMEOUT, Figure
+from ..support.near_cache import is_kept, prove
 from ..support.requests import Answers, ask, load
 from ..support.servers import LOOPBACK, ClusterGroup, Server, wait_until
 
@@ -123,6 +124,28 @@ def move_slot(cluster: ClusterGroup, slot: int, source: Server, target: Server) 
     for node in (target, source, *cluster.nodes):
         if node.info("replication")["role"] == "master":
             node.run("CLUSTER", "SETSLOT", slot, "NODE", names[target.port])
+
+
+@pytest.mark.quick
+def test_a_near_cache_is_told_of_changes_after_a_slot_has_moved(
+    make_app: MakeApp, cluster: ClusterGroup, sign_in: SignIn
+) -> None:
+    """After a slot has moved, a revocation at its new node is seen. The cache is not emptied."""
+    app = make_app(redis_url=cluster.url, store_timeout=TIMEOUT, near_cache=True)
+    other = make_app("other", redis_url=cluster.url, store_timeout=TIMEOUT)
+    prove(app)
+    browsers = {user: sign_in(app, user) for user in USERS}
+    slot = slot_of(app, "ada")
+    source = cluster.owner(slot)
+    [target] = [node for node in cluster.nodes[:3] if node is not source][:1]
+    epoch = store_of(app).tracker.epoch
+    move_slot(cluster, slot, source, target)
+    for browser in browsers.values():
+        wait_until(lambda browser=browser: browser.get("/me") and is_kept(browser))  # type: ignore[misc]
+    store_of(other).revoke_all("ada")
+    wait_until(lambda: not is_kept(browsers["ada"]))
+    assert browsers["ada"].get("/me").status_code == 401
+    assert store_of(app).tracker.epoch == epoch
 
 
 @pytest.mark.quick

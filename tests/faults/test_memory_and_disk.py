@@ -57,6 +57,7 @@ def indexes(server: Server) -> int:
         return sum(1 for _ in client.scan_iter("*:u:*", count=1000))
 
 
+@pytest.mark.without_near_cache  # the marks of these runs need room in the memory too
 @pytest.mark.quick
 def test_every_living_session_is_ended_although_the_indexes_were_evicted(
     evicting_app: Flask, own_server: Server, figure: Figure

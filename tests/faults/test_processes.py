@@ -18,7 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from flask_kvsession.connection import connect
+from flask_kvsession.settings import Settings
+from flask_kvsession.store import SessionStore
+
 from ..support.figures import Figure
+from ..support.near_cache import IS_ON as NEAR_CACHE_IS_ON
 from ..support.requests import AS_ANOTHER, at_once
 from ..support.servers import LOOPBACK, Server, free_ports, wait_until
 
@@ -50,10 +55,11 @@ def test_children_of_a_fork_share_no_connection_with_their_parent(
 
 
 @contextmanager
-def served(server: Server, options: str) -> Iterator[int]:
+def served(server: Server, options: str, *, near_cache: bool = NEAR_CACHE_IS_ON) -> Iterator[int]:
     """gunicorn with the app of `gunicorn_app`; gives its port."""
     [port] = free_ports(1)
     environ = ENVIRON | {
+        "FAULTS_NEAR_CACHE": "1" if near_cache else "",
         "FAULTS_URL": f"unix://{server.path}",
         "GUNICORN_CMD_ARGS": f"{options} --bind {LOOPBACK}:{port} --log-level error",
     }
@@ -140,3 +146,33 @@ def test_no_reply_crosses_users_under_gunicorn(
         "fork and threads (gunicorn)",
         f"{worker}: {count} requests in {seconds:.0f} s, {interrupted} interrupted, others 200",
     )
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("worker", ["-k sync -w 2 --preload", "-k gthread -w 2", "-k gevent -w 2"])
+def test_workers_with_a_near_cache_see_a_revocation_by_another_process(
+    own_server: Server, figure: Figure, worker: str
+) -> None:
+    """If each worker has the session in its near cache, and another process ends it, both workers
+    refuse it within a second, and from then on."""
+    store = SessionStore(connect(f"unix://{own_server.path}"), Settings())
+    with served(own_server, worker, near_cache=True) as port:
+        _, login, cookie = get(port, "/login/ada", "", "POST")
+        caching: set[int] = set()
+
+        def all_have_cached() -> bool:
+            answer = get(port, "/worker", cookie)[1]
+            caching.update({answer["pid"]} if answer["is_cached"] else ())
+            return len(caching) == 2
+
+        wait_until(all_have_cached)
+        assert store.revoke_one("ada", login["id"])
+        began = time.monotonic()
+        last_served = began
+        while time.monotonic() < began + 3:
+            if get(port, "/me", cookie)[0] == 200:
+                last_served = time.monotonic()
+    store.close()
+    seconds = last_served - began
+    assert seconds < 1.5, "the proof of a second, and some time for a busy machine"
+    figure("near cache, revocation", f"{worker}: last served after {seconds * 1000:.0f} ms")

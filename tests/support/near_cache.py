@@ -1,8 +1,8 @@
-"""Runs tests that know nothing of the near cache with the near cache switched on.
+"""Helpers of the near cache's tests, and what runs all other tests with the near cache on.
 
-A cached read then first waits until the process has been told of all changes up to now. So a test
-may expect that a change by another worker is seen at once. What happens before a report comes is
-tested in test_near_cache.py.
+With `KVSESSION_TEST_NEAR_CACHE`, a cached read first waits until the process has been told of all
+changes up to now. So a test may expect that a change by another worker is seen at once. What
+happens before a report comes is tested in test_near_cache.py.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 import threading
 import time
 
+from flask import Flask
+from flask.testing import FlaskClient
 from redis.exceptions import RedisError
 
 from flask_kvsession.connection import Command, Deadline, Repeat
@@ -19,6 +21,10 @@ from flask_kvsession.record import Stored
 from flask_kvsession.store.near_cache import NearCache
 from flask_kvsession.store.tracking import Tracker
 from flask_kvsession.token import Token
+
+from .apps import store_of
+from .browsers import id_of
+from .servers import wait_until
 
 IS_ON = bool(os.environ.get("KVSESSION_TEST_NEAR_CACHE"))
 
@@ -28,6 +34,34 @@ MARK = ":~"
 _PATIENCE = 0.2
 _numbers = itertools.count()
 _get = NearCache.get
+
+
+def cache_of(app: Flask) -> NearCache:
+    cache = store_of(app)._server.near_cache
+    assert cache
+    return cache
+
+
+def prove(app: Flask) -> None:
+    """Waits until the app's near cache may serve."""
+    store_of(app).tracker.start()
+    wait_until(store_of(app).tracker.is_proven)
+
+
+def catch_up(app: Flask) -> None:
+    """Waits until the app has been told of all changes up to now."""
+    now = time.monotonic()
+    wait_until(lambda: all(track.proven > now for track in store_of(app).tracker._run.tracks))
+
+
+def key_of(browser: FlaskClient) -> str:
+    """The key of the record of the browser's session."""
+    return store_of(browser.application)._server.record_key(id_of(browser))
+
+
+def is_kept(browser: FlaskClient) -> bool:
+    """Whether the browser's session is in the near cache of its app."""
+    return key_of(browser) in cache_of(browser.application)._contents.entries
 
 
 class Marks:
