@@ -151,6 +151,32 @@ def test_an_odd_answer_of_a_sentinel_leads_to_the_next_one(odd: t.Any) -> None:
         Sentinels("main", [sentinel(odd)], maker).call(GET, Deadline(1))
 
 
+def test_the_primary_of_a_sentinel_is_asked_for_by_listeners_and_by_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who listens asks at most once a second. A call that is due asks although a listener has just
+    asked. If no Sentinel answers, the known primary is listened to."""
+    now = 1000.0
+    monkeypatch.setattr("flask_kvsession.connection.sentinel.time.monotonic", lambda: now)
+    sentinels, servers = MadeUp(n1=answering(None, [b"h", b"2"])), MadeUp(n2=answering(None))
+
+    class Maker(NodeMaker):
+        def __call__(self, address: Address) -> Node:
+            return servers(address)
+
+    group = Sentinels("main", [sentinels(A)], Maker(UnixDomainSocketConnection, {}))
+    first = group.primaries(Deadline(1))
+    for _ in range(3):
+        assert group.primaries(Deadline(1)) == first
+    asked = len(sentinels.asked)
+    group.call(GET, Deadline(1))
+    assert len(sentinels.asked) == asked + 1
+    now += 1
+    sentinels.answers[A] = answering(None, OSError("gone"))
+    assert group.primaries(Deadline(1)) == first
+    assert len(sentinels.asked) == asked + 2
+
+
 @pytest.mark.parametrize(
     ("role", "is_primary"),
     [

@@ -88,7 +88,7 @@ def test_without_the_setting_there_is_no_cache_and_no_thread(
     browser.get("/me")
     assert reads_of(browser, count_commands) == 1
     assert store_of(other_app)._server.near_cache is None
-    assert store_of(other_app).tracker._run.thread is None
+    assert not store_of(other_app).tracker._run.is_running
 
 
 def test_another_secret_of_the_session_goes_to_redis(
@@ -527,12 +527,12 @@ def test_an_app_that_is_gone_leaves_no_thread(socket_path: str, prefix: str) -> 
     app.config.update(TESTING=True, KVSESSION_KEY_PREFIX=prefix)
     kvs.KVSession(app)
     prove(app)
-    thread = store_of(app).tracker._run.thread
+    run = store_of(app).tracker._run
     reference = weakref.ref(store_of(app))
     del app
     gc.collect()
     assert reference() is None
-    wait_until(lambda: thread and not thread.is_alive())
+    wait_until(lambda: not run.is_running)
 
 
 # Bounds

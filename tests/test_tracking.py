@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from flask_kvsession.connection import Servers, adopt, connect
-from flask_kvsession.store.tracking import Tracker
+from flask_kvsession.store.tracking import Run, Tracker
 
 from .support.proxy import Proxy
 from .support.rights import allow, url_of
@@ -43,19 +43,16 @@ def make_tracker(prefix: str) -> Iterator[MakeTracker]:
         return made[-1][0]
 
     yield make
+    runs = [tracker._run for tracker, _ in made]
     for tracker, servers in made:
         tracker.close()
         servers.close()
-    wait_until(lambda: not threads())
+    wait_until(lambda: not any(run.is_running for run in runs))
 
 
 @pytest.fixture
 def tracker(make_tracker: MakeTracker, socket_path: str) -> Tracker:
     return make_tracker(connect(url_of(socket_path)))
-
-
-def threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "kvsession-tracking"]
 
 
 def listeners(client: redis.Redis) -> list[str]:
@@ -246,29 +243,57 @@ def test_a_passed_client_may_have_any_protocol(
 def test_there_is_no_thread_before_the_start_and_after_the_close(tracker: Tracker) -> None:
     """The thread begins with `start`, which may be called again and again, and ends after
     `close`."""
-    assert threads() == []
+    assert not tracker._run.is_running
     noted = Noted(tracker)
+    run = tracker._run
     tracker.start()
-    assert len(threads()) == 1
+    assert tracker._run is run and run.is_running
     tracker.close()
     assert not tracker.is_proven()
-    wait_until(lambda: not threads())
+    wait_until(lambda: not run.is_running)
     tracker.start()
     wait_until(tracker.is_proven)
     assert noted.resets == 2
+
+
+def test_a_thread_that_does_not_begin_is_replaced(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a new thread is interrupted before it runs, `start` returns, and a later `start` makes
+    another thread."""
+    with monkeypatch.context() as patch:
+        patch.setattr("flask_kvsession.store.tracking._thread.start_new_thread", lambda *args: 1)
+        tracker.start()
+    first = tracker._run
+    tracker.start()
+    assert tracker._run is first
+    first.began -= 2
+    tracker.start()
+    wait_until(tracker.is_proven)
+
+
+def test_of_two_threads_the_first_one_ends(tracker: Tracker) -> None:
+    """If two callers start a thread at the same time, one thread stays."""
+    noted = Noted(tracker)
+    first = tracker._run
+    tracker._run = Run()
+    tracker._run.began -= 2
+    tracker.start()
+    wait_until(lambda: not first.is_running)
+    wait_until(noted.tracker.is_proven)
 
 
 def test_the_thread_keeps_neither_its_tracker_nor_a_subscriber_in_memory(socket_path: str) -> None:
     """If nobody refers to a tracker any more, its thread ends and its connection is closed; a
     subscriber is freed before that."""
     noted = Noted(Tracker(connect(url_of(socket_path)), "kvs"))
-    tracker, subscriber = noted.tracker, weakref.ref(noted)
-    connection = weakref.ref(tracker._run.tracks[0].listener)
+    tracker, run, subscriber = noted.tracker, noted.tracker._run, weakref.ref(noted)
+    connection = weakref.ref(run.tracks[0].listener)
     del noted
     gc.collect()
-    assert subscriber() is None and threads()
+    assert subscriber() is None and run.is_running
     del tracker
-    wait_until(lambda: not threads())
+    wait_until(lambda: not run.is_running)
     gc.collect()
     assert connection() is None
 

@@ -33,11 +33,13 @@ class Cluster:
         self._primaries: dict[Address, None] = {}
         """The addresses in `_owners`, each once."""
         self._is_outdated = True
+        """Whether the next call must ask for the slots first."""
         self._next_question = 0.0
 
     def call(self, command: Command, deadline: Deadline) -> t.Any:
         if self._is_outdated:
             self._learn_slots(deadline)
+            self._is_outdated = False
         address, prefix = self._owner_of(command), None
         for _ in range(_MAX_REDIRECTIONS):
             try:
@@ -54,9 +56,9 @@ class Cluster:
 
     def primaries(self, deadline: Deadline) -> list[Node]:
         now = time.monotonic()
-        if self._is_outdated or now >= self._next_question:
+        if now >= self._next_question:
             self._next_question = now + _SECONDS_BETWEEN_QUESTIONS
-            self._learn_slots(deadline)
+            self._learn_slots(deadline)  # a call whose node has failed must still ask by itself
         return [self._node(address) for address in list(self._primaries)]
 
     def check_heartbeat(self, reply: t.Any) -> None:
@@ -79,6 +81,7 @@ class Cluster:
             self._is_outdated = True  # the next call asks for the slots
             raise error
         self._learn_slots(deadline, besides=address)
+        self._is_outdated = False
         current = self._owner_of(command, besides=address)
         may_repeat = was_refused(error) or command.repeat is not Repeat.DIFFERENT
         if current == address or not may_repeat:
@@ -124,7 +127,6 @@ class Cluster:
             for slot in range(first, last + 1)
         }
         self._primaries = dict.fromkeys(addresses[0] for _, _, addresses in ranges)
-        self._is_outdated = False
         for address in [each for each in list(self._nodes) if each not in self._known]:
             if node := self._nodes.pop(address, None):
                 node.close()

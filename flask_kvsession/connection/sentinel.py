@@ -35,7 +35,7 @@ class Sentinels:
         self._make_node = dataclasses.replace(make_node, check=require_primary)
         self._nodes: dict[Address, Node] = {}
         self._primary: Node | None = None
-        self._next_question = 0.0
+        self._next_question = self._next_question_to_listen = 0.0
 
     def call(self, command: Command, deadline: Deadline) -> t.Any:
         primary = self._current_primary(deadline)
@@ -54,7 +54,15 @@ class Sentinels:
         return current.call(command, deadline)
 
     def primaries(self, deadline: Deadline) -> list[Node]:
-        return [self._current_primary(deadline)]
+        primary, now = self._primary, time.monotonic()
+        if primary is None:
+            return [self._find_primary(deadline)]
+        if now >= self._next_question_to_listen:
+            # This question does not count for calls: the next call that is due asks by itself.
+            self._next_question_to_listen = now + _SECONDS_BETWEEN_QUESTIONS
+            with suppress(RedisError, OSError):
+                primary = self._find_primary(deadline.share(0.25))
+        return [primary]
 
     def check_heartbeat(self, reply: t.Any) -> None:
         check_role(reply)

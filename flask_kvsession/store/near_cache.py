@@ -129,8 +129,8 @@ class NearCache:
             contents.is_changing = False
 
     def forget(self, *keys: str) -> None:
-        """The records have changed, or are about to: neither an entry nor the reply to a `GET` that
-        was sent before may be served."""
+        """The records have changed: neither an entry nor the reply to a `GET` that was sent before
+        may be served."""
         with self._lock_here():
             contents = self._begin_change()
             for key in keys:

@@ -200,11 +200,9 @@ class Server:
         """The reply of a script, without its first item, the server's time. The clock gets that."""
         if self.near_cache is None:
             return self._run_script(name, keys, args, shape)
-        # Before: a read that is under way must not keep what the script is about to change.
-        self.near_cache.forget(*keys)
         try:
             return self._run_script(name, keys, args, shape)
-        finally:
+        finally:  # it may have been carried out; a read that began before must not be kept either
             self.near_cache.forget(*keys)
 
     def _run_script(

@@ -8,6 +8,7 @@ the heartbeat was sent.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import logging
 import os
@@ -30,6 +31,9 @@ BEAT = 0.25
 PROOF = 1.0
 """A reply to a heartbeat proves for so long, s, that changes are reported. A connection on which a
 heartbeat has had no reply for so long is closed."""
+
+_STARTING = 1.0
+"""If a new thread does not run after so many seconds, it never will."""
 
 _CONNECT = 1.0
 """To find the primaries and to connect to all of them may take so long, s."""
@@ -76,17 +80,16 @@ class Tracker:
         """Starts the thread if this process has none. It returns at once; `is_proven` says when
         changes are known."""
         run = self._run
-        if run.pid == os.getpid() and run.thread and run.thread.is_alive():
+        if run.pid == os.getpid() and (run.is_running or time.monotonic() < run.began + _STARTING):
             return
         if run.pid != os.getpid():
             run.close()  # the connections belong to the parent process
         # If two threads come here at once, the first of the two new threads ends again.
         self._run = new = Run()
-        new.thread = threading.Thread(
-            target=_listen, args=(weakref.ref(self), new), name="kvsession-tracking", daemon=True
-        )
+        # `Thread.start` waits for the thread. If a time limit raises an exception in this thread
+        # (PyThreadState_SetAsyncExc), CPython may raise it in the new one, and the wait is endless.
         with contextlib.suppress(RuntimeError):  # the interpreter ends, or there are too many
-            new.thread.start()
+            _thread.start_new_thread(_listen, (weakref.ref(self), new))
 
     def is_proven(self) -> bool:
         """Whether all changes up to a second ago are known, of all primaries."""
@@ -233,8 +236,9 @@ class Run:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
+        self.began = time.monotonic()
+        self.is_running = False
         self.stop = threading.Event()
-        self.thread: threading.Thread | None = None
         self.proven_until = 0.0
         """All changes are known up to `PROOF` before this time of the monotonic clock."""
         self.pause = _FIRST_PAUSE / 2
@@ -272,12 +276,14 @@ _NEVER.pid = 0
 def _listen(reference: weakref.ref[Tracker], run: Run) -> None:
     """What the thread runs. It has only a weak reference between two steps."""
     try:
+        run.is_running = True
         while (tracker := reference()) is not None and tracker.is_run_by(run):
             pause = tracker.step(run)
             del tracker
             if pause:
                 run.stop.wait(pause)
     finally:
+        run.is_running = False
         run.close()
 
 

@@ -138,6 +138,7 @@ def test_dropped_connections_are_not_visible(
     figure("connections dropped", f"{drops} times: {answers.counts['200']} requests, all 200")
 
 
+@pytest.mark.without_near_cache
 @pytest.mark.quick
 def test_reads_go_on_while_writes_are_paused(
     app: Flask, browser: FlaskClient, own_server: Server, clock: Clock, figure: Figure
@@ -212,6 +213,7 @@ def test_a_busy_script_gives_503(browser: FlaskClient, own_server: Server, figur
     figure("busy script", f"503 after {seconds * 1000:.0f} ms, then 200")
 
 
+@pytest.mark.without_near_cache
 @pytest.mark.quick
 def test_a_changed_password_gives_503_at_once_and_one_line(
     make_app: MakeApp, own_server: Server, figure: Figure, caplog: pytest.LogCaptureFixture
@@ -300,6 +302,7 @@ def test_too_many_clients_of_the_server_give_503(
     figure("too many clients", f"503 after {seconds * 1000:.0f} ms, then 200")
 
 
+@pytest.mark.without_near_cache
 @pytest.mark.quick
 def test_an_exhausted_pool_waits_within_the_deadline(
     make_app: MakeApp, own_server: Server, figure: Figure

@@ -188,6 +188,7 @@ def test_a_lost_reply_to_a_read_is_not_visible(
     figure("reply lost", "read, login, logout, rotation, change: 200, state as after one act")
 
 
+@pytest.mark.without_near_cache
 def test_an_error_reply_keeps_the_connection(
     app: Flask, users: dict[str, FlaskClient], own_server: Server
 ) -> None:
