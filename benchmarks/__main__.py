@@ -16,6 +16,7 @@ from . import instructions, machine
 from .cases import CASES, INVENIO, LABELS
 from .chart import chart
 from .environment import make_environment
+from .near_cache import measure_reports
 from .processes import ROOT, Server, Worker
 from .report import page
 from .results import Results
@@ -28,6 +29,7 @@ PAGE, CHART = Path("benchmarks.md"), Path("images") / "benchmarks.svg"
 
 _ROUNDS, _QUICK_ROUNDS = 31, 5
 _SESSIONS, _QUICK_SESSIONS = (1_000, 100_000, 1_000_000), (1_000, 10_000)
+_REVOCATIONS, _WRITES = 300, 5_000
 _QUICK_DIVISOR = 4
 """The batches of a quick run are smaller by this factor."""
 
@@ -92,11 +94,16 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> Results:
 def _measure_more(
     results: Results, quick: bool, server: Server, workers: dict[str, Worker], folder: Path
 ) -> None:
-    """Measures requests per second, and servers with many sessions."""
+    """Measures requests per second, the near cache's reports, and servers with many sessions."""
     _say("Requests per second")
     passes, seconds = (1, 1) if quick else (3, 5)
     results.generator = generator_name()
     results.loads = measure_throughput(server.socket_path, workers, passes=passes, seconds=seconds)
+    _say("Reports of the near cache")
+    divisor = 10 if quick else 1
+    results.reports = measure_reports(
+        server.socket_path, revocations=_REVOCATIONS // divisor, writes=_WRITES // divisor
+    )
     _say("Many sessions")
     counts = _QUICK_SESSIONS if quick else _SESSIONS
     results.scale = measure_scale(counts, folder, rounds=results.rounds)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 BARE, BARE_GET, SIGNED = "bare", "bare-get", "signed-cookie"
 SESSION, NO_REFRESH, INVENIO = "flask-session", "flask-session-no-refresh", "invenio"
-OURS, NO_CLIENT = "ours", "ours-no-client"
+OURS, NO_CLIENT, NEAR_CACHE = "ours", "ours-no-client", "ours-near-cache"
 
 LABELS: t.Final = {
     BARE: "bare Flask",
@@ -18,10 +18,12 @@ LABELS: t.Final = {
     INVENIO: "Flask-KVSession-Invenio",
     OURS: "Flask-KVSession-Redis",
     NO_CLIENT: "Flask-KVSession-Redis, without address and user agent",
+    NEAR_CACHE: "Flask-KVSession-Redis, near cache",
 }
 
 STORED = (SESSION, NO_REFRESH, INVENIO, OURS)
 SESSIONS = (SIGNED, *STORED)
+READERS = (BARE_GET, *SESSIONS, NEAR_CACHE)
 SIZED = (*STORED, NO_CLIENT)
 """The contestants whose sessions are measured in the server."""
 
@@ -64,19 +66,19 @@ CASES: t.Final = {
             "/untouched",
             (BARE, *SESSIONS),
         ),
-        Case("read", "Read one of 2 keys", "GET", "/read", (BARE_GET, *SESSIONS), "reader"),
+        Case("read", "Read one of 2 keys", "GET", "/read", READERS, "reader"),
         Case(
             "read-21",
             "Read one of 21 keys",
             "GET",
             "/read",
-            (BARE_GET, *SESSIONS),
+            READERS,
             "reader",
             keys=MANY,
         ),
         # A browser accepts no signed cookie of this size.
         Case("read-200", "Read one of 200 keys", "GET", "/read", STORED, "reader", keys=HUGE),
-        Case("write", "Write one of 2 keys", "POST", "/write"),
+        Case("write", "Write one of 2 keys", "POST", "/write", (*SESSIONS, NEAR_CACHE)),
         Case("write-21", "Write one of 21 keys", "POST", "/write", keys=MANY),
         Case("login", "Login with 2 keys", "POST", "/login", cookie="none"),
         Case("login-21", "Login with 21 keys", "POST", "/login", keys=MANY, cookie="none"),

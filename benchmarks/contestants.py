@@ -7,6 +7,7 @@ means that package, so each function imports only what its app needs.
 from __future__ import annotations
 
 import importlib
+import time
 import typing as t
 from collections.abc import Callable, MutableMapping
 
@@ -17,6 +18,7 @@ from .cases import (
     BARE,
     BARE_GET,
     INVENIO,
+    NEAR_CACHE,
     NO_CLIENT,
     NO_REFRESH,
     OURS,
@@ -111,6 +113,16 @@ def _ours_no_client(app: Flask, socket_path: str) -> None:
     _ours(app, socket_path)
 
 
+def _ours_near_cache(app: Flask, socket_path: str) -> None:
+    """Its prefix is its own, so that it is not told of the changes of other contestants."""
+    app.config.update(KVSESSION_NEAR_CACHE=True, KVSESSION_KEY_PREFIX="near")
+    _ours(app, socket_path)
+    tracker = app.extensions["kvsession"].store.tracker
+    tracker.start()
+    while not tracker.is_proven():
+        time.sleep(0.01)
+
+
 def _add_session_views(app: Flask) -> None:
     """Adds the views of an app that signs users in by a key of `flask.session`."""
 
@@ -157,4 +169,5 @@ _MAKERS: t.Final[dict[str, Callable[[Flask, str], None]]] = {
     INVENIO: _invenio,
     OURS: _ours,
     NO_CLIENT: _ours_no_client,
+    NEAR_CACHE: _ours_near_cache,
 }

@@ -20,7 +20,8 @@ from flask_kvsession.connection.embedded import find_binary
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 20
-_HANDSHAKE = ("HELLO", "CLIENT")
+_NOT_COUNTED = ("HELLO", "CLIENT", "ROLE")
+"""The handshake of a connection, and the heartbeat of the near cache."""
 
 # The root is the last entry of the path, so that an environment with another `flask_kvsession`
 # imports that one.
@@ -40,9 +41,8 @@ class Server:
         _wait_until(self.client.ping, self._process)
 
     def pin(self, cpus: set[int]) -> None:
-        """Lets the server, with all its threads, run on these CPUs only."""
-        for thread in os.listdir(f"/proc/{self._process.pid}/task"):
-            os.sched_setaffinity(int(thread), cpus)
+        """Lets the server run on these CPUs only."""
+        pin(self._process, cpus)
 
     def round_trips(self, act: t.Callable[[], object]) -> int:
         """The number of commands that clients send while `act` runs, without those of scripts."""
@@ -53,7 +53,7 @@ class Server:
             for entry in monitor.listen():
                 if entry["command"] == "ECHO the end":
                     break
-                if entry["client_type"] != "lua" and not entry["command"].startswith(_HANDSHAKE):
+                if entry["client_type"] != "lua" and not entry["command"].startswith(_NOT_COUNTED):
                     sent.append(entry["command"])
         return len(sent)
 
@@ -102,10 +102,16 @@ class Worker:
         return json.loads(answer)
 
     def pin(self, cpus: set[int]) -> None:
-        os.sched_setaffinity(self.process.pid, cpus)
+        pin(self.process, cpus)
 
     def close(self) -> None:
         end(self.process)
+
+
+def pin(process: subprocess.Popen[t.Any], cpus: set[int]) -> None:
+    """Lets a process, with all its threads, run on these CPUs only."""
+    for thread in os.listdir(f"/proc/{process.pid}/task"):
+        os.sched_setaffinity(int(thread), cpus)
 
 
 def end(process: subprocess.Popen[t.Any]) -> None:
