@@ -90,6 +90,31 @@ def test_a_reply_to_a_heartbeat_comes_after_the_reports_before_it(
         assert f"{prefix}:{number}" in noted.keys
 
 
+def test_a_late_reply_proves_what_was_true_when_its_heartbeat_was_sent(
+    make_tracker: MakeTracker, own_server: Server
+) -> None:
+    """If a reply takes some time, that time is not proven: a change may have been made in it."""
+    proxy, may_pass = Proxy(own_server.path), threading.Event()
+    tracker = Noted(make_tracker(connect(f"unix://{proxy.path}"))).tracker
+    track = tracker._run.tracks[0]
+
+    def pass_one(chunk: bytes) -> bool:
+        passes = may_pass.wait(10)
+        may_pass.clear()
+        return passes
+
+    proxy.on_reply = pass_one
+    held = time.monotonic()
+    wait_until(lambda: (track.asked or 0) > held)
+    asked = track.asked
+    wait_until(lambda: time.monotonic() > held + 0.5)
+    may_pass.set()
+    wait_until(lambda: track.asked != asked)
+    assert track.proven == asked
+    may_pass.set()
+    proxy.close()
+
+
 def test_a_flush_counts_as_lost_reports(
     make_tracker: MakeTracker, own_server: Server, prefix: str
 ) -> None:

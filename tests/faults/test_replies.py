@@ -209,6 +209,7 @@ def test_an_error_reply_keeps_the_connection(
     assert ids() == before
 
 
+@pytest.mark.without_near_cache
 def test_no_connection_is_left_behind(
     users: dict[str, FlaskClient], own_server: Server, proxy: Proxy
 ) -> None:

@@ -16,7 +16,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from redis.exceptions import RedisError
 
-from flask_kvsession.connection import Command, Deadline, Repeat
+from flask_kvsession.connection import Command, Deadline, Node, Repeat
+from flask_kvsession.connection.cluster import Cluster
 from flask_kvsession.record import Stored
 from flask_kvsession.store.near_cache import NearCache
 from flask_kvsession.store.tracking import Tracker
@@ -69,11 +70,24 @@ class Marks:
 
     def __init__(self, tracker: Tracker) -> None:
         self.waiting: dict[str, threading.Event] = {}
+        self._tracker = tracker
+        self._nodes: dict[Node, Node] = {}
         tracker.subscribe(self.note, self.forget)
         tracker.start()
         deadline = time.monotonic() + _PATIENCE
         while not tracker.is_proven() and time.monotonic() < deadline:
             time.sleep(0.002)
+
+    def write(self, mark: str) -> None:
+        """Writes a mark to the server that has its slot, on connections that the app has not."""
+        command = Command(("SET", mark, "", "PX", 1), Repeat.SAME, mark)
+        servers = self._tracker._servers
+        if isinstance(servers, Cluster):
+            node = servers._node(servers._owner_of(command))
+        else:
+            [node] = [track.node for track in self._tracker._run.tracks]
+        own = self._nodes.setdefault(node, Node(node._connection_class, node._options))
+        own.call(command, Deadline(_PATIENCE))
 
     def note(self, key: str) -> None:
         if event := self.waiting.get(key):
@@ -89,20 +103,19 @@ def get_when_told(self: NearCache, key: str, token: Token) -> Stored | None:
     marks = vars(self).get("marks")
     if marks is None:
         marks = vars(self).setdefault("marks", Marks(tracker))
-    if tracker.is_proven() and not _is_told(tracker, marks, key):
+    if tracker.is_proven() and not _is_told(marks, key):
         return None
     return _get(self, key, token)
 
 
-def _is_told(tracker: Tracker, marks: Marks, key: str) -> bool:
+def _is_told(marks: Marks, key: str) -> bool:
     mark = (
         f"{key.partition('}')[0]}}}{MARK}{os.getpid()}-{next(_numbers)}"  # in the slot of the key
     )
     event = marks.waiting.setdefault(mark, threading.Event())
     try:
-        command = Command(("SET", mark, "", "PX", 1), Repeat.SAME, mark)
-        tracker._servers.call(command, Deadline(_PATIENCE))
-    except (RedisError, OSError):
+        marks.write(mark)
+    except (RedisError, OSError, ValueError):  # ValueError: the tracker has no connection now
         return False
     finally:
         is_told = event.wait(_PATIENCE) if mark in marks.waiting else False
