@@ -214,6 +214,14 @@ def test_an_entry_is_read_again_after_the_maximal_age(
     assert cache_of(app)._contents.entries[key_of(browser)] is not entry
 
 
+def test_a_read_with_an_unknown_secret_keeps_nothing(app: Flask, browser: FlaskClient) -> None:
+    """A token that names a session and does not open it puts nothing into the cache."""
+    cache_of(app).clear()
+    forged = browser_with(app, str(token_of(browser))[:-22] + "x" * 22)
+    assert forged.get("/me").status_code == 401
+    assert not is_kept(browser)
+
+
 def test_an_unknown_and_an_ended_session_are_not_kept(app: Flask, browser: FlaskClient) -> None:
     """Neither a tombstone nor a missing session is kept."""
     in_context(app, lambda: kvs.revoke_session(id_of(browser), "ada"))
@@ -346,6 +354,12 @@ def sensitive(app: Flask) -> Flask:
         kvs.guards.require_fresh_login()
         return {"data": dict(g.session)}
 
+    @app.post("/reason")
+    def reason() -> t.Any:
+        with pytest.raises(kvs.errors.LoginRequired):
+            kvs.guards.require_fresh_login()
+        return {"reason": kvs.session_ended_reason()}
+
     @app.post("/revoke-others")
     def revoke_others() -> t.Any:
         return {"count": kvs.revoke_all_sessions(except_current=True)}
@@ -365,6 +379,15 @@ def test_a_fresh_answer_comes_from_redis(
         assert browser.get("/me").status_code == 200, "otherwise the cache is not asked"
         assert browser.post(path).status_code == 401
     assert second.get("/me").status_code == 200
+
+
+def test_a_fresh_guard_learns_why_the_session_has_ended(
+    sensitive: Flask, browser: FlaskClient, other_app: Flask
+) -> None:
+    """After a guard has found that the session has ended, the reason is known."""
+    with no_reports(sensitive):
+        in_context(other_app, lambda: kvs.revoke_session(id_of(browser), "ada"))
+        assert browser.post("/reason").get_json() == {"reason": "revoked"}
 
 
 def test_a_fresh_guard_costs_one_read(

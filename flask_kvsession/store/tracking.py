@@ -19,8 +19,6 @@ import typing as t
 import weakref
 from collections.abc import Callable
 
-from redis.exceptions import ResponseError
-
 from ..connection import Deadline, Listener, Node, Refused, Servers, changed_keys
 
 log = logging.getLogger("flask_kvsession")
@@ -172,8 +170,7 @@ class Tracker:
     def _take_reply(self, run: Run, track: Track, reply: t.Any) -> None:
         if track.asked is None:
             return
-        if not isinstance(reply, ResponseError):  # access rules may forbid the heartbeat
-            self._servers.check_heartbeat(reply)
+        self._servers.check_heartbeat(reply)  # a refusal by access rules is a reply too
         track.proven, track.asked = track.asked, None
         run.proven_until = min(each.proven for each in run.tracks) + PROOF
         if self._is_loss_logged and self.is_proven():
