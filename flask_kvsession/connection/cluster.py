@@ -81,8 +81,8 @@ class Cluster:
             self._is_outdated = True  # the next call asks for the slots
             raise error
         self._learn_slots(deadline, besides=address)
-        self._is_outdated = False
         current = self._owner_of(command, besides=address)
+        self._is_outdated = current == address  # nobody has replaced it yet: the next call asks
         may_repeat = was_refused(error) or command.repeat is not Repeat.DIFFERENT
         if current == address or not may_repeat:
             raise error
