@@ -168,6 +168,8 @@ class Settings:
     """How many sessions a process keeps at most."""
     near_cache_max_age: timedelta = _setting(validators.duration, timedelta(seconds=10))
     """How long a process keeps a session at most."""
+    trace_commands: bool = _setting(validators.boolean, False)
+    """Whether each command passes through redis-py's `execute_command`, which tracing patches."""
     max_session_bytes: int = _setting(validators.positive, 64 * 1024)
     """The size limit of one session's encoded data."""
     record_ip: bool = _setting(validators.boolean, True)

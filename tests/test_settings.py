@@ -85,6 +85,7 @@ DEFAULTS: dict[str, t.Any] = {
     "migrate_cookie_session": False,
     "store_timeout": SECOND,
     "on_store_failure": "unavailable",
+    "trace_commands": False,
     "near_cache": False,
     "near_cache_size": 10_000,
     "near_cache_max_age": 10 * SECOND,
@@ -249,6 +250,7 @@ KEYS: dict[str, tuple[str, ...]] = {
         "migrate_cookie_session",
         "record_user_agent",
         "near_cache",
+        "trace_commands",
     ),
     "site data": ("clear_site_data",),
     "duration": (
@@ -281,7 +283,7 @@ WITHOUT_NONE = {
     *("fresh_for", "protected_paths", "trusted_origins", "fresh_to_revoke", "as_flask_session"),
     *("migrate_cookie_session", "store_timeout", "max_session_bytes", "record_ip"),
     *("record_user_agent", "clear_site_data", "no_renewal_paths", "on_store_failure"),
-    *("near_cache", "near_cache_size", "near_cache_max_age"),
+    *("near_cache", "near_cache_size", "near_cache_max_age", "trace_commands"),
 }
 """The settings that refuse None. To the others None means: as if the setting were not set."""
 

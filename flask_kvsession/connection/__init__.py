@@ -4,7 +4,8 @@
 a command (`servers` is what these three have in common).
 `node` sends it to one server: it keeps idle connections (`link`) and remembers that a server does
 not answer (`breaker`). On a `listener` a server reports changes of keys. `role` asks a server
-whether it is a primary. `embedded/` is a private server for development and tests.
+whether it is a primary. `traced` lets tools for tracing see each command. `embedded/` is a private
+server for development and tests.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from .listener import Listener, Refused, changed_keys
 from .node import Command, Node, Repeat
 from .ready_client import RedisClient, adopt
 from .servers import Servers
+from .traced import TracedServers
 from .url import check_url, connect
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Refused",
     "Repeat",
     "Servers",
+    "TracedServers",
     "adopt",
     "changed_keys",
     "check_url",

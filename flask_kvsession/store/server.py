@@ -22,7 +22,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from ..connection import Command, Deadline, RedisClient, Repeat, Servers, adopt
+from ..connection import Command, Deadline, RedisClient, Repeat, Servers, TracedServers, adopt
 from ..errors import StoreUnavailable
 from ..settings import Settings
 from ..token import SHARD_CHARS
@@ -57,7 +57,8 @@ class Server:
     """Sends commands and scripts through one client. Replies are bytes, never text."""
 
     def __init__(self, client: Servers | RedisClient, settings: Settings) -> None:
-        self._client = client if isinstance(client, Servers) else adopt(client)
+        servers = client if isinstance(client, Servers) else adopt(client)
+        self._client = TracedServers(servers) if settings.trace_commands else servers
         self._prefix = settings.key_prefix
         self.timeout = settings.store_timeout.total_seconds()
         self._outages = OutageLog()
