@@ -69,7 +69,7 @@ def add_views(app: Flask) -> None:
 
 def close(app: Flask) -> None:
     """Closes an app's connections, if the app has made any."""
-    store = vars(state_of(app)).get("_store")
+    store = vars(state_of(app)).get("store")
     if store is not None:
         store.close()
 
