@@ -166,6 +166,11 @@ class Stored(msgspec.Struct, frozen=True, dict=True):
     def of(cls, session_id: str, record: Record) -> Stored:
         return cls(session_id, record, encode(record))
 
+    @property
+    def identity(self) -> tuple[object, int]:
+        """What no act on the session changes."""
+        return self.record.user, self.record.created
+
     @cached_property
     def user_hash(self) -> str | None:
         """The hash of the session's user; None for an anonymous session."""

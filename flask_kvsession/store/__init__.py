@@ -2,12 +2,13 @@
 
 `session_store` has what apps call, `acts` the atomic acts, of which `lua/` has one script each.
 `server` sends commands and scripts, `clock` estimates the server's time, and `eviction` knows
-whether the server may lose indexes.
+whether the server may lose indexes. `watcher` tells who waits for the end of a session.
 """
 
 from __future__ import annotations
 
 from ..connection import RedisClient
 from .session_store import Found, Login, Merge, SessionStore
+from .watcher import OnEnd, WatchedSession
 
-__all__ = ["Found", "Login", "Merge", "RedisClient", "SessionStore"]
+__all__ = ["Found", "Login", "Merge", "OnEnd", "RedisClient", "SessionStore", "WatchedSession"]

@@ -252,7 +252,7 @@ class Acts:
     def _same(self, loaded: Stored, raw: bytes | None) -> Stored | None:
         """The session in the reply of an act. Raises `StoreUnavailable` if it is another one."""
         current = self._active(loaded.id, raw)
-        if current and _identity(current) != _identity(loaded):
+        if current and current.identity != loaded.identity:
             raise self._server.misfit("the record of another session")
         return current
 
@@ -301,11 +301,6 @@ class Acts:
     def _keys(self, stored: Stored) -> list[str]:
         record_key, user = self._server.record_key(stored.id), stored.user_hash
         return [record_key, self._server.index_key(user)] if user else [record_key]
-
-
-def _identity(stored: Stored) -> tuple[object, int]:
-    """What no act changes."""
-    return stored.record.user, stored.record.created
 
 
 def ended_while_created() -> StoreUnavailable:

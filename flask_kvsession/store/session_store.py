@@ -14,12 +14,15 @@ from contextlib import contextmanager
 import msgspec
 
 from .. import codec
+from ..connection import RedisClient, Servers
 from ..data import Changes
 from ..errors import SessionTooLarge, StoreUnavailable
-from ..record import Record, SessionInfo, Stored
+from ..record import Record, SessionInfo, Stored, Tombstone
 from ..rotation import Standing, judge
+from ..settings import Settings
 from ..token import Token, UserId, is_session_id, user_hash
 from .acts import Acts, Commit, ended_while_created, one_call
+from .watcher import OnEnd, WatchedSession, Watcher
 
 log = logging.getLogger("flask_kvsession")
 
@@ -85,6 +88,17 @@ class SessionStore(Acts):
     but `revoke_all` and `update_all`, which consist of many acts: ten times as long.
     """
 
+    def __init__(self, client: Servers | RedisClient, settings: Settings | None = None) -> None:
+        super().__init__(client, settings)
+        self._watcher = Watcher(self.current, self._settings, self.clock)
+        self.tracker.subscribe(self._watcher.on_change, self._watcher.on_reset)
+
+    def close(self) -> None:
+        """Closes the connections, for example before a worker ends, and forgets the watched
+        sessions. A later call opens new connections."""
+        self._watcher.close()
+        super().close()
+
     # Reads
 
     def load(self, token: Token) -> Stored | None:
@@ -131,6 +145,22 @@ class SessionStore(Acts):
         if current and token.is_of_family(current.family):
             return Found(token, end_reason=current.ended)
         return Found(token)
+
+    @one_call
+    def current(self, session_id: str) -> Stored | Tombstone | None:
+        """What is stored under this id now; None if there is no session, or one that has expired by
+        the current settings."""
+        return self._read(session_id)
+
+    def watch(self, stored: Stored, on_end: OnEnd | None = None) -> WatchedSession:
+        """Watches a session, until the result is closed or no longer in use.
+
+        If the session ends, `on_end` is called with the reason, in a thread of its own. A new
+        secret does not end a session.
+        """
+        watched = self._watcher.watch(self._server.record_key(stored.id), stored, on_end)
+        self.tracker.start()
+        return watched
 
     @one_call
     def sessions_of(self, user_id: UserId) -> list[Stored]:

@@ -79,6 +79,7 @@ class Proxy:
                 server.connect(self.target)
             except OSError:  # nobody listens
                 _hang_up(client)
+                server.close()
                 continue
             self._open |= {client, server}
             self._pump(client, server, lambda chunk: self.on_request(chunk), _unchanged)
