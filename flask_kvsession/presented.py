@@ -14,9 +14,15 @@ from .token import Token
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from _typeshed.wsgi import WSGIEnvironment
     from flask.wrappers import Request
 
     from .app_state import AppState
+
+
+_OPENED = "kvsession.opened"
+"""The key of a WSGI environ with the tokens that have opened a session in it. No header of a
+request can set this key."""
 
 
 class Presented(msgspec.Struct, frozen=True):
@@ -58,14 +64,17 @@ def look_up(
     if len(tokens.user) == 1:
         found = [look_up_token(tokens.user[0], get_began)]
         if found[0].standing.is_valid:  # the usual case
+            _remember(request.environ, found[0])
             return Presented(own=found[0], unread=tokens.anonymous)
     else:
         found = [look_up_token(token, get_began) for token in tokens.user]
+    found = [_as_opened_before(request.environ, each) for each in found]
     own = _user_session_among(app, found)
     if own:
         unread = tokens.anonymous
     else:
-        found += [look_up_token(token, get_began) for token in tokens.anonymous]
+        for token in tokens.anonymous:
+            found.append(_as_opened_before(request.environ, look_up_token(token, get_began)))
         own, unread = _anonymous_session_among(app, found), []
     stolen = [info for each in found if (info := _end_if_stolen(app, each, found, get_began))]
     open_sessions = {each.stored.id: each.stored for each in _valid(found) if each.stored}
@@ -82,6 +91,26 @@ def look_up(
         end_reason="stolen" if stolen else next(iter(reasons), None),
         names_no_session=any(not each.stored and not each.end_reason for each in found),
     )
+
+
+def _remember(environ: WSGIEnvironment, found: Found) -> None:
+    """Notes that this token has opened its session in this environ."""
+    if found.stored:
+        environ.setdefault(_OPENED, {})[found.token] = found.stored.identity
+
+
+def _as_opened_before(environ: WSGIEnvironment, found: Found) -> Found:
+    """A token that has opened its session in this environ before opens it as in the grace, as long
+    as the session lives.
+
+    Events of a socket come with the environ of its handshake, and so with a secret that pages of
+    the same browser have had replaced since. Such a secret is no sign of a copied cookie.
+    """
+    if found.standing.is_valid:
+        _remember(environ, found)
+    elif found.stored and environ.get(_OPENED, {}).get(found.token) == found.stored.identity:
+        return msgspec.structs.replace(found, standing=Standing.IN_GRACE)
+    return found
 
 
 def _valid(found: list[Found]) -> list[Found]:

@@ -9,13 +9,14 @@ from datetime import timedelta
 
 import pytest
 import redis
-from flask import Flask, g
+from flask import Flask, Response, g
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
 from flask_kvsession.token import Token
 
-from .support.apps import Do, MakeApp, store_of
+from .support.apps import Do, MakeApp, process_response, store_of
 from .support.browsers import SignIn, browser_with, cookies_of, token_of, user_token_of
 from .support.clock import Clock
 from .support.commands import CountCommands
@@ -333,3 +334,127 @@ def test_reason_is_expired_for_a_cookie_whose_session_no_longer_exists(
     do(other, act)
     assert seen == [None]
     assert token_of(other) is None
+
+
+# One environ in several request contexts, as an open socket has it
+
+
+class Socket:
+    """A connection that stays open: each event has a new request with the environ of the
+    handshake."""
+
+    def __init__(self, app: Flask, browser: FlaskClient) -> None:
+        self._app = app
+        self._environ = app.test_request_context(
+            headers={"Cookie": f"kvsession={user_token_of(browser)}"}
+        ).request.environ
+
+    def event(self, act: Callable[[], t.Any]) -> t.Any:
+        with self._app.request_context(self._environ):
+            result = act()
+            response = process_response(self._app, Response())
+        assert not cookies_of(t.cast(TestResponse, response))
+        return result
+
+    def user(self) -> t.Any:
+        return self.event(lambda: g.session.user_id)
+
+
+def rotate_in_pages(app: Flask, browser: FlaskClient, clock: Clock) -> None:
+    """The secret is replaced, its successor is shown, and the grace of the old one is over."""
+    clock.advance(INTERVAL)
+    browser.get("/data")
+    browser.get("/data")
+    clock.advance(GRACE + timedelta(seconds=1))
+
+
+def test_events_of_an_open_socket_are_no_theft_after_rotations_by_pages(
+    app: Flask, sign_in: SignIn, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The secret of the handshake stays valid for this socket, after any number of rotations: its
+    events have the user, may write, and get no cookie."""
+    browser = sign_in(app)
+    socket = Socket(app, browser)
+    assert socket.user() == "ada"
+    for n in range(3):
+        rotate_in_pages(app, browser, clock)
+        assert socket.user() == "ada"
+        socket.event(lambda n=n: g.session.update({f"e{n}": n}))  # type: ignore[misc]
+    assert browser.get("/me").get_json()["data"] == {"e0": 0, "e1": 1, "e2": 2}
+    assert "token_reused" not in caplog.text
+
+
+@pytest.mark.parametrize("act", [kvs.rotate_token, kvs.confirm_login])
+def test_an_explicit_rotation_does_not_end_an_open_socket(
+    app: Flask, sign_in: SignIn, do: Do, clock: Clock, act: Callable[[], None]
+) -> None:
+    """A socket is open by its session, not by a secret. A new connection needs the new secret."""
+    browser = sign_in(app)
+    old = same(app, browser)
+    socket = Socket(app, browser)
+    assert socket.user() == "ada"
+    do(browser, act)
+    clock.advance(hours=2)
+    assert socket.user() == "ada"
+    assert old.get("/me").status_code == 401
+    assert browser.get("/me").status_code == 200
+
+
+def test_an_event_of_an_open_socket_gives_its_old_secret_no_new_one(
+    app: Flask, sign_in: SignIn, clock: Clock
+) -> None:
+    """A socket cannot get a cookie, so neither verb replaces the secret of the browser."""
+    browser = sign_in(app)
+    socket = Socket(app, browser)
+    socket.user()
+    rotate_in_pages(app, browser, clock)
+    token = user_token_of(browser)
+    for act in (kvs.rotate_token, kvs.confirm_login):
+        socket.event(act)
+    assert browser.get("/me").status_code == 200
+    assert user_token_of(browser) == token
+
+
+def test_an_old_secret_in_another_environ_is_theft_all_the_same(
+    app: Flask, sign_in: SignIn, clock: Clock
+) -> None:
+    """Only the environ in which the secret was valid before is excepted, and nothing that a client
+    sends can make it so."""
+    browser = sign_in(app)
+    socket, late = Socket(app, browser), Socket(app, browser)
+    assert socket.user() == "ada"
+    late._environ["HTTP_KVSESSION_OPENED"] = str(socket._environ["kvsession.opened"])
+    rotate_in_pages(app, browser, clock)
+    assert late.user() is None
+    assert socket.user() is None
+    assert browser.get("/me").status_code == 401
+
+
+@pytest.mark.parametrize("end", ["revoked", "other user"])
+def test_an_ended_session_is_closed_to_its_open_sockets(
+    app: Flask, sign_in: SignIn, clock: Clock, redis_client: redis.Redis, end: str
+) -> None:
+    """The exception is for the session that the secret has opened: not after its end, and not for a
+    record of another user under the same id."""
+    browser, store = sign_in(app), store_of(app)
+    socket = Socket(app, browser)
+    assert socket.user() == "ada"
+    (stored,) = store.sessions_of("ada")
+    if end == "revoked":
+        store.revoke_all("ada")
+    else:
+        sign_in(app, "bob")
+        (other,) = store.sessions_of("bob")
+        redis_client.set(store._server.record_key(stored.id), other.raw)
+    assert socket.user() is None
+
+
+def test_what_an_environ_remembers_shows_no_secret(app: Flask, sign_in: SignIn) -> None:
+    """A debugger that shows the environ shows the session id only."""
+    browser = sign_in(app)
+    socket = Socket(app, browser)
+    socket.user()
+    shown = repr(socket._environ["kvsession.opened"])
+    token = user_token_of(browser) or ""
+    assert token[:19] in shown
+    assert token[19:40] not in shown and token[40:] not in shown
