@@ -26,10 +26,11 @@ from .guards import (
     next_url,
     roles_required,
 )
+from .open_connections import until_ended, watch_socketio, watching
 from .record import SessionInfo
 from .session import Session
 from .settings import Settings
-from .store import SessionStore
+from .store import SessionStore, WatchedSession
 
 __all__ = [
     "KVSession",
@@ -37,6 +38,7 @@ __all__ = [
     "SessionInfo",
     "SessionStore",
     "Settings",
+    "WatchedSession",
     "confirm_login",
     "cross_origin_guard",
     "current_session",
@@ -54,7 +56,10 @@ __all__ = [
     "session_ended_reason",
     "sessions_blueprint",
     "signals",
+    "until_ended",
     "update_all_sessions",
+    "watch_socketio",
+    "watching",
 ]
 
 if not t.TYPE_CHECKING:  # with it, a type checker would accept any name

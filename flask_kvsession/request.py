@@ -35,7 +35,7 @@ from .response import answer_failure, vary_by_cookie
 from .rotation import Standing, judge, rotated_explicitly, successor_of, with_step
 from .session import Session
 from .settings import ROLE_KEYS, CsrfKeys
-from .store import Login, Merge, SessionStore
+from .store import Login, Merge, OnEnd, SessionStore, WatchedSession
 from .token import Token, UserId, new_session_id, user_hash
 
 if t.TYPE_CHECKING:
@@ -204,6 +204,17 @@ class RequestSession:
         What looks at the sessions in Redis calls it first: this one must be among them.
         """
 
+    def watch(self, on_end: OnEnd | None = None) -> WatchedSession:
+        """Watches this browser's session. Without a session, the result never ends."""
+        self.session.require_loaded()
+        self.apply_pending()
+        stored = self.session.stored
+        if stored is None:
+            return WatchedSession()
+        watched = self._app.store.watch(stored, on_end)
+        self.session.follow_end_of(watched)
+        return watched
+
     def check_verb(self, verb: str) -> None:
         """Raises `ConfigurationError` if this app has another way to sign users in and out."""
 
@@ -254,12 +265,16 @@ class RequestSession:
         if self._is_finished:
             return
         self._is_finished = True
+        # What has ended before is not saved. A session that ends from here on stays ended, but it
+        # must not become an anonymous one, with the changes, half-way through the commit.
+        watched = self.session.stop_following_ends()
         try:
             self._save_if_loaded()
             if "events" in vars(self) and self.events.send():
                 self._save_if_loaded()
         finally:
             self.session.is_closed = True
+            self.session.follow_end_of(*watched)
             if "events" in vars(self):
                 self.events.send()
 

@@ -64,6 +64,19 @@ class _Fact(t.Generic[T]):
         return None if info is None else t.cast(T, getattr(info, self._name))
 
 
+class Watched(t.Protocol):
+    """What a session follows while it is watched: see `store.watcher`."""
+
+    id: str | None
+    is_closed: bool
+
+    @property
+    def ended(self) -> bool: ...
+
+    @property
+    def reason(self) -> str | None: ...
+
+
 class Session(MutableMapping[str, t.Any]):
     """This request's session. Reading creates nothing; the first write creates a record.
 
@@ -75,6 +88,7 @@ class Session(MutableMapping[str, t.Any]):
 
     __slots__ = (
         "_data",
+        "_has_ended",
         "_load",
         "_loaded_id",
         "_loading",
@@ -84,6 +98,7 @@ class Session(MutableMapping[str, t.Any]):
         "_settings",
         "_stored",
         "_unfinished",
+        "_watched",
         "accessed",
         "failure",
         "is_closed",
@@ -113,6 +128,8 @@ class Session(MutableMapping[str, t.Any]):
         self._loaded_id: str | None = None
         self._previous_end_reason: str | None = None
         self._modified: bool | None = None
+        self._watched: tuple[Watched, ...] = ()
+        self._has_ended = False
 
     _data: TrackedData  # since the load
 
@@ -304,6 +321,11 @@ class Session(MutableMapping[str, t.Any]):
     def require_open(self) -> None:
         """Raises if a change can no longer be written."""
         self.require_loaded()
+        if self._has_ended:
+            raise KVSessionError(
+                "The session has ended while it was watched, so the change would be lost; stop when"
+                " watching() says that the session has ended."
+            )
         if self.is_closed:
             raise KVSessionError(
                 "The session was changed after its request was committed, so the change would be"
@@ -339,6 +361,7 @@ class Session(MutableMapping[str, t.Any]):
             self._data.rebase(base, saved)
         else:
             self._data = TrackedData(self._encode, base)
+        self._has_ended = False
         self._stored = stored
         self.is_loaded = True
 
@@ -368,6 +391,21 @@ class Session(MutableMapping[str, t.Any]):
         self._stored = None
         self._data = TrackedData(self._encode)
 
+    def follow_end_of(self, *watched: Watched) -> None:
+        """If one of these sessions ends, and it is the one that this object has loaded then, this
+        object becomes the empty session of an anonymous browser, and cannot be changed."""
+        if watched:
+            current = [each for each in self._watched if each.ended or not each.is_closed]
+            self._watched = (*current, *watched)
+            self._loading = threading.RLock()
+
+    def stop_following_ends(self) -> tuple[Watched, ...]:
+        """Returns what `follow_end_of` was given."""
+        if self._watched:
+            self._touch()
+        watched, self._watched = self._watched, ()
+        return watched
+
     # How it works
 
     def _touch(self) -> Stored | None:
@@ -378,7 +416,17 @@ class Session(MutableMapping[str, t.Any]):
             with loading:  # a view may hand its request to threads
                 if not self.is_loaded:
                     self._open_or_nothing()
+                for watched in self._watched:
+                    self._follow_end(watched)
         return self._stored
+
+    def _follow_end(self, watched: Watched) -> None:
+        """In the thread that uses the session: the thread that is told of the end must not change
+        it, because a login may just replace it."""
+        if watched.ended and self._stored and self._stored.id == watched.id:
+            self._previous_end_reason = watched.reason
+            self.rebase(None)
+            self._has_ended = True
 
     def _open_or_nothing(self) -> None:
         """Loads. If that is interrupted, the next touch loads anew: nothing was changed before."""

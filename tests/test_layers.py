@@ -21,7 +21,7 @@ ROWS = [
     ["extension"],
     ["compat", "devices", "cli", "testing", "device_bound"],
     ["guards"],
-    ["api"],
+    ["api", "open_connections"],
     ["current"],
     ["request"],
     ["cookie_changes", "presented", "events", "response", "app_state"],

@@ -7,7 +7,7 @@ needed is an error itself.
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import Callable, Coroutine, Iterable, MutableMapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -25,6 +25,7 @@ from flask_kvsession import (
     SessionInfo,
     SessionStore,
     Settings,
+    WatchedSession,
     confirm_login,
     cross_origin_guard,
     current_session,
@@ -42,7 +43,10 @@ from flask_kvsession import (
     session_ended_reason,
     sessions_blueprint,
     signals,
+    until_ended,
     update_all_sessions,
+    watch_socketio,
+    watching,
 )
 from flask_kvsession.compat import remember_in_session
 
@@ -147,6 +151,26 @@ def verbs(user: User, maybe: str | None) -> None:
     t.assert_type(next_url("/"), str)
     t.assert_type(next_url(default="/"), str)
     next_url()  # type: ignore[call-arg]
+
+
+def open_connections(ws: t.Any, lines: list[bytes], store: SessionStore) -> None:
+    t.assert_type(until_ended(lines), Iterable[bytes])
+    Response(until_ended(word for word in ("a", "b")))
+    with watching() as session:
+        t.assert_type(session, WatchedSession)
+        t.assert_type(session.id, str | None)
+        t.assert_type(session.ended, bool)
+        t.assert_type(session.reason, str | None)
+        t.assert_type(session.wait(), bool)
+        t.assert_type(session.wait(0.5), bool)
+        session.ended = True  # type: ignore[misc]
+    with watching(on_end=lambda reason: ws.close(4001, reason)):
+        pass
+    watching(lambda reason: None)  # type: ignore[call-arg]
+    watching(on_end=lambda: None)  # type: ignore[misc, arg-type]
+    t.assert_type(watch_socketio(ws), None)
+    if stored := store.sessions_of("ada"):
+        t.assert_type(store.watch(stored[0]), WatchedSession)
 
 
 def info(session: SessionInfo) -> None:

@@ -23,9 +23,10 @@ from flask_kvsession.settings import Settings
 from flask_kvsession.store import SessionStore
 
 from ..support.figures import Figure
+from ..support.gunicorn import gunicorn
 from ..support.near_cache import IS_ON as NEAR_CACHE_IS_ON
 from ..support.requests import AS_ANOTHER, at_once
-from ..support.servers import LOOPBACK, Server, free_ports, wait_until
+from ..support.servers import LOOPBACK, Server, wait_until
 
 ROOT = Path(__file__).parents[2]
 ENVIRON = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -54,23 +55,15 @@ def test_children_of_a_fork_share_no_connection_with_their_parent(
     figure("fork", "4 children and their parent: 1,500 requests, all 200")
 
 
-@contextmanager
-def served(server: Server, options: str, *, near_cache: bool = NEAR_CACHE_IS_ON) -> Iterator[int]:
+def served(
+    server: Server, options: str, *, near_cache: bool = NEAR_CACHE_IS_ON
+) -> t.ContextManager[int]:
     """gunicorn with the app of `gunicorn_app`; gives its port."""
-    [port] = free_ports(1)
-    environ = ENVIRON | {
+    environ = {
         "FAULTS_NEAR_CACHE": "1" if near_cache else "",
         "FAULTS_URL": f"unix://{server.path}",
-        "GUNICORN_CMD_ARGS": f"{options} --bind {LOOPBACK}:{port} --log-level error",
     }
-    command = [sys.executable, "-m", "gunicorn", "tests.faults.gunicorn_app:served"]
-    process = subprocess.Popen(command, cwd=ROOT, env=environ)
-    try:
-        wait_until(lambda: get(port, "/untouched", "")[0] == 200, ignoring=OSError)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
+    return gunicorn("tests.faults.gunicorn_app:served", options, environ, ready="/untouched")
 
 
 def get(port: int, path: str, cookie: str, method: str = "GET") -> tuple[int, t.Any, str]:

@@ -1,0 +1,94 @@
+"""An app with everything that stays open: a stream of events, a WebSocket, and Socket.IO.
+
+Servers import `app`; the variable `LIVE_URL` names the Redis server, and `LIVE_PREFIX` the prefix
+of the keys. A stream waits for items of the list `<prefix>-events`, and counts up
+`<prefix>-closed` when it is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import typing as t
+from collections.abc import Iterator
+
+import redis
+from flask import Flask, Response, g, redirect, request
+from flask_sock import Sock  # type: ignore[import-untyped]
+from flask_socketio import SocketIO, emit  # type: ignore[import-untyped]
+
+import flask_kvsession as kvs
+
+from .apps import store_of
+
+PREFIX = os.environ.get("LIVE_PREFIX", "live")
+EVENTS, CLOSED = f"{PREFIX}-events", f"{PREFIX}-closed"
+LONGEST_WAIT = 600
+
+app = Flask("live")
+app.config.update(
+    TESTING=True,
+    SECRET_KEY="only for tests",
+    KVSESSION_REDIS_URL=os.environ["LIVE_URL"],
+    KVSESSION_KEY_PREFIX=PREFIX,
+    KVSESSION_COOKIE_SECURE=False,
+)
+kvs.KVSession(app)
+app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
+sock = Sock(app)
+socketio = SocketIO(app, async_mode="threading", manage_session=False)
+kvs.watch_socketio(socketio)
+client = redis.Redis.from_url(os.environ["LIVE_URL"])
+
+
+@app.get("/")
+def index() -> str:
+    return "<title>Live</title>"
+
+
+@app.route("/login/<user>", methods=["GET", "POST"])
+def login(user: str) -> t.Any:
+    kvs.login_user(user)
+    return redirect("/", 303) if request.method == "GET" else {"id": g.session.id}
+
+
+@app.post("/logout")
+def logout() -> t.Any:
+    kvs.logout_user()
+    return {}
+
+
+@app.get("/events")
+@kvs.login_required
+def events() -> Response:
+    return Response(kvs.until_ended(items()), mimetype="text/event-stream")
+
+
+def items() -> Iterator[str]:
+    try:
+        yield "data: hello\n\n"
+        while item := client.blpop([EVENTS], LONGEST_WAIT):
+            yield f"data: {t.cast(t.Any, item)[1].decode()}\n\n"
+    finally:
+        client.incr(CLOSED)
+
+
+@sock.route("/ws")  # type: ignore[untyped-decorator]
+@kvs.login_required
+def echo(ws: t.Any) -> None:
+    with kvs.watching(on_end=lambda reason: ws.close(4001, reason)):
+        while True:
+            ws.send(ws.receive())
+
+
+@socketio.event  # type: ignore[untyped-decorator]
+def whoami() -> None:
+    emit("you", kvs.current_session.user_id)
+
+
+@app.get("/state")
+def state() -> t.Any:
+    """What this process has open."""
+    names = [thread.name for thread in threading.enumerate()]
+    watched = len(store_of(app)._watcher._entries)
+    return {"pid": os.getpid(), "watched": watched, "threads": names}
