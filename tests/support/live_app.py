@@ -41,9 +41,65 @@ kvs.watch_socketio(socketio)
 client = redis.Redis.from_url(os.environ["LIVE_URL"])
 
 
+PAGE = """<!doctype html><title>{title}</title><p role="status">opening</p>
+<script>
+const show = (text) => (document.querySelector("p").textContent = text);
+{script}
+</script>"""
+
+STREAM = """
+const source = new EventSource("/ticks");
+source.onmessage = (event) => show(event.data);
+source.onerror = () => {
+  show(source.readyState === EventSource.CLOSED ? "signed out" : "connecting again");
+};
+"""
+
+SOCKET = """
+const socket = new WebSocket(`ws://${location.host}/socket.io/?EIO=4&transport=websocket`);
+socket.onclose = () => show("closed");
+socket.onmessage = ({ data }) => {
+  if (data.startsWith("0")) socket.send("40");
+  else if (data.startsWith("40")) socket.send('42["whoami"]');
+  else if (data.startsWith("42")) show(JSON.parse(data.slice(2))[1]);
+  else if (data === "2") socket.send("3");
+  else if (data === "41") {
+    socket.onclose = null;
+    show("signed out");
+  }
+};
+"""
+
+
 @app.get("/")
 def index() -> str:
     return "<title>Live</title>"
+
+
+@app.get("/stream")
+def stream_page() -> str:
+    return PAGE.format(title="Stream", script=STREAM)
+
+
+@app.get("/socket")
+def socket_page() -> str:
+    return PAGE.format(title="Socket", script=SOCKET)
+
+
+@app.get("/ticks")
+@kvs.login_required
+def ticks() -> Response:
+    """A stream that does not use Redis."""
+
+    def ticks_of(user: object) -> Iterator[str]:
+        yield f"retry: 100\ndata: {user}\n\n"
+        while True:
+            threading.Event().wait(2)
+            yield ": still here\n\n"
+
+    return Response(
+        kvs.until_ended(ticks_of(kvs.current_session.user_id)), mimetype="text/event-stream"
+    )
 
 
 @app.route("/login/<user>", methods=["GET", "POST"])
