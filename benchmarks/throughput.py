@@ -52,12 +52,12 @@ def measure_throughput(
 
 
 def _load(name: str, socket_path: str, path: str, cookie: str, seconds: int) -> Load:
-    port = _free_port()
+    port = free_port()
     app = f"benchmarks.contestants:make_app({name!r}, {socket_path!r})"
     options = ["-w", str(WORKERS), "-b", f"127.0.0.1:{port}", "--log-level", "error"]
     gunicorn = subprocess.Popen([sys.executable, "-m", "gunicorn", *options, app], cwd=ROOT)
     try:
-        _wait_for(port, path, cookie)
+        wait_for(port, path, cookie)
         run = _wrk if shutil.which("wrk") else _generate
         run(port, path, cookie, 1)  # both workers have connections now
         return run(port, path, cookie, seconds)
@@ -91,7 +91,7 @@ def _generate(port: int, path: str, cookie: str, seconds: int) -> Load:
     def send_until(stop: float) -> None:
         while time.monotonic() < stop:
             start = time.perf_counter()
-            _get(port, path, cookie)
+            get(port, path, cookie)
             taken.append((time.perf_counter() - start) * 1000)
 
     stop = time.monotonic() + seconds
@@ -107,7 +107,7 @@ def _share(figures: Sequence[float], share: float) -> float:
     return sorted(figures)[int(share * (len(figures) - 1))]
 
 
-def _get(port: int, path: str, cookie: str) -> None:
+def get(port: int, path: str, cookie: str) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     connection.request("GET", path, headers={"Cookie": cookie})
     response = connection.getresponse()
@@ -117,11 +117,11 @@ def _get(port: int, path: str, cookie: str) -> None:
         raise RuntimeError(f"{path}: {response.status} {body!r}")
 
 
-def _wait_for(port: int, path: str, cookie: str) -> None:
+def wait_for(port: int, path: str, cookie: str) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            _get(port, path, cookie)
+            get(port, path, cookie)
             return
         except OSError:
             if time.monotonic() > deadline:
@@ -129,7 +129,7 @@ def _wait_for(port: int, path: str, cookie: str) -> None:
             time.sleep(0.05)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
