@@ -17,6 +17,7 @@ from .cases import CASES, INVENIO, LABELS
 from .chart import chart
 from .environment import make_environment
 from .near_cache import measure_reports
+from .open_connections import measure_open_connections
 from .processes import ROOT, Server, Worker
 from .report import page
 from .results import Results
@@ -30,6 +31,8 @@ PAGE, CHART = Path("benchmarks.md"), Path("images") / "benchmarks.svg"
 _ROUNDS, _QUICK_ROUNDS = 31, 5
 _SESSIONS, _QUICK_SESSIONS = (1_000, 100_000, 1_000_000), (1_000, 10_000)
 _REVOCATIONS, _WRITES = 300, 5_000
+_CONNECTIONS = 200
+"""How many connections of each kind are opened and ended."""
 _QUICK_DIVISOR = 4
 """The batches of a quick run are smaller by this factor."""
 
@@ -94,7 +97,8 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> Results:
 def _measure_more(
     results: Results, quick: bool, server: Server, workers: dict[str, Worker], folder: Path
 ) -> None:
-    """Measures requests per second, the near cache's reports, and servers with many sessions."""
+    """Measures requests per second, the near cache's reports, open connections, and servers with
+    many sessions."""
     _say("Requests per second")
     passes, seconds = (1, 1) if quick else (3, 5)
     results.generator = generator_name()
@@ -104,6 +108,8 @@ def _measure_more(
     results.reports = measure_reports(
         server.socket_path, revocations=_REVOCATIONS // divisor, writes=_WRITES // divisor
     )
+    _say("Open connections")
+    results.ends = measure_open_connections(server.socket_path, _CONNECTIONS // divisor)
     _say("Many sessions")
     counts = _QUICK_SESSIONS if quick else _SESSIONS
     results.scale = measure_scale(counts, folder, rounds=results.rounds)

@@ -178,18 +178,3 @@ def _load(port: int, cookie: str) -> Iterator[None]:
 def _send_requests(port: int, cookie: str) -> None:
     while True:
         get(port, "/read", cookie)
-
-
-if __name__ == "__main__":
-    import statistics
-    import tempfile
-    from pathlib import Path
-
-    from .processes import Server
-
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        server = Server(Path(folder) / "server")
-        for kind, delays in measure_open_connections(server.socket_path, 100).items():
-            p = statistics.quantiles(delays, n=100)
-            print(f"{kind}: p50 {p[49]:.1f} ms, p99 {p[98]:.1f} ms, at most {max(delays):.1f} ms")
-        server.close()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from .cases import CASES, LABELS, LITTLE, MANY, OURS
 from .near_cache import PROCESSES, Reports
+from .open_connections import LOADS, Delays
 from .results import Results, targets
 from .scale import Scale
 from .sizes import Size, Sizes
@@ -75,6 +76,8 @@ def page(results: Results, chart: str) -> str:
         sections.append("## Many sessions in the server\n\n" + _scale(results.scale))
     if results.reports:
         sections.append("## Reports of the near cache\n\n" + _reports(results.reports))
+    if results.ends:
+        sections.append("## Open connections\n\n" + _ends(results.ends))
     if results.loads:
         sections.append("## Requests per second\n\n" + _loads(results))
     return "\n".join(sections)
@@ -175,6 +178,20 @@ def _reports(reports: Reports) -> str:
         " session every half millisecond, each with a thread that writes another session 500 times"
         " a second. A fourth process revokes. The CPU time is that of a process that does nothing"
         " else. On any CPU.\n"
+    )
+
+
+def _ends(ends: Delays) -> str:
+    rows = []
+    for kind, delays in ends.items():
+        percentiles = statistics.quantiles(delays, n=100)
+        figures = (percentiles[49], percentiles[98], max(delays))
+        rows.append((kind, *(f"{each:.1f}" for each in figures)))
+    table = _table(("from a revocation to the end of", "p50, ms", "p99, ms", "at most, ms"), rows)
+    return (
+        f"{table}\n{len(delays)} of each kind, each with a session of its own, in two workers of"
+        f" gunicorn (gthread). Meanwhile {LOADS} processes send requests. Another process revokes"
+        " one session after the other. On any CPU.\n"
     )
 
 

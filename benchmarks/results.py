@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from .cases import BARE, BARE_GET, LITTLE, MANY, NEAR_CACHE, NO_CLIENT, OURS, SESSION, SIGNED
 from .near_cache import Reports
+from .open_connections import KINDS, Delays
 from .scale import Scale
 from .sizes import Sizes, ratio
 from .throughput import Load
@@ -23,6 +24,7 @@ class Results:
     sizes: Sizes = field(default_factory=dict)
     scale: Scale | None = None
     reports: Reports | None = None
+    ends: Delays = field(default_factory=dict)
     loads: dict[str, Load] = field(default_factory=dict)
     generator: str = ""
     missing: list[str] = field(default_factory=list)
@@ -75,6 +77,7 @@ def targets(results: Results) -> list[Target]:
     text = "A read with the near cache, in the signed cookie's"
     found.append(_of_times(results, text, "read", SIGNED, 0.75, ours=NEAR_CACHE))
     found.append(_of_reports(results))
+    found += [_of_end(results, kind) for kind in KINDS]
     found += _of_scale(results)
     found += [_of_size(results, *size) for size in _SIZES]
     found.append(_of_round_trips(results))
@@ -98,6 +101,13 @@ def _of_reports(results: Results) -> Target:
     text, reports = "A revocation is seen by other processes, p99, ms", results.reports
     p99 = statistics.quantiles(reports.delays, n=100)[98] if reports else None
     return Target(text, 50, None if p99 is None else Spread.of([p99]))
+
+
+def _of_end(results: Results, kind: str) -> Target:
+    delays = results.ends.get(kind)
+    p99 = statistics.quantiles(delays, n=100)[98] if delays else None
+    text = f"A revocation ends {kind} in another process, p99, ms"
+    return Target(text, 100, None if p99 is None else Spread.of([p99]))
 
 
 def _of_scale(results: Results) -> list[Target]:

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.cases import CASES, HUGE, LABELS, LITTLE, MANY, session_data
+from benchmarks.open_connections import KINDS
 from benchmarks.results import Results, Target, targets
 from benchmarks.timing import Row, Spread
 
@@ -47,6 +48,7 @@ def test_the_page_has_a_table_for_each_case_and_a_row_for_each_target() -> None:
     for title in ("Memory of one session in the server", "Requests per second"):
         assert LABELS["ours"] in rows_of(page, title)
     assert len(rows_of(page, "Reports of the near cache")) == 4
+    assert list(rows_of(page, "Open connections")) == list(KINDS)
 
 
 ANSWERS = ("yes", "no")

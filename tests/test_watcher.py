@@ -15,6 +15,7 @@ from flask import Flask
 import flask_kvsession as kvs
 from flask_kvsession import SessionStore
 from flask_kvsession.record import Stored
+from flask_kvsession.store import watcher
 from flask_kvsession.store.watcher import WatchedSession, Watcher
 from flask_kvsession.token import Token
 
@@ -22,6 +23,7 @@ from .support.apps import MakeApp, store_of
 from .support.browsers import SignIn, browser_with, token_of
 from .support.clock import Clock
 from .support.proxy import Proxy
+from .support.rights import allow, url_of
 from .support.servers import Server, wait_until
 from .support.tracking import Noted
 
@@ -287,10 +289,10 @@ def test_a_watched_session_does_not_keep_its_store_in_memory(
 ) -> None:
     """The thread ends if the store is gone."""
     store = SessionStore(redis.Redis(unix_socket_path=socket_path), kvs.Settings(key_prefix=prefix))
-    watched, watcher = store.watch(log_in(make_app())), store._watcher
+    watched, its_watcher = store.watch(log_in(make_app())), store._watcher
     del store
     gc.collect()
-    watcher.on_reset()
+    its_watcher.on_reset()
     wait_until(lambda: not threads())
     assert not watched.ended
 
@@ -430,6 +432,22 @@ def test_a_failing_store_ends_no_session(make_app: MakeApp, own_server: Server) 
     store.revoke_one("ada", stored.id)
     assert ends(watched)
     assert watched.reason == "revoked"
+
+
+def test_without_reports_a_watched_session_is_read_at_an_interval(
+    make_app: MakeApp, own_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the server refuses `CLIENT TRACKING`, a revocation is noticed all the same."""
+    monkeypatch.setattr(watcher, "_SECONDS_BETWEEN_CHECKS", 0.2)
+    with own_server.client() as client:
+        allow(client, "client|tracking")
+    here = make_app(redis_url=url_of(own_server.path))
+    stored = log_in(here)
+    watched = store_of(here).watch(stored)
+    store_of(make_app(redis_url=f"unix://{own_server.path}")).revoke_one("ada", stored.id)
+    assert ends(watched)
+    assert watched.reason == "revoked"
+    assert not store_of(here).tracker.is_proven()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the test forks while it watches

@@ -41,9 +41,10 @@ _PAUSE_AFTER_REFUSAL = 30.0
 
 _REFUSED = (
     "The Redis server does not report changes of sessions (%s), so KVSESSION_NEAR_CACHE has no"
-    " effect: all reads go to Redis. It needs Redis 6 or later, or Valkey, and no proxy that"
-    " changes the protocol. If the user of the app has an ACL, add +client|tracking and +hello to"
-    " it. The next attempt is in 30 seconds."
+    " effect: all reads go to Redis. Open connections are told within 30 seconds that their session"
+    " has ended. It needs Redis 6 or later, or Valkey, and no proxy that changes the protocol. If"
+    " the user of the app has an ACL, add +client|tracking and +hello to it. The next attempt is in"
+    " 30 seconds."
 )
 
 Subscriber = tuple[Callable[[str], object], Callable[[], object]]
