@@ -255,7 +255,7 @@ class Observer:
                 self._alarm("data lost")
             if session_id in self._ended:
                 self._alarm("ended sessions that are left")
-            elif record["user"] is not None and session_id not in held:
+            elif record.get("user") is not None and session_id not in held:
                 is_explained = session_id in self._explained
                 self._alarm(
                     "sessions left by lost or late replies" if is_explained else "orphan sessions"
