@@ -8,6 +8,7 @@ from flask.typing import ResponseReturnValue
 from flask_kvsession import confirm_login, login_required, login_user, logout_user, next_url
 
 from . import users
+from .users import User
 
 blueprint = Blueprint("auth", __name__)
 
@@ -23,9 +24,13 @@ def sign_in() -> ResponseReturnValue:
         error = "The email address or the password is wrong."
         return render_template("sign_in.html", demo_users=users.DEMO_USERS, error=error), 401
 
-    data = {"name": user.name, "email": user.email, "role": user.role}
-    login_user(user.id, data, remember="remember" in request.form)
+    login_user(user.id, session_data(user), remember="remember" in request.form)
     return redirect(next_url(url_for("pages.dashboard")), 303)
+
+
+def session_data(user: User) -> dict[str, str]:
+    """What pages need of the user, so that they read the session and not the database."""
+    return {"name": user.name, "email": user.email, "role": user.role}
 
 
 @blueprint.route("/confirm", methods=["GET", "POST"])

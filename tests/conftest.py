@@ -11,7 +11,6 @@ import os
 import secrets
 import typing as t
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 
 import pytest
 import redis
@@ -21,9 +20,9 @@ from werkzeug.test import TestResponse
 
 import flask_kvsession as kvs
 from flask_kvsession.connection import EmbeddedServer
-from flask_kvsession.store.clock import ServerClock
 from flask_kvsession.store.near_cache import NearCache
 from flask_kvsession.store.server import SCRIPTS, load_script
+from flask_kvsession.testing import movable_clock
 
 from .support import near_cache
 from .support.apps import Do, MakeApp, add_views, close
@@ -134,12 +133,9 @@ def client(app: Flask) -> FlaskClient:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock, real = Clock(), ServerClock.now
-    monkeypatch.setattr(
-        ServerClock, "now", lambda self: real(self) + clock.ahead // timedelta(milliseconds=1)
-    )
-    return clock
+def clock() -> Iterator[Clock]:
+    with movable_clock() as clock:
+        yield clock
 
 
 @pytest.fixture

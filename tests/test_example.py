@@ -1,10 +1,10 @@
-"""The example app, driven by Flask's test client, with a real server."""
+"""The example app, tested as a user of the package tests an app: with `flask_kvsession.testing`."""
 
 from __future__ import annotations
 
 import re
+import typing as t
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,24 +14,29 @@ from werkzeug.security import check_password_hash
 from werkzeug.test import TestResponse
 
 from example import create_app, users
+from example.auth import session_data
+from flask_kvsession.testing import Clock, login_as
 
 from .support.passwords import cheap_password_hash
+
+pytest_plugins = ["flask_kvsession.testing.plugin"]
 
 ADA, BOB = "ada@example.com", "bob@example.com"
 PASSWORDS = {email: password for _, email, _, password in users.DEMO_USERS}
 ADAS_ID, BOBS_ID = 1, 2
+IDS = {ADA: ADAS_ID, BOB: BOBS_ID}
 AS_PAGE = {"Accept": "text/html"}
 
 AppFactory = Callable[..., Flask]
 
 
 @pytest.fixture
-def make_app_as_shipped(tmp_path: Path) -> AppFactory:
+def make_app_as_shipped(tmp_path: Path, kvsession_config: dict[str, t.Any]) -> AppFactory:
     """Makes the app with its own password hash; keyword arguments are further settings."""
+    config = {"TESTING": True, "DATABASE": str(tmp_path / "users.sqlite"), **kvsession_config}
 
     def make(**settings: object) -> Flask:
-        database = str(tmp_path / "users.sqlite")
-        return create_app({"TESTING": True, "DATABASE": database, **settings})
+        return create_app({**config, **settings})
 
     return make
 
@@ -49,13 +54,14 @@ def app(make_app: AppFactory) -> Flask:
     return make_app()
 
 
-def sign_in(app: Flask, email: str, *, remember: bool = True, agent: str = "Test") -> FlaskClient:
-    """A browser that has signed in."""
+def sign_in(app: Flask, email: str, *, agent: str = "Test") -> FlaskClient:
+    """A browser in which the user is signed in, as `auth.sign_in` does it."""
     client = app.test_client()
     client.environ_base["HTTP_USER_AGENT"] = agent
-    form = {"email": email, "password": PASSWORDS[email]} | ({"remember": "on"} if remember else {})
-    response = client.post("/sign-in", data=form)
-    assert response.status_code == 303
+    with app.app_context():
+        user = users.get(IDS[email])
+    assert user is not None
+    login_as(client, user.id, session_data(user))
     return client
 
 
@@ -242,12 +248,12 @@ class TestAccount:
         assert not is_signed_in(phone)
 
     def test_devices_page_asks_for_the_password_if_the_login_is_not_fresh(
-        self, make_app: AppFactory
+        self, app: Flask, kvsession_clock: Clock
     ) -> None:
         """If the login is no longer fresh, signing out devices asks for the password and then leads
         back to the devices page."""
-        app = make_app(KVSESSION_FRESH_FOR=timedelta(milliseconds=1))
         laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
+        kvsession_clock.advance(minutes=6)
         others = "/account/devices/revoke-others"
         confirm = laptop.post(others, headers=AS_PAGE).location
         assert confirm == "/confirm?next=/account/devices/?confirmed%3D1"
@@ -313,10 +319,11 @@ class TestAccount:
         assert client.get("/api/me").json == {"id": ADAS_ID, "email": ADA, "role": "admin"}
 
     def test_email_change_asks_for_the_password_if_the_login_is_not_fresh(
-        self, make_app: AppFactory
+        self, app: Flask, kvsession_clock: Clock
     ) -> None:
         """If the login is no longer fresh, changing the email address asks for the password."""
-        client = sign_in(make_app(KVSESSION_FRESH_FOR=timedelta(milliseconds=1)), ADA)
+        client = sign_in(app, ADA)
+        kvsession_clock.advance(minutes=6)
         response = client.get("/account/email", headers=AS_PAGE)
         assert response.location == "/confirm?next=/account/email"
         assert client.post("/account/email", data={"email": "eve@example.com"}).status_code == 401
@@ -343,10 +350,11 @@ class TestAdmin:
         assert anonymous.location == "/sign-in?next=/admin/"
 
     def test_page_asks_for_the_password_if_the_login_is_not_fresh(
-        self, make_app: AppFactory
+        self, app: Flask, kvsession_clock: Clock
     ) -> None:
         """If the login is no longer fresh, an admin is asked for the password."""
-        client = sign_in(make_app(KVSESSION_FRESH_FOR=timedelta(milliseconds=1)), ADA)
+        client = sign_in(app, ADA)
+        kvsession_clock.advance(minutes=6)
         assert client.get("/admin/", headers=AS_PAGE).location == "/confirm?next=/admin/"
         assert client.post(f"/admin/{BOBS_ID}/sign-out").status_code == 401
 
@@ -392,13 +400,21 @@ class TestStartingTheApp:
             emails = [user.email for user in users.everyone()]
         assert emails == ["countess@example.com", BOB]
 
-    def test_without_a_store_responses_are_503_and_keep_the_cookie(
-        self, make_app: AppFactory, monkeypatch: pytest.MonkeyPatch
+    def test_the_environment_names_the_server(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """If the Redis server of the environment is unreachable, pages that use the session answer
-        503 and keep the cookie."""
+        """`FLASK_KVSESSION_REDIS_URL` is the server of the app."""
+        monkeypatch.setattr(users, "generate_password_hash", cheap_password_hash)
         monkeypatch.setenv("FLASK_KVSESSION_REDIS_URL", "redis://127.0.0.1:1/0")
-        client = make_app().test_client()
+        app = create_app({"DATABASE": str(tmp_path / "users.sqlite")})
+        assert app.extensions["kvsession"].settings.redis_url == "redis://127.0.0.1:1/0"
+
+    def test_without_a_store_responses_are_503_and_keep_the_cookie(
+        self, make_app: AppFactory
+    ) -> None:
+        """If the Redis server is unreachable, pages that use the session answer 503 and keep the
+        cookie."""
+        client = make_app(KVSESSION_REDIS_URL="redis://127.0.0.1:1/0").test_client()
         client.set_cookie("kvsession", "x" * 62)
         assert client.get("/sign-in").status_code == 200
         form = {"email": ADA, "password": PASSWORDS[ADA]}

@@ -153,11 +153,12 @@ WORDS_OF_COMPAT = re.compile(
 
 def test_no_core_module_names_what_belongs_to_compat() -> None:
     """A reader of the core meets no key of Flask-Login, no `user_id_key`, no `permanent` and no
-    signed cookie. Only the settings, which check all keys, name them."""
+    signed cookie. Only the settings, which check all keys, and the helpers for tests, which sign
+    users of all apps in, name them."""
     offenders = [
         f"{path.relative_to(PACKAGE)}:{number}: {line.strip()}"
         for module in NAMES
-        if module not in ("compat", "settings", "validators", "renamed")
+        if module not in ("compat", "testing", "settings", "validators", "renamed")
         for path in MODULES[module]
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if WORDS_OF_COMPAT.search(line)
@@ -210,6 +211,17 @@ def test_flask_g_is_used_only_to_forget_csrf_tokens() -> None:
 def test_the_session_does_not_import_the_store() -> None:
     """The session loads its record through a callable."""
     assert ".store" not in imports("session")
+
+
+def test_only_the_plugin_of_pytest_imports_pytest() -> None:
+    """The package, and the helpers for apps' tests too, run without pytest."""
+    importers = {
+        str(path.relative_to(PACKAGE))
+        for name in NAMES
+        for path in MODULES[name]
+        if "pytest" in imports_of_file(path)
+    }
+    assert importers == {"testing/plugin.py"}
 
 
 def test_no_test_file_imports_another_test_file() -> None:

@@ -14,6 +14,7 @@ from uuid import UUID
 import redis
 from blinker import NamedSignal
 from flask import Blueprint, Flask, Response, redirect
+from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 from flask.views import MethodView
 from werkzeug.exceptions import HTTPException
@@ -49,6 +50,13 @@ from flask_kvsession import (
     watching,
 )
 from flask_kvsession.compat import remember_in_session
+from flask_kvsession.testing import (
+    Clock,
+    authenticated_client,
+    login_as,
+    movable_clock,
+    session_transaction,
+)
 
 app = Flask(__name__)
 kv = KVSession(app)
@@ -295,5 +303,23 @@ store = SessionStore(redis.Redis())
 t.assert_type(store.revoke_all(1), list[SessionInfo])
 t.assert_type(store.update_all(1, {"role": "user"}), int)
 t.assert_type(store.revoke_one("ada", "id"), SessionInfo | None)
+
+
+# Tests of apps
+
+
+client = authenticated_client(app, "ada", {"role": "admin"}, remember=False)
+t.assert_type(client, FlaskClient)
+t.assert_type(login_as(client, 7, base_url="https://shop.example.com"), Session)
+login_as(app, "ada")  # type: ignore[arg-type]
+login_as(client, None)  # type: ignore[arg-type]
+login_as(client, "ada", role="admin")  # type: ignore[call-arg]
+with session_transaction(client) as session:
+    t.assert_type(session, Session)
+with movable_clock() as clock:
+    t.assert_type(clock, Clock)
+    t.assert_type(clock.ahead, timedelta)
+    clock.advance(timedelta(days=7), seconds=0.5)
+    clock.advance(60)  # type: ignore[arg-type]
 
 t.assert_type(flask_kvsession.__all__, list[str])
