@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from flask import Flask, Response, render_template
+from flask import Flask, Response, g, render_template
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from flask_kvsession import KVSession, cross_origin_guard
-from flask_kvsession.errors import StoreUnavailable
+from flask_kvsession.errors import RoleRequired, StoreUnavailable
 
-from . import account, admin, auth, pages, users
+from . import account, admin, auth, pages, places, users
 
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self';"
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self';"
         " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "same-origin",
@@ -34,6 +34,7 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
         KVSESSION_CONFIRM_VIEW="auth.confirm",
         KVSESSION_FRESH_FOR=timedelta(minutes=5),
         KVSESSION_FRESH_TO_REVOKE=True,
+        KVSESSION_LOCATE=places.place_of,
     )
     # The environment variable FLASK_KVSESSION_REDIS_URL sets KVSESSION_REDIS_URL. Without it, and
     # with --debug, the extension runs an embedded server in the instance folder.
@@ -44,6 +45,7 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
     app.before_request(cross_origin_guard)
     app.after_request(add_headers)
     app.register_error_handler(StoreUnavailable, show_unavailable)
+    app.register_error_handler(RoleRequired, show_role_required)
     app.register_error_handler(403, show_error)
     app.register_error_handler(404, show_error)
 
@@ -60,7 +62,13 @@ def add_headers(response: Response) -> Response:
     return response
 
 
-# Error pages extend base.html, which does not use the session. So they work if the store fails.
+def show_role_required(error: RoleRequired) -> ResponseReturnValue:
+    """Says who is signed in, and offers to use another account."""
+    return render_template("other_account.html", name=g.session["name"]), 403
+
+
+# These error pages extend base.html, which does not use the session. So they work if the store
+# fails.
 
 
 def show_error(error: HTTPException) -> ResponseReturnValue:

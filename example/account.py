@@ -56,7 +56,7 @@ def change_email() -> ResponseReturnValue:
 
 @blueprint.route("/password", methods=["GET", "POST"])
 def change_password() -> ResponseReturnValue:
-    """Also ends the user's other sessions: somebody may have stolen the old password."""
+    """Also signs the user's other devices out: somebody may have stolen the old password."""
     if request.method == "GET":
         return _password_form()
     if not users.is_password_of(g.session.user_id, request.form["current"]):
@@ -93,5 +93,5 @@ def _back_with(message: str) -> ResponseReturnValue:
 
 def _others_ended(count: int) -> str:
     if count == 0:
-        return "You had no other sessions."
-    return f"{count} other session{'s were' if count > 1 else ' was'} ended."
+        return "You were signed in on no other device."
+    return f"{count} other device{'s were' if count > 1 else ' was'} signed out."

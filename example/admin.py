@@ -1,4 +1,4 @@
-"""Pages for admins: end the sessions of other users, and change their roles."""
+"""Pages for admins: sign other users out, and change their roles."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def people() -> ResponseReturnValue:
 def sign_out_everywhere(user_id: int) -> ResponseReturnValue:
     user = _somebody_else(user_id)
     ended = revoke_all_sessions(user.id)
-    return redirect_with(f"{user.name} is signed out everywhere ({ended} ended).", "admin.people")
+    devices = "1 device was" if ended == 1 else f"{ended} devices were"
+    return redirect_with(f"{devices} signed out: {user.name}.", "admin.people")
 
 
 @blueprint.post("/<int:user_id>/role")

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from werkzeug.security import check_password_hash
 from werkzeug.test import TestResponse
 
-from example import create_app, users
+from example import auth, create_app, places, users
 from example.auth import session_data
 from flask_kvsession.testing import Clock, login_as
 
@@ -144,12 +144,44 @@ class TestSigningIn:
         response = app.test_client().post("/sign-in", data=form)
         assert ("Max-Age" in set_cookie(response)) is remember
 
-    def test_page_does_not_touch_the_session(self, app: Flask) -> None:
-        """The sign-in page sends no cookie and no `Vary`."""
+    def test_page_gives_an_anonymous_browser_no_cookie(self, app: Flask) -> None:
+        """The sign-in page reads the session, but creates none."""
         response = app.test_client().get("/sign-in")
         assert response.status_code == 200
         assert not set_cookie(response)
-        assert "Vary" not in response.headers
+
+    def test_page_sends_a_signed_in_user_to_the_requested_page(self, app: Flask) -> None:
+        """A signed-in user gets no form, but the page that `next` names, or the dashboard."""
+        client = sign_in(app, ADA)
+        assert client.get("/sign-in?next=/account/").location == "/account/"
+        assert client.get("/sign-in?signed_out=yes").location == "/"
+
+    def test_page_tells_a_revoked_device_why_until_the_next_sign_in(self, app: Flask) -> None:
+        """The page of a device that was signed out from outside says so."""
+        laptop, phone = sign_in(app, ADA), sign_in(app, ADA)
+        assert "signed out" not in app.test_client().get("/sign-in").text
+        laptop.post("/account/devices/revoke-others")
+        phone.get("/", headers=AS_PAGE)
+        assert auth.REASONS["revoked"] in phone.get("/sign-in").text
+        form = {"email": ADA, "password": PASSWORDS[ADA]}
+        assert phone.post("/sign-in", data=form).location == "/"
+
+    def test_page_tells_why_an_unused_device_is_signed_out(
+        self, app: Flask, kvsession_clock: Clock
+    ) -> None:
+        """After the idle timeout the page says that the device was not used."""
+        client = sign_in(app, ADA)
+        kvsession_clock.advance(days=8)
+        assert auth.REASONS["expired"] in client.get("/sign-in").text
+
+    @pytest.mark.parametrize("ticked", [True, False])
+    def test_a_wrong_password_keeps_the_remember_box(self, app: Flask, ticked: bool) -> None:
+        """After a wrong password the box is as the user left it; at first it is ticked."""
+        client = app.test_client()
+        box = r'<input name="remember" type="checkbox" checked>'
+        assert box in client.get("/sign-in").text
+        form = {"email": ADA, "password": "wrong"} | ({"remember": "on"} if ticked else {})
+        assert (box in client.post("/sign-in", data=form).text) is ticked
 
     def test_from_another_site_is_refused_without_a_cookie(self, app: Flask) -> None:
         """A sign-in form that is posted from another site is refused."""
@@ -200,10 +232,12 @@ class TestPages:
         assert (anonymous.status_code, anonymous.json) == (401, {"error": "Unauthorized"})
 
     def test_every_response_has_a_strict_content_security_policy(self, app: Flask) -> None:
-        """Every response has a content security policy that forbids scripts and framing."""
+        """Every response has a content security policy that forbids foreign and inline scripts, and
+        framing."""
         for path in ("/", "/sign-in", "/nowhere"):
             policy = app.test_client().get(path).headers["Content-Security-Policy"]
             assert "default-src 'none'" in policy
+            assert "script-src 'self';" in policy
             assert "frame-ancestors 'none'" in policy
 
     def test_an_unknown_path_is_a_404_page_that_does_not_touch_the_session(
@@ -226,6 +260,22 @@ class TestAccount:
         assert "Your devices · Keyring" in page
         assert "Ada&#39;s phone" in page
         assert "Bob&#39;s tablet" not in page
+        assert "This computer" in page
+
+    @pytest.mark.parametrize(
+        ("address", "place"),
+        [
+            ("127.0.0.1", "This computer"),
+            ("::1", "This computer"),
+            ("192.168.1.7", "Your local network"),
+            ("8.8.8.8", None),
+        ],
+    )
+    def test_sample_of_places_knows_the_addresses_of_a_demo(
+        self, address: str, place: str | None
+    ) -> None:
+        """Loopback and private addresses have a place, others have none."""
+        assert places.place_of(address) == place
 
     def test_devices_page_signs_out_only_the_chosen_device(self, app: Flask) -> None:
         """Signing out a device ends its session and no other."""
@@ -267,7 +317,7 @@ class TestAccount:
         old_token = token_of(laptop)
         form = {"current": PASSWORDS[ADA], "new": "difference engine"}
         page = laptop.post("/account/password", data=form, follow_redirects=True).text
-        assert "Your password is changed. 1 other session was ended." in page
+        assert "Your password is changed. 1 other device was signed out." in page
         assert token_of(laptop) != old_token
         assert token_of(laptop)[:19] == old_token[:19]
         assert [is_signed_in(client) for client in (laptop, phone, bob)] == [True, False, True]
@@ -345,9 +395,19 @@ class TestAdmin:
         assert "People" in sign_in(app, ADA).get("/admin/").text
         refused = sign_in(app, BOB).get("/admin/", headers=AS_PAGE)
         assert refused.status_code == 403
-        assert "Keyring" in refused.text
+        assert "You are signed in as Bob" in refused.text
         anonymous = app.test_client().get("/admin/", headers=AS_PAGE)
         assert anonymous.location == "/sign-in?next=/admin/"
+
+    def test_page_lets_another_user_change_the_account(self, app: Flask) -> None:
+        """The 403 page has a button that signs out, and the next sign-in leads to the page."""
+        bob = sign_in(app, BOB)
+        page = bob.get("/admin/", headers=AS_PAGE).text
+        [action] = re.findall(r'action="(/sign-out\?next=[^"]*)"', page)
+        sign_in_page = bob.post(action).location
+        assert not is_signed_in(bob)
+        form = {"email": ADA, "password": PASSWORDS[ADA]}
+        assert bob.post(sign_in_page, data=form).location == "/admin/"
 
     def test_page_asks_for_the_password_if_the_login_is_not_fresh(
         self, app: Flask, kvsession_clock: Clock
@@ -359,11 +419,11 @@ class TestAdmin:
         assert client.post(f"/admin/{BOBS_ID}/sign-out").status_code == 401
 
     def test_signs_out_all_sessions_of_one_user(self, app: Flask) -> None:
-        """An admin ends all sessions of one user and no session of other users."""
+        """An admin signs one user out on all devices, and nobody else."""
         ada, laptop, phone = sign_in(app, ADA), sign_in(app, BOB), sign_in(app, BOB)
-        assert "2 sessions" in ada.get("/admin/").text
+        assert "2 devices" in ada.get("/admin/").text
         page = ada.post(f"/admin/{BOBS_ID}/sign-out", follow_redirects=True).text
-        assert "Bob is signed out everywhere (2 ended)." in page
+        assert "2 devices were signed out: Bob." in page
         assert "not signed in" in page
         assert [is_signed_in(client) for client in (ada, laptop, phone)] == [True, False, False]
 
@@ -416,7 +476,6 @@ class TestStartingTheApp:
         cookie."""
         client = make_app(KVSESSION_REDIS_URL="redis://127.0.0.1:1/0").test_client()
         client.set_cookie("kvsession", "x" * 62)
-        assert client.get("/sign-in").status_code == 200
         form = {"email": ADA, "password": PASSWORDS[ADA]}
         for response in (client.get("/", headers=AS_PAGE), client.post("/sign-in", data=form)):
             assert response.status_code == 503

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from example.auth import REASONS
 from example.users import DEMO_USERS
 
 from ..support.chromium import Screenshot
@@ -14,19 +15,21 @@ from ..support.chromium import Screenshot
 if t.TYPE_CHECKING:
     from playwright.sync_api import Page
 
-NAME, EMAIL, _, PASSWORD = DEMO_USERS[0]
+NAME = DEMO_USERS[0][0]
 NARROWEST, WIDE = 320, 1100
 
 OpenPage = Callable[..., "Page"]
 
 
-def sign_in(page: Page) -> None:
+def sign_in(page: Page, user: tuple[str, ...] = DEMO_USERS[0]) -> None:
+    """Signs in by keyboard: the page puts the cursor into the first field."""
+    name, email, _, password = user
     page.goto("/")
-    page.get_by_label("Email address").fill(EMAIL)
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_label("Keep me signed in").check()
-    page.get_by_role("button", name="Sign in").click()
-    wait_for_heading(page, f"Hello, {NAME}")
+    wait_for_heading(page, "Sign in")
+    page.keyboard.type(email)
+    page.get_by_label("Password").fill(password)
+    page.keyboard.press("Enter")
+    wait_for_heading(page, f"Hello, {name}")
 
 
 def wait_for_heading(page: Page, text: str) -> None:
@@ -53,6 +56,8 @@ def test_a_session_lasts_from_sign_in_over_an_app_restart_to_sign_out(
     assert laptop.get_by_role("status").inner_text() == "1 device was signed out."
     phone.reload()
     wait_for_heading(phone, "Sign in")
+    assert phone.get_by_role("status").inner_text() == REASONS["revoked"]
+    screenshot(phone, "revoked")
 
     restart_example()
     laptop.goto("/")
@@ -62,6 +67,35 @@ def test_a_session_lasts_from_sign_in_over_an_app_restart_to_sign_out(
     assert laptop.get_by_role("status").inner_text() == "You are signed out."
     laptop.goto("/account/")
     wait_for_heading(laptop, "Sign in")
+
+
+@pytest.mark.parametrize("width", [NARROWEST, WIDE])
+def test_an_admin_is_asked_before_a_user_becomes_an_admin_or_is_signed_out(
+    open_page: OpenPage, screenshot: Screenshot, width: int
+) -> None:
+    """Both acts ask first, say what they do, and apply to the user's next click. A user without
+    the role can change the account on the error page."""
+    ada, bob = open_page(agent="Ada", width=width), open_page(agent="Bob", width=width)
+    sign_in(ada)
+    sign_in(bob, DEMO_USERS[1])
+    bob.goto("/admin/")
+    wait_for_heading(bob, "Not for this account")
+    screenshot(bob, f"other-account-{width}")
+
+    ada.goto("/admin/")
+    ada.locator("summary", has_text="Make an admin").click()
+    screenshot(ada, f"ask-{width}")
+    ada.get_by_role("button", name="Yes, make an admin").click()
+    assert ada.get_by_role("status").inner_text() == "The role of Bob is now: admin."
+    bob.reload()
+    wait_for_heading(bob, "People")
+
+    ada.locator("summary", has_text="Sign out everywhere").click()
+    screenshot(ada, f"ask-sign-out-{width}")
+    ada.get_by_role("button", name="Yes, sign out everywhere").click()
+    assert ada.get_by_role("status").inner_text() == "1 device was signed out: Bob."
+    bob.reload()
+    wait_for_heading(bob, "Sign in")
 
 
 @pytest.mark.parametrize("width", [NARROWEST, WIDE])
