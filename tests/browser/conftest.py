@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ..support.chromium import CHROMIUM_ARGS, CHROMIUM_NAMES, Screenshot, missing
-from ..support.example_server import ROOT, ExampleServer
+from ..support.flask_server import ROOT, FlaskServer
 
 if t.TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -34,17 +34,17 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def example_server(tmp_path: Path) -> Iterator[ExampleServer]:
+def example_server(tmp_path: Path) -> Iterator[FlaskServer]:
     """A running copy of the example, so that it does not use the developer's instance folder."""
     shutil.copytree(ROOT / "example", tmp_path / "example")
-    server = ExampleServer(tmp_path)
+    server = FlaskServer(tmp_path, "example")
     server.start()
     yield server
     server.stop()
 
 
 @pytest.fixture
-def restart_example(example_server: ExampleServer) -> Callable[[], None]:
+def restart_example(example_server: FlaskServer) -> Callable[[], None]:
     """Ends the example's process and starts another."""
 
     def restart() -> None:
@@ -55,7 +55,7 @@ def restart_example(example_server: ExampleServer) -> Callable[[], None]:
 
 
 @pytest.fixture
-def open_page(browser: Browser, example_server: ExampleServer) -> Iterator[Callable[..., Page]]:
+def open_page(browser: Browser, example_server: FlaskServer) -> Iterator[Callable[..., Page]]:
     """Opens an empty page in a separate browser profile, which stands for another device."""
     contexts: list[BrowserContext] = []
 

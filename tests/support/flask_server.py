@@ -1,4 +1,4 @@
-"""The example app in a process of its own."""
+"""An app in a process of its own, started by `flask run`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ ROOT = Path(__file__).parents[2]
 START_SECONDS = 30
 
 
-class ExampleServer:
-    """The example app, started as README.md says, always on the same port."""
+class FlaskServer:
+    """The app of a folder, started as README.md says, always on the same port.
 
-    def __init__(self, folder: Path) -> None:
+    `app` is the option `--app` of flask; without it flask looks for `app.py`.
+    """
+
+    def __init__(self, folder: Path, app: str | None = None) -> None:
         self.folder = folder
+        self._options = ["--app", app] if app else []
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        command = ["-m", "flask", "--app", "example", "run", "--debug", "--no-reload"]
+        command = ["-m", "flask", *self._options, "run", "--debug", "--no-reload"]
         # Variables of the developer's shell must not configure this app.
         environ = {key: value for key, value in os.environ.items() if not key.startswith("FLASK_")}
         with (self.folder / "server.log").open("a") as log:
@@ -51,7 +55,7 @@ class ExampleServer:
             except OSError:
                 time.sleep(0.05)
         self.stop()
-        pytest.fail("The example did not start:\n" + (self.folder / "server.log").read_text())
+        pytest.fail("The app did not start:\n" + (self.folder / "server.log").read_text())
 
 
 def _free_port() -> int:
