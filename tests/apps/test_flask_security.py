@@ -22,6 +22,7 @@ from flask_security.datastore import UserDatastore
 
 import flask_kvsession as kvs
 from flask_kvsession.compat import remember_in_session
+from flask_kvsession.testing import authenticated_client
 
 from ..support.apps import Install
 from ..support.commands import Keys
@@ -137,6 +138,13 @@ def change_password(browser: FlaskClient) -> None:
 
 def is_in(browser: FlaskClient) -> bool:
     return browser.get("/notes").text == EMAIL
+
+
+def test_login_as_signs_a_user_in_by_the_uniquifier(app: Flask, ada: User) -> None:
+    """Apps' tests sign a user of Flask-Security in by `fs_uniquifier`."""
+    browser = authenticated_client(app, ada.fs_uniquifier)
+    assert is_in(browser)
+    assert len(devices(browser)) == 1
 
 
 @pytest.mark.usefixtures("ada")
