@@ -106,11 +106,18 @@ def revoke_session(
     If it is the current session, its cookie is deleted and pending changes are dropped. A later
     write in the same request creates an anonymous session.
     """
+    return revoke_one(session_id, user_id) is not None
+
+
+def revoke_one(
+    session_id: str, user_id: UserId | t.Literal[_Whose.CURRENT_USER] = _CURRENT_USER
+) -> SessionInfo | None:
+    """Does what `revoke_session` does. Returns the session as it was, or None."""
     _use_newest(user_id)
     user, current = _user_and_current_id(user_id)
     ended = app_state().store.revoke_one(user, session_id)
     _after_revocation([ended] if ended else [], current)
-    return ended is not None
+    return ended
 
 
 def revoke_all_sessions(
@@ -124,6 +131,15 @@ def revoke_all_sessions(
     no request can be seen; Flask 3.2 hides it in `app.app_context()` too (OWASP ASVS 5.0, 7.4.2 and
     7.4.3).
     """
+    return len(revoke_many(user_id, except_current=except_current))
+
+
+def revoke_many(
+    user_id: UserId | t.Literal[_Whose.CURRENT_USER] = _CURRENT_USER,
+    *,
+    except_current: bool = False,
+) -> list[SessionInfo]:
+    """Does what `revoke_all_sessions` does. Returns the sessions as they were."""
     if except_current and not has_request_context():
         raise KVSessionError(
             "revoke_all_sessions was called with except_current=True outside a request, so there is"
@@ -134,7 +150,7 @@ def revoke_all_sessions(
     user, current = _user_and_current_id(user_id)
     ended = app_state().store.revoke_all(user, spare=current if except_current else None)
     _after_revocation(ended, current)
-    return len(ended)
+    return ended
 
 
 def update_all_sessions(

@@ -141,15 +141,16 @@ class SessionCookie:
     ) -> None:
         """Gives the browser this token for `max_age` seconds. None: until the browser is closed."""
         name = self.anonymous_name if anonymous else self.name
-        response.set_cookie(name, str(token), max_age=max_age, **self._attributes())
+        response.set_cookie(name, str(token), max_age=max_age, **self.attributes)
         _forbid_caching(response)
 
     def clear(self, response: Response, name: str) -> None:
         """Deletes a cookie. Browsers demand the attributes with which the cookie was set."""
-        response.delete_cookie(name, **self._attributes())
+        response.delete_cookie(name, **self.attributes)
         _forbid_caching(response)
 
-    def _attributes(self) -> dict[str, t.Any]:
+    @property
+    def attributes(self) -> dict[str, t.Any]:
         return {
             "domain": self.domain,
             "path": self.path,
