@@ -1,16 +1,16 @@
-"""The names that the devices pages give to devices, times and places."""
+"""The names that the devices pages give to devices and places."""
 
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet  # type: ignore[import-untyped]
 
-from flask_kvsession.devices.describe import _parsed, ago, describe
+from flask_kvsession.devices.describe import Device, _described, describe
 from flask_kvsession.devices.geo import MaxMindFile
 from flask_kvsession.errors import ConfigurationError
 
@@ -22,46 +22,89 @@ LINUX = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)"
 FIREFOX, GECKO = "Mozilla/5.0", "Gecko/20100101 Firefox/140.0"
 IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like"
 IPAD = "Mozilla/5.0 (iPad; CPU OS 16_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko)"
+CHROMEBOOK = LINUX.replace("Linux x86_64", "CrOS x86_64 14541.0.0")
 ANDROID = "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko)"
+WEBVIEW = ANDROID.replace("; K", "; K Build/QQ3A.200805.001; wv")
+
+COMMON = [
+    (f"{WINDOWS} Chrome/140.0.0.0 Safari/537.36", "Chrome", "140", "Windows", "computer"),
+    (f"{WINDOWS} Chrome/140.0.0.0 Safari/537.36 Edg/141.0", "Edge", "141", "Windows", "computer"),
+    (f"{WINDOWS} Chrome/140.0.0.0 Safari/9 OPR/120.0.0.0", "Opera", "120", "Windows", "computer"),
+    (f"{MAC} Version/18.5 Safari/605.1.15", "Safari", "18", "macOS", "computer"),
+    (f"{LINUX} HeadlessChrome/140.0.0.0 Safari/537.36", "Chrome", "140", "Linux", "computer"),
+    (f"{CHROMEBOOK} Chrome/140.0.0.0 Safari/537.36", "Chrome", "140", "ChromeOS", "computer"),
+    (f"{FIREFOX} (X11; Linux x86_64; rv:140.0) {GECKO}", "Firefox", "140", "Linux", "computer"),
+    (f"{IPHONE} Gecko) Version/18.5 Mobile/15E1 Safari/604.1", "Safari", "18", "iPhone", "phone"),
+    (f"{IPHONE} Gecko) CriOS/140.0 Mobile/15E1 Safari/604.1", "Chrome", "140", "iPhone", "phone"),
+    (f"{IPHONE} Gecko) FxiOS/140.0 Mobile/15E1 Safari/605.1", "Firefox", "140", "iPhone", "phone"),
+    (f"{IPHONE} Gecko) Mobile/15E148", "App", None, "iPhone", "phone"),
+    (f"{IPAD} Version/16.5 Mobile/15E148 Safari/604.1", "Safari", "16", "iPad", "tablet"),
+    (f"{ANDROID} Chrome/140.0.0.0 Mobile Safari/537.36", "Chrome", "140", "Android", "phone"),
+    (f"{ANDROID} Chrome/140.0.0.0 Safari/537.36", "Chrome", "140", "Android", "tablet"),
+    (
+        f"{ANDROID} SamsungBrowser/28.0 Mobile Safari/9",
+        "Samsung Internet",
+        "28",
+        "Android",
+        "phone",
+    ),
+    (f"{FIREFOX} (Android 14; Mobile; rv:140.0) {GECKO}", "Firefox", "140", "Android", "phone"),
+    (f"{WEBVIEW} Version/4.0 Chrome/140.0.0.0 Mobile Safari/9", "App", None, "Android", "phone"),
+    ("curl/8.5.0", "curl", "8", None, "program"),
+    ("Lagerhaus/2.1 (build 7)", "Lagerhaus", None, None, "unknown"),
+    ("/", None, None, None, "unknown"),
+    ("", None, None, None, "unknown"),
+    ("\x01\x02\x7f\u200b", None, None, None, "unknown"),
+    ("Lager\x00haus/2", "Lagerhaus", None, None, "unknown"),
+    (None, None, None, None, "unknown"),
+]
+
+
+@pytest.fixture(params=["ua-parser", "patterns"])
+def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """With ua-parser and without it."""
+    if request.param == "patterns":
+        monkeypatch.setitem(sys.modules, "ua_parser", None)
+    _described.cache_clear()
+    yield
+    _described.cache_clear()
+
+
+@pytest.mark.usefixtures("parser")
+@pytest.mark.parametrize(
+    ("user_agent", "browser", "version", "system", "kind"), COMMON, ids=[str(c[0]) for c in COMMON]
+)
+def test_a_user_agent_gives_browser_major_version_system_and_kind_with_each_parser(
+    user_agent: str | None, browser: str | None, version: str | None, system: str | None, kind: str
+) -> None:
+    """ua-parser and the patterns give the same names, major version and kind."""
+    device = describe(user_agent)
+    assert (device.browser, device.version, device.system, device.kind) == (
+        browser,
+        version,
+        system,
+        kind,
+    )
 
 
 @pytest.mark.parametrize(
-    ("user_agent", "name", "kind"),
+    ("device", "name", "with_version"),
     [
-        (f"{WINDOWS} Chrome/140.0.0.0 Safari/537.36", "Chrome on Windows", "computer"),
-        (f"{WINDOWS} Chrome/140.0.0.0 Safari/537.36 Edg/140.0", "Edge on Windows", "computer"),
-        (f"{WINDOWS} Chrome/140.0.0.0 Safari/537.36 OPR/120.0.0.0", "Opera on Windows", "computer"),
-        (f"{MAC} Version/18.5 Safari/605.1.15", "Safari on macOS", "computer"),
-        (f"{LINUX} HeadlessChrome/140.0.0.0 Safari/537.36", "Chrome on Linux", "computer"),
-        (f"{FIREFOX} (X11; Linux x86_64; rv:140.0) {GECKO}", "Firefox on Linux", "computer"),
-        (f"{IPHONE} Gecko) Version/18.5 Mobile/15E1 Safari/604.1", "Safari on iPhone", "phone"),
-        (f"{IPHONE} Gecko) CriOS/140.0 Mobile/15E1 Safari/604.1", "Chrome on iPhone", "phone"),
-        (f"{IPHONE} Gecko) FxiOS/140.0 Mobile/15E1 Safari/605.1", "Firefox on iPhone", "phone"),
-        (f"{IPHONE} Gecko) Mobile/15E148", "App on iPhone", "phone"),
-        (f"{IPAD} Version/16.5 Mobile/15E148 Safari/604.1", "Safari on iPad", "tablet"),
-        (f"{ANDROID} Chrome/140.0.0.0 Mobile Safari/537.36", "Chrome on Android", "phone"),
-        (f"{ANDROID} Chrome/140.0.0.0 Safari/537.36", "Chrome on Android", "tablet"),
-        (f"{ANDROID} SamsungBrowser/28.0 Mobile Safari/9", "Samsung Internet on Android", "phone"),
-        (f"{FIREFOX} (Android 14; Mobile; rv:140.0) {GECKO}", "Firefox on Android", "phone"),
-        ("curl/8.5.0", "curl", "program"),
-        ("python-requests/2.32.3", "Python Requests", "program"),
-        ("Lagerhaus/2.1 (build 7)", "Lagerhaus", "unknown"),
-        ("/", None, "unknown"),
-        ("", None, "unknown"),
-        ("\x01\x02\x7f\u200b", None, "unknown"),
-        ("Lager\x00haus/2", "Lagerhaus", "unknown"),
-        (None, None, "unknown"),
+        (Device("Firefox", "140", "Linux"), "Firefox on Linux", "Firefox 140"),
+        (Device("App", None, "iPhone"), "App on iPhone", "App"),
+        (Device("curl", "8"), "curl", "curl 8"),
+        (Device(system="Linux"), "Linux", None),
+        (Device(), None, None),
     ],
-    ids=str,
 )
-def test_a_user_agent_gives_browser_and_system_without_versions_and_a_kind(
-    user_agent: str | None, name: str | None, kind: str
+def test_the_name_has_no_version_and_the_browser_has_one_if_it_is_known(
+    device: Device, name: str | None, with_version: str | None
 ) -> None:
-    """The device has the plain names of browser and system, and a kind."""
-    device = describe(user_agent)
-    assert (device.name, device.kind) == (name, kind)
+    """`name` is for the JSON, and `browser_and_version` for the page."""
+    assert (device.name, device.browser_and_version) == (name, with_version)
 
 
+@pytest.mark.usefixtures("parser")
 @pytest.mark.parametrize("junk", ["\x00", "x" * 512, "(((((", "Mozilla/5.0 (" * 40, "ÿ" * 512])
 def test_a_strange_user_agent_gives_a_short_name_or_none(junk: str) -> None:
     """Whatever the user agent is, the name has at most 80 characters."""
@@ -82,25 +125,7 @@ def test_memory_for_user_agents_is_bounded() -> None:
     """After many different user agents, at most 1,024 are in memory."""
     for number in range(1100):
         describe(f"MyApp{number}/2.1")
-    assert _parsed.cache_info().currsize == 1024
-
-
-@pytest.mark.parametrize(
-    ("passed", "words"),
-    [
-        (timedelta(minutes=-5), "a minute ago"),
-        (timedelta(0), "a minute ago"),
-        (timedelta(minutes=5, seconds=1), "5 minutes ago"),
-        (timedelta(hours=3), "3 hours ago"),
-        (timedelta(days=2), "2 days ago"),
-    ],
-    ids=str,
-)
-def test_a_time_in_words_is_at_least_a_minute_ago_even_if_clocks_differ(
-    passed: timedelta, words: str
-) -> None:
-    """The words are no finer than a minute and never name the future."""
-    assert ago(datetime.now(UTC) - passed) == words
+    assert _described.cache_info().currsize == 1024
 
 
 class TestMaxMindFile:

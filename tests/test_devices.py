@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 import html
 import re
 import typing as t
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -22,12 +24,14 @@ from .support.browsers import (
     AS_PAGE,
     FIREFOX,
     Browsers,
+    attributes_of,
     browser_with,
     cookies_of,
     id_of,
     is_clearing,
     may_enter,
     token_of,
+    user_token_of,
 )
 from .support.clock import Clock
 from .support.commands import CountCommands, Keys
@@ -35,6 +39,7 @@ from .support.devices import names_on, parsed_user_agents
 
 LIST = "/devices/"
 UNKNOWN_ID = "x" * 19
+NOTICE_COOKIE = "kvsession-notice"
 READS = ["GET", "ZRANGEBYSCORE", "MGET"]
 
 
@@ -77,6 +82,31 @@ def browser_of(app: Flask) -> Browsers:
     return Browsers(app)
 
 
+def notices_on(page: str) -> list[str]:
+    """The messages of a page, as a reader sees them."""
+    messages = re.findall(r'<p [^>]*role="status"[^>]*>(.*?)</p>', page, re.DOTALL)
+    return [html.unescape(" ".join(message.split())) for message in messages]
+
+
+def badges_on(page: str) -> list[list[str]]:
+    """The marks of each device on a page."""
+    headings = re.findall(r"<h3>(.*?)</h3>", page, re.DOTALL)
+    return [re.findall(r'<span class="kvs-badge[^>]*>(.*?)<', heading) for heading in headings]
+
+
+def time_element(moment: datetime, text: str) -> str:
+    return f'<time datetime="{moment.isoformat(timespec="milliseconds")}">{text}</time>'
+
+
+def forms_on(page: str) -> list[tuple[str, dict[str, str]]]:
+    """The target and the hidden fields of each form on a page."""
+    forms = re.findall(r'<form[^>]*action="([^"]+)"[^>]*>(.*?)</form>', page, re.DOTALL)
+    return [
+        (html.unescape(action), dict(re.findall(r'name="([^"]+)" value="([^"]*)"', inner)))
+        for action, inner in forms
+    ]
+
+
 class TestList:
     def test_current_session_comes_first_then_the_others_by_last_activity(
         self, browser_of: Browsers, clock: Clock
@@ -100,16 +130,54 @@ class TestList:
     def test_shows_device_address_times_and_user_agent_of_a_session(
         self, browser_of: Browsers
     ) -> None:
-        """A row shows browser, system, address, last activity, sign-in date and the full user
+        """A row shows browser with major version, system, address, last activity and the full user
         agent."""
         browser_of(FIREFOX, ip="2001:db8::7")
         page = page_of(browser_of("laptop"))
-        assert "Firefox on Linux" in page
+        assert "Firefox 140 on Linux" in page
         assert "2001:db8::7" in page
-        seen = sessions_of(browser_of("x"))[-1]["last_seen_at"][:19]
-        assert re.search(rf'Active <time datetime="{seen}[^"]*">a minute ago</time>', page)
-        assert f'Signed in on <time datetime="{datetime.now(UTC):%Y-%m-%d}">' in page
+        seen = sessions_of(browser_of("x"))[-1]["last_seen_at"]
+        assert re.search(rf'Active <time datetime="{re.escape(seen)}">[^<]+</time>', page)
         assert f"<code>{FIREFOX}</code>" in page
+
+    def test_times_are_marked_as_utc_and_those_of_today_have_no_date(
+        self, browser_of: Browsers, clock: Clock
+    ) -> None:
+        """Without a script, a time is "today, 17:53 UTC" or "2026-11-20, 17:53 UTC"."""
+        clock.advance(hours=36 - datetime.now(UTC).hour)  # noon: the day does not change meanwhile
+        phone = browser_of("phone")
+        seen = datetime.fromisoformat(sessions_of(phone)[0]["last_seen_at"])
+        clock.advance(days=3)
+        page = page_of(browser_of("laptop"))
+        assert f"Active {time_element(seen, f'{seen:%Y-%m-%d, %H:%M} UTC')}" in page
+        seen = datetime.fromisoformat(sessions_of(browser_of("x"))[0]["created_at"])
+        page = page_of(browser_of("laptop"))
+        assert f"Active {time_element(seen, f'today, {seen:%H:%M} UTC')}" in page
+
+    def test_another_device_is_marked_as_new_for_a_day_after_its_login(
+        self, browser_of: Browsers, clock: Clock
+    ) -> None:
+        """Another device is new for 24 hours, whatever its activity; this device never is."""
+        laptop, phone = browser_of("laptop"), browser_of("phone")
+        assert badges_on(page_of(laptop)) == [["This device"], ["New"]]
+        clock.advance(hours=23)
+        phone.get("/me")
+        assert badges_on(page_of(laptop)) == [["This device"], ["New"]]
+        clock.advance(hours=1, seconds=1)
+        assert badges_on(page_of(laptop)) == [["This device"], []]
+
+    def test_a_device_that_is_not_remembered_is_marked(
+        self, browser_of: Browsers, clock: Clock
+    ) -> None:
+        """A session whose cookie ends with the browser has a mark, and a note at its end."""
+        clock.advance(days=-2)
+        browser_of("remembered")
+        clock.advance(days=2)
+        laptop = browser_of("laptop")
+        laptop.post("/login/ada", json={"remember": False})
+        page = page_of(laptop)
+        assert badges_on(page) == [["This device", "Not remembered"], []]
+        assert page.count("earlier if the browser is closed") == 1
 
     def test_json_has_the_same_facts_with_iso_8601_times(
         self, browser_of: Browsers, clock: Clock
@@ -177,7 +245,7 @@ class TestList:
         browser_of("<script>alert(1)</script>")
         browser_of('"><b onclick=x>/1.0')
         page = page_of(browser_of("'><i>"))
-        assert "<script" not in page
+        assert "<script>" not in page
         assert "<b " not in page
         assert "<i>" not in page
         assert "&lt;script&gt;alert(1)" in page
@@ -194,14 +262,11 @@ class TestList:
         assert row["device"] is row["ip_address"] is row["location"] is None
 
     def test_with_one_session_offers_no_signing_out_of_others(self, browser_of: Browsers) -> None:
-        """With one session, the page says that there is no other and has no form for others."""
+        """With one session, the page says that there is no other, and only signs this one out."""
         laptop = browser_of("laptop")
         page = page_of(laptop)
-        assert "You are not signed in on any other device." in page
-        assert "revoke-others" not in page
-        assert '/revoke"' not in page
-        assert "sign-out" in page
-        assert "revoke-all" in page
+        assert "You are signed in on this device only." in page
+        assert [action for action, _ in forms_on(page)] == [f"{LIST}sign-out"]
 
     def test_with_other_sessions_has_a_form_for_each_with_the_consequence_first(
         self, browser_of: Browsers
@@ -311,7 +376,7 @@ class TestManySessions:
         page = page_of(laptop, f"{LIST}?page=3")
         action = re.findall(r'action="([^"]+/revoke\?[^"]*)"', page)[0]
         response = laptop.post(action, headers=AS_PAGE)
-        assert response.location in (f"{LIST}?page=3&ended=1", f"{LIST}?ended=1&page=3")
+        assert response.location == f"{LIST}?page=3"
 
     def test_an_invalid_page_number_shows_the_first_page_and_a_too_large_one_the_last(
         self, laptop: FlaskClient
@@ -334,8 +399,8 @@ class TestRevocation:
         method, path = revoking(id_of(phone))[which]
         response = laptop.open(path, method=method, headers=AS_PAGE if as_page else {})
         if as_page:
-            assert (response.status_code, response.location) == (303, f"{LIST}?ended=1")
-            assert "1 device was signed out." in page_of(laptop, response.location)
+            assert (response.status_code, response.location) == (303, LIST)
+            assert notices_on(page_of(laptop)) == ["phone (192.0.2.1) was signed out."]
         else:
             assert (response.status_code, response.get_json()) == (200, {"revoked": 1})
         assert may_enter(laptop, phone, tablet) == [True, False, True]
@@ -347,12 +412,17 @@ class TestRevocation:
         """All other sessions of the user end; a second request ends none."""
         laptop, phone, tablet = browser_of("laptop"), browser_of("phone"), browser_of("tablet")
         bob = browser_of("phone", user="bob")
-        for count, message in ((2, "2 devices were signed out."), (0, "Nothing was left")):
+        device = r"(?:phone|tablet) \(192\.0\.2\.1\)"
+        for count, notice in (
+            (2, rf"2 devices were signed out: {device}, {device}\."),
+            (0, r"Nothing was left to sign out\."),
+        ):
             headers = AS_PAGE if as_page else {}
             response = laptop.post(f"{LIST}revoke-others", headers=headers)
             if as_page:
-                assert response.location == f"{LIST}?ended={count}"
-                assert message in page_of(laptop, response.location)
+                assert response.location == LIST
+                (shown,) = notices_on(page_of(laptop))
+                assert re.fullmatch(notice, shown)
             else:
                 assert response.get_json() == {"revoked": count}
         assert may_enter(laptop, phone, tablet, bob) == [True, False, False, True]
@@ -483,34 +553,112 @@ class TestRevocation:
     def test_revoking_without_a_login_redirects_to_sign_in_and_back_to_the_list(
         self, app: Flask
     ) -> None:
-        """Without a login, the redirect leads to the list after signing in, because a POST is not
-        repeated."""
+        """Without a login, the redirect leads to the question after signing in, because a POST is
+        not repeated."""
         for method, path in revoking(UNKNOWN_ID):
             anonymous = app.test_client()
             response = anonymous.open(path, method=method, headers=AS_PAGE)
-            assert response.location == "/sign-in?next=/devices/"
+            question = {f"{LIST}revoke-others": "others", f"{LIST}revoke-all": "all"}
+            opened = question.get(path, UNKNOWN_ID)
+            assert response.location == f"/sign-in?next=/devices/?open%3D{opened}"
             assert anonymous.open(path, method=method).status_code == 401
 
-    @pytest.mark.parametrize(
-        ("ended", "message"),
-        [
-            ("0", "Nothing was left to sign out."),
-            ("1", "1 device was signed out."),
-            ("3", "3 devices were signed out."),
-            ("0012", "12 devices were signed out."),
-            *((junk, None) for junk in ["", "-1", "+1", "1.5", "1e3", "3 ", "٣", "²", "1" * 5]),
-            *((junk, None) for junk in ["<b>3</b>", "3\n", "many", "[1]"]),
-        ],
-    )
-    def test_message_shows_the_number_in_the_url_only_if_it_is_one(
-        self, browser_of: Browsers, ended: str, message: str | None
+
+class TestNotice:
+    """The notice that names what was signed out."""
+
+    def test_it_is_shown_once_and_not_again_after_a_reload(self, browser_of: Browsers) -> None:
+        """The first view of the list shows the notice and takes it from the browser."""
+        laptop, phone = browser_of("laptop"), browser_of(FIREFOX)
+        laptop.post(f"{LIST}{id_of(phone)}/revoke", headers=AS_PAGE)
+        sessions_of(laptop)  # a program's view of the list does not take it
+        expected = ["Firefox 140 on Linux (192.0.2.1) was signed out."]
+        assert [notices_on(page_of(laptop)) for _ in range(3)] == [expected, [], []]
+        assert laptop.get_cookie(NOTICE_COOKIE) is None
+
+    def test_it_costs_no_call_to_redis(
+        self, browser_of: Browsers, count_commands: CountCommands
     ) -> None:
-        """The message appears only for a number of up to four digits."""
+        """A post and the view after it cost what they cost a program."""
         laptop = browser_of("laptop")
-        page = laptop.get(LIST, query_string={"ended": ended}, headers=AS_PAGE).text
-        messages = re.findall(r'role="status">(.*?)</p>', page)
-        assert messages == ([message] if message else [])
-        assert f"<title>{message + ' ' if message else ''}Your devices</title>" in page
+        costs = []
+        for headers in (AS_PAGE, {}):
+            phone = browser_of("phone")
+            with count_commands() as commands:
+                laptop.post(f"{LIST}{id_of(phone)}/revoke", headers=headers)
+                laptop.get(LIST, headers=headers)
+            costs.append(commands.names)
+        assert costs[0] == costs[1]
+
+    def test_it_names_three_devices_and_counts_the_rest(self, browser_of: Browsers) -> None:
+        """Of eight devices, three are named: the cookie has a bounded size."""
+        laptop = browser_of("laptop")
+        for number in range(8):
+            browser_of(f"phone{number}")
+        laptop.post(f"{LIST}revoke-others", headers=AS_PAGE)
+        (notice,) = notices_on(page_of(laptop))
+        device = r"phone\d \(192\.0\.2\.1\)"
+        expected = rf"8 devices were signed out: {device}, {device}, {device} and 5 more\."
+        assert re.fullmatch(expected, notice)
+
+    def test_a_page_that_signs_this_browser_out_leaves_no_notice(
+        self, browser_of: Browsers
+    ) -> None:
+        """A browser that was signed out gets no notice for the next user."""
+        for path in ("sign-out", "revoke-all"):
+            laptop = browser_of("laptop")
+            laptop.post(f"{LIST}{path}", headers=AS_PAGE)
+            assert laptop.get_cookie(NOTICE_COOKIE) is None
+
+    def test_another_user_of_the_browser_does_not_see_it(self, browser_of: Browsers) -> None:
+        """A notice is shown only in its own session, and another session deletes it."""
+        for next_user in ("bob", "ada"):
+            laptop, phone = browser_of("laptop"), browser_of("phone")
+            laptop.post(f"{LIST}{id_of(phone)}/revoke", headers=AS_PAGE)
+            laptop.post(f"/login/{next_user}")
+            assert notices_on(page_of(laptop)) == []
+            assert laptop.get_cookie(NOTICE_COOKIE) is None
+
+    def test_no_link_and_no_other_cookie_can_make_it_appear(self, browser_of: Browsers) -> None:
+        """A query, a made up cookie, and a changed one show nothing."""
+        laptop, phone = browser_of("laptop"), browser_of("phone")
+        laptop.post(f"{LIST}{id_of(phone)}/revoke", headers=AS_PAGE)
+        cookie = laptop.get_cookie(NOTICE_COOKIE)
+        assert cookie
+        real = urlsafe_b64decode(cookie.value)
+        changed = real.replace(b"phone", b"PHONE")
+        foreign = hmac.digest(b"", b"kvsession notice " + real[32:], "sha256") + real[32:]
+        for forged in (b"", changed, foreign, real[32:], bytes(32) + real[32:], real[:-1]):
+            laptop.set_cookie(NOTICE_COOKIE, urlsafe_b64encode(forged).decode())
+            assert notices_on(page_of(laptop, f"{LIST}?ended=3&notice=3")) == []
+        for junk in ("x", "é", "a" * 9, "%", "....", "0" * 4000):
+            laptop.set_cookie(NOTICE_COOKIE, junk)
+            assert notices_on(page_of(laptop)) == []
+        laptop.set_cookie(NOTICE_COOKIE, cookie.value)
+        assert notices_on(page_of(laptop)) == ["phone (192.0.2.1) was signed out."]
+
+    def test_its_cookie_has_the_attributes_of_the_session_cookie_and_holds_no_secret(
+        self, make_app: MakeApp
+    ) -> None:
+        """The cookie is HttpOnly, Secure and short-lived, and holds no id and no token."""
+        app = add_devices(make_app(cookie_secure=True))
+        laptop, phone = app.test_client(), app.test_client()
+        for browser in (laptop, phone):
+            browser.environ_base["HTTP_USER_AGENT"] = "phone"
+            browser.post("/login/ada", base_url="https://localhost")
+        token, other = (user_token_of(each, "__Host-kvsession") for each in (laptop, phone))
+        assert token and other
+        response = laptop.post(
+            f"{LIST}{other[:19]}/revoke", headers=AS_PAGE, base_url="https://localhost"
+        )
+        (line,) = response.headers.getlist("Set-Cookie")
+        name, _, value = line.partition(";")[0].partition("=")
+        assert name == f"__Host-{NOTICE_COOKIE}"
+        assert attributes_of(line) == {"HttpOnly", "Secure", "Path=/", "SameSite=Lax", "Max-Age=60"}
+        held = urlsafe_b64decode(value)
+        assert b"phone" in held
+        for secret in (token[19:40], token[40:], other[:19], other[19:40]):
+            assert secret.encode() not in held
 
 
 class TestLostIndex:
@@ -550,9 +698,11 @@ class TestFreshToRevoke:
         clock.advance(hours=1)
         for method, path in revoking(id_of(phone)):
             response = laptop.open(path, method=method, headers=AS_PAGE)
-            assert (response.status_code, response.location) == (
-                302,
-                "/confirm?next=/devices/?confirmed%3D1",
+            assert response.status_code == 302
+            assert response.location in (
+                f"/confirm?next=/devices/?open%3D{id_of(phone)}",
+                "/confirm?next=/devices/?open%3Dothers",
+                "/confirm?next=/devices/?open%3Dall",
             )
             refused = laptop.open(path, method=method)
             assert refused.status_code == 401
@@ -570,42 +720,60 @@ class TestFreshToRevoke:
     def test_list_and_sign_out_need_no_fresh_login(
         self, browser_of: Browsers, clock: Clock
     ) -> None:
-        """Without a fresh login, the list says that the password will be asked, and signing out
-        works."""
+        """Without a fresh login, the list says that the password will be asked, the buttons say
+        "Continue", and signing out works."""
         laptop = browser_of("laptop")
         clock.advance(hours=1)
-        assert "You will be asked for your password first, and then choose again." in page_of(
-            laptop
-        )
-        assert len(sessions_of(laptop)) == 1
+        browser_of("phone")
+        page = page_of(laptop)
+        assert page.count("You will be asked for your password first.") == 3
+        assert page.count('<button class="kvs-button kvs-primary"') == page.count("Continue") == 3
+        assert "Yes, " not in page
         assert laptop.post(f"{LIST}sign-out").get_json() == {"revoked": 1}
 
     def test_confirm_view_leads_back_to_the_same_page_of_the_list(
         self, browser_of: Browsers, clock: Clock
     ) -> None:
-        """The page number of the list is in the redirect to the confirm view."""
+        """The page number and the question are in the redirect to the confirm view."""
         laptop, phone = browser_of("laptop"), browser_of("phone")
         clock.advance(hours=1)
         path = f"{LIST}{id_of(phone)}/revoke?page=2"
         assert (
             laptop.post(path, headers=AS_PAGE).location
-            == "/confirm?next=/devices/?page%3D2%26confirmed%3D1"
+            == f"/confirm?next=/devices/?page%3D2%26open%3D{id_of(phone)}"
         )
 
-    def test_after_confirming_the_list_says_that_nothing_is_signed_out_yet(
+    def test_after_confirming_the_question_is_open_and_has_focus(
         self, browser_of: Browsers
     ) -> None:
-        """After confirming, the list asks the user to choose again."""
-        page = page_of(browser_of("laptop"), f"{LIST}?confirmed=1")
-        assert "Nothing is signed out yet: choose again." in page
+        """The list opens the question that the user came from, and says that nothing is done."""
+        laptop, phone = browser_of("laptop"), browser_of("phone")
+        browser_of("tablet")
+        for question in (id_of(phone), "others", "all"):
+            page = page_of(laptop, f"{LIST}?open={question}")
+            (opened,) = re.findall(r'<details [^>]+ open>.*?<p id="([^>]+)>(.*?)<', page, re.DOTALL)
+            assert opened[0] == f'kvs-ends-{question}" tabindex="-1" autofocus'
+            assert "You have confirmed that it is you. Nothing is signed out yet." in opened[1]
+            assert page.count("Nothing is signed out yet.") == 1
 
-    def test_without_a_fresh_login_a_url_cannot_show_the_confirmed_message(
+    @pytest.mark.parametrize("question", ["", "x", UNKNOWN_ID, '"><b>', "open"])
+    def test_a_url_with_an_unknown_question_opens_none(
+        self, browser_of: Browsers, question: str
+    ) -> None:
+        """An id that is not on the page, and anything else, opens nothing."""
+        laptop, _ = browser_of("laptop"), browser_of("phone")
+        page = laptop.get(LIST, query_string={"open": question}, headers=AS_PAGE).text
+        assert not re.search(r"<details [^>]+ open>|autofocus|<b>", page)
+
+    def test_without_a_fresh_login_an_open_question_does_not_say_that_it_was_confirmed(
         self, browser_of: Browsers, clock: Clock
     ) -> None:
-        """`?confirmed=1` shows no message if the login is not fresh."""
-        laptop = browser_of("laptop")
+        """`?open=` says nothing of a confirmation if the login is not fresh."""
+        laptop, _ = browser_of("laptop"), browser_of("phone")
         clock.advance(hours=1)
-        assert 'role="status"' not in page_of(laptop, f"{LIST}?confirmed=1")
+        page = page_of(laptop, f"{LIST}?open=others")
+        assert " open>" in page
+        assert "You have confirmed" not in page
 
     def test_without_a_confirm_view_the_user_is_told_to_sign_in_again(
         self, make_app: MakeApp, clock: Clock
@@ -623,15 +791,6 @@ class TestFreshToRevoke:
         assert f'href="{LIST}"' in refused.text
         assert laptop.post(others).get_json() == {"error": "FreshLoginRequired"}
         assert len(sessions_of(laptop)) == 2
-
-
-def forms_on(page: str) -> list[tuple[str, dict[str, str]]]:
-    """The target and the hidden fields of each form on a page."""
-    forms = re.findall(r'<form[^>]*action="([^"]+)"[^>]*>(.*?)</form>', page, re.DOTALL)
-    return [
-        (html.unescape(action), dict(re.findall(r'name="([^"]+)" value="([^"]*)"', inner)))
-        for action, inner in forms
-    ]
 
 
 class TestPageOfAnotherUser:
@@ -672,7 +831,7 @@ class TestPageOfAnotherUser:
         forms = dict(forms_on(page_of(laptop)))
         laptop.post("/login/ada")
         path = f"{LIST}{id_of(phone)}/revoke"
-        assert laptop.post(path, data=forms[path], headers=AS_PAGE).location == f"{LIST}?ended=1"
+        assert laptop.post(path, data=forms[path], headers=AS_PAGE).location == LIST
         path = f"{LIST}sign-out"
         response = laptop.post(path, data=forms[path], headers=AS_PAGE)
         assert response.location == "/sign-in?ended=1"
@@ -773,7 +932,7 @@ def answers(browser: FlaskClient, phone_id: str) -> t.Iterator[TestResponse]:
     """Every kind of response that the blueprint has, as page and as JSON."""
     for headers in (AS_PAGE, {}):
         yield browser.get(LIST, headers=headers)
-        yield browser.get(f"{LIST}?ended=1", headers=headers)
+        yield browser.get(f"{LIST}?open=all", headers=headers)
         yield browser.post(f"{LIST}{UNKNOWN_ID}/revoke", headers=headers)
         yield browser.post(f"{LIST}revoke-others", headers=headers)
         yield browser.post(f"{LIST}revoke-others", headers={"Sec-Fetch-Site": "cross-site"})

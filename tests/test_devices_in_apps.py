@@ -20,9 +20,10 @@ from jinja2 import DictLoader, StrictUndefined
 from markupsafe import Markup
 
 import flask_kvsession as kvs
+from flask_kvsession.devices import describe
 
 from .support.apps import MakeApp
-from .support.browsers import AS_PAGE, FIREFOX, Browsers, SignIn, may_enter
+from .support.browsers import AS_PAGE, FIREFOX, Browsers, SignIn, id_of, may_enter
 from .support.devices import names_on
 
 ROOT = Path(__file__).parent.parent
@@ -37,17 +38,20 @@ def page_at(browser: FlaskClient, path: str) -> str:
 
 
 def works_at(app: Flask, path: str) -> bool:
-    """Whether the list and its stylesheet load at this path, and a device can be signed out."""
+    """Whether the list, its stylesheet and its script load at this path, and a device can be signed
+    out."""
     browser_of = Browsers(app)
     laptop, phone = browser_of("laptop"), browser_of("phone")
     page = page_at(laptop, path)
-    (stylesheet,) = re.findall(r'href="(.*\.css)"', page)
-    with laptop.get(stylesheet) as style:
-        assert (style.status_code, style.mimetype) == (200, "text/css")
+    (stylesheet,) = re.findall(r'<link rel="stylesheet" href="(.*\.css)">', page)
+    (script,) = re.findall(r'<script src="(.*\.js)" defer></script>', page)
+    for url, mimetype in ((stylesheet, "text/css"), (script, "text/javascript")):
+        with laptop.get(url) as file:
+            assert (file.status_code, file.mimetype) == (200, mimetype)
     (action,) = re.findall(r'action="([^"]+/revoke)"', page)
     response = laptop.post(action, headers=AS_PAGE)
     laptop.post(f"{path}revoke-all")
-    return response.location == f"{path}?ended=1" and not any(may_enter(phone))
+    return response.location == path and not any(may_enter(phone))
 
 
 class TestRegistration:
@@ -85,7 +89,7 @@ class TestRegistration:
         anonymous = app.test_client()
         environ = {"SCRIPT_NAME": "/portal"}
         response = anonymous.post("/devices/revoke-all", headers=AS_PAGE, environ_overrides=environ)
-        assert response.location == "/portal/sign-in?next=/portal/devices/"
+        assert response.location == "/portal/sign-in?next=/portal/devices/?open%3Dall"
 
 
 def create_app(make_app: MakeApp) -> Flask:
@@ -176,7 +180,7 @@ class TestOtherCsrfProtection:
         others = "/devices/revoke-others"
         assert laptop.post(others).status_code == 400
         sent = laptop.post(others, data={"csrf_token": csrf_token}, headers=AS_PAGE)
-        assert sent.location == "/devices/?ended=1"
+        assert sent.location == "/devices/"
         assert may_enter(laptop, phone) == [True, False]
 
     def test_a_csrf_token_that_is_a_string_is_in_our_forms(self, make_app: MakeApp) -> None:
@@ -215,7 +219,7 @@ def page_with(make_app: MakeApp) -> t.Callable[..., tuple[str, str | None]]:
             setattr(app.jinja_env, name, value)
         browser_of = Browsers(app)
         browser_of(FIREFOX)
-        response = browser_of("laptop").get("/devices/?ended=2", headers=AS_PAGE)
+        response = browser_of("laptop").get("/devices/", headers=AS_PAGE)
         assert response.status_code == 200
         return response.text, response.headers.get("Content-Security-Policy")
 
@@ -229,13 +233,16 @@ class TestTemplates:
     def test_our_base_page_is_sent_with_a_strict_content_security_policy(
         self, page_with: PageWith
     ) -> None:
-        """The policy allows only the stylesheet and images, and the page needs nothing else."""
+        """The policy allows only our files, and the page needs nothing else: no inline code."""
         page, policy = page_with({})
         assert policy == (
-            "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none';"
-            " frame-ancestors 'none'"
+            "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self';"
+            " base-uri 'none'; frame-ancestors 'none'"
         )
-        assert not re.search(r"<script|<style|\sstyle=|\son\w+=|javascript:|https?://", page)
+        assert re.findall(r"<script[^>]*>", page) == [
+            '<script src="/devices/kvsession-static/devices.js" defer>'
+        ]
+        assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:|https?://", page)
 
     def test_pages_in_the_app_s_layout_have_our_stylesheet_and_forbid_only_frames(
         self, page_with: PageWith
@@ -245,10 +252,41 @@ class TestTemplates:
         base = '{% extends "layout.html" %}'
         page, policy = page_with({"kvsession/base.html": base, "layout.html": LAYOUT})
         assert "<nav>app's</nav>" in page
-        assert "<title>2 devices were signed out. Your devices</title>" in page
-        assert "devices.css" in page
-        assert names_on(page) == ["laptop", "Firefox on Linux"]
+        assert "<title>Your devices</title>" in page
+        assert page.count("devices.css") == page.count("devices.js") == 1
+        assert names_on(page) == ["laptop", "Firefox 140 on Linux"]
         assert policy == FRAMES_ONLY
+
+    def test_stylesheet_and_script_also_load_in_a_layout_that_has_no_head_block(
+        self, page_with: PageWith
+    ) -> None:
+        """A layout needs the blocks title and content only."""
+        page, _ = page_with({"kvsession/base.html": "<nav></nav>{% block content %}{% endblock %}"})
+        assert page.lstrip().startswith("<nav></nav>")
+        assert page.count("devices.css") == page.count("devices.js") == 1
+
+    @pytest.mark.parametrize(
+        ("method", "root", "links"),
+        [
+            ("GET", "", ["/"]),
+            ("GET", "/portal", ["/portal/"]),
+            ("POST", "", []),
+            (None, "", []),
+        ],
+    )
+    def test_our_base_page_links_to_the_start_page_of_an_app_that_has_one(
+        self, make_app: MakeApp, method: str | None, root: str, links: list[str]
+    ) -> None:
+        """The link leads to the app's own root, and is missing if no view answers there."""
+        app = make_app()
+        app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
+        if method:
+            app.add_url_rule("/", "home", lambda: "", methods=[method])
+        environ = {"SCRIPT_NAME": root}
+        response = Browsers(app)("laptop").get(
+            "/devices/", headers=AS_PAGE, environ_overrides=environ
+        )
+        assert re.findall(r'<header><a href="([^"]*)">.*Back to the app', response.text) == links
 
     def test_a_sessions_template_of_the_app_replaces_the_whole_page(
         self, page_with: PageWith
@@ -337,14 +375,16 @@ class TestTemplates:
     ) -> None:
         """The templates use no undefined name and do not depend on how Jinja trims blocks."""
         page, _ = page_with({}, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        assert names_on(page) == ["laptop", "Firefox on Linux"]
+        assert names_on(page) == ["laptop", "Firefox 140 on Linux"]
 
 
 GERMAN = {
     "Your devices": "Deine Geräte",
     "%(browser)s on %(system)s": "%(browser)s auf %(system)s",
     "Active %(when)s": "Aktiv %(when)s",
-    "%(num)d devices were signed out.": "%(num)d Geräte wurden abgemeldet.",
+    "today, %(time)s UTC": "heute, %(time)s UTC",
+    "%(device)s was signed out.": "%(device)s wurde abgemeldet.",
+    "All %(num)d other devices are signed out at once; you stay signed in here.": "Alle %(num)d!",
     "Yes, sign it out": "Ja, <abmelden>",
 }
 
@@ -374,12 +414,15 @@ class TestTranslation:
             )
         browser_of = Browsers(app)
         browser_of(FIREFOX.replace("Firefox/", "<b>/"))
+        phone, laptop = browser_of(FIREFOX), browser_of("laptop")
+        browser_of("tablet")
+        laptop.post(f"/devices/{id_of(phone)}/revoke", headers=AS_PAGE)
         browser_of(FIREFOX)
-        page = page_at(browser_of("laptop"), "/devices/?ended=2")
+        page = page_at(laptop, "/devices/")
         assert "<h1>Deine Geräte</h1>" in page
-        assert "2 Geräte wurden abgemeldet." in page
-        assert "Firefox auf Linux" in page
-        assert 'Aktiv <time datetime="' in page
+        assert "Firefox 140 auf Linux (192.0.2.1) wurde abgemeldet." in page
+        assert "Alle 3!" in page
+        assert re.search(r'Aktiv <time datetime="[^"]+">heute, \d\d:\d\d UTC</time>', page)
         assert "<b>/" not in page
 
     def test_values_are_escaped_if_the_app_s_gettext_does_not_escape_them(
@@ -392,12 +435,30 @@ class TestTranslation:
         app.jinja_env.globals.update(gettext=flask_babel.gettext, ngettext=flask_babel.ngettext)
         assert app.jinja_env.newstyle_gettext  # type: ignore[attr-defined]
         browser_of = Browsers(app)
-        browser_of("<img src=x onerror=alert(1)>/1 CFNetwork/1 Darwin/20.0")
-        page = page_at(browser_of(FIREFOX), "/devices/?ended=2")
+        agent = "<img src=x onerror=alert(1)>/1 CFNetwork/1 Darwin/20.0"
+        phone, laptop = browser_of(agent), browser_of(FIREFOX)
+        browser_of(agent)
+        laptop.post(f"/devices/{id_of(phone)}/revoke", headers=AS_PAGE)
+        page = page_at(laptop, "/devices/")
         assert "<img" not in page
         assert "&lt;img" in page
-        assert "Firefox on Linux" in page
-        assert "2 devices were signed out." in page
+        assert "Firefox 140 on Linux" in page
+        assert "(192.0.2.1) was signed out." in page
+
+    @pytest.mark.parametrize(
+        ("is_translated", "language"), [(True, "de-AT"), (False, "en")], ids=["ours", "none"]
+    )
+    def test_html_names_the_language_of_the_texts(
+        self, make_app: MakeApp, is_translated: bool, language: str
+    ) -> None:
+        """The language is Flask-Babel's if the app translates our texts, else English."""
+        app = make_app()
+        app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
+        flask_babel.Babel(app, locale_selector=lambda: "de_AT")
+        if is_translated:
+            app.jinja_env.globals["gettext"] = lambda text, **values: german(text) % values
+        page = page_at(Browsers(app)("laptop"), "/devices/")
+        assert f'<html lang="{language}">' in page
 
     def test_texts_are_english_in_an_app_without_gettext(self, page_with: PageWith) -> None:
         """Without gettext, the texts are the English sentences of the templates."""
@@ -408,21 +469,24 @@ class TestTranslation:
 
 class TestWithoutTheExtra:
     @pytest.fixture
-    def laptop(self, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
-        for name in ("ua_parser", "humanize"):
-            monkeypatch.setitem(sys.modules, name, None)
+    def laptop(self, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[FlaskClient]:
+        monkeypatch.setitem(sys.modules, "ua_parser", None)
+        describe._described.cache_clear()
         app = make_app()
         app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
         browser_of = Browsers(app)
-        browser_of("<i>phone")
-        return browser_of(FIREFOX)
+        browser_of("<i>phone/1")
+        yield browser_of(FIREFOX)
+        describe._described.cache_clear()
 
-    def test_the_list_shows_raw_user_agents_and_exact_times(self, laptop: FlaskClient) -> None:
-        """Without ua-parser and humanize, the list shows the user agent and the exact time."""
+    def test_the_list_names_common_browsers_and_shows_their_icons(
+        self, laptop: FlaskClient
+    ) -> None:
+        """Without ua-parser, the list names a common browser, and what is unknown by its start."""
         page = page_at(laptop, "/devices/")
-        assert names_on(page) == [FIREFOX, "&lt;i&gt;phone"]
-        assert re.search(r"Active <time [^>]+><time [^>]+>\d+ \w+ \d{4}, \d\d:\d\d UTC<", page)
-        assert laptop.get("/devices/").get_json()["sessions"][0]["device"] == FIREFOX
+        assert names_on(page) == ["Firefox 140 on Linux", "&lt;i&gt;phone"]
+        assert page.count('<path d="M2 19h20"/>') == 1  # the icon of a computer
+        assert laptop.get("/devices/").get_json()["sessions"][0]["device"] == "Firefox on Linux"
 
 
 class TestPlaceNames:
@@ -446,8 +510,8 @@ class TestPlaceNames:
             browser_of("x", ip=ip)
         laptop = browser_of("laptop")
         page = page_at(laptop, "/devices/")
-        assert "<span>&lt;Lyon&gt;</span>" in page
-        assert "<span>&lt;b&gt;Rome&lt;/b&gt;</span>" in page
+        assert '<span class="kvs-place">&lt;Lyon&gt;</span> <span>192.0.2.1</span>' in page
+        assert '<span class="kvs-place">&lt;b&gt;Rome&lt;/b&gt;</span>' in page
         assert sorted(asked) == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
         current, *others = laptop.get("/devices/").get_json()["sessions"]
         assert current["location"] == "<Lyon>"

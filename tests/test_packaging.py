@@ -45,6 +45,7 @@ def test_the_wheel_has_the_whole_package_and_nothing_else(wheel: zipfile.ZipFile
     assert "flask_kvsession/py.typed" in names
     assert "flask_kvsession/devices/templates/kvsession/sessions.html" in names
     assert "flask_kvsession/devices/static/devices.css" in names
+    assert "flask_kvsession/devices/static/devices.js" in names
 
 
 def test_the_source_distribution_has_all_that_tests_need(built: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typing as t
 
+from flask import current_app
 from jinja2 import pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
@@ -25,6 +26,18 @@ def ntranslate(context: Context, singular: str, plural: str, num: int, **values:
     """Like `translate`, for a message with a number: `%(num)d` is replaced by `num`."""
     english = singular if num == 1 else plural
     return _call_gettext(context, "ngettext", (singular, plural, num), english, values, num=num)
+
+
+@pass_context
+def language(context: Context) -> str:
+    """The language of the texts, for `<html lang>`: Flask-Babel's locale if the app translates our
+    texts, else English."""
+    heading = "Your devices"
+    if "babel" not in current_app.extensions or str(translate(context, heading)) == heading:
+        return "en"
+    from flask_babel import get_locale  # type: ignore[import-untyped]
+
+    return str(get_locale() or "en").replace("_", "-")
 
 
 def _call_gettext(

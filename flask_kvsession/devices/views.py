@@ -1,33 +1,24 @@
-"""The views of the devices pages. They use the same public functions as an app's own views.
+"""The views of the devices pages. They use the same functions as an app's own views.
 
 Every view answers with a page or with JSON, as the request's `Accept` asks. A request that ends
 sessions is a POST or a DELETE and must not come from another site. A browser is then redirected to
-the list, with the number of ended sessions in the URL. `flash()` is not used for that number,
-because it needs a `flask.session`, which an app may not have.
+the list, which names the ended sessions once (`notice`). `flash()` is not used for that, because it
+needs a `flask.session`, which an app may not have.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-import time
 import typing as t
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from functools import wraps
 
-from flask import Blueprint, make_response, redirect, render_template, request, url_for
+from flask import Blueprint, current_app, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask.wrappers import Response
 from werkzeug.exceptions import Conflict, NotFound
 
-from ..api import (
-    current_session,
-    list_sessions,
-    revoke_all_sessions,
-    revoke_session,
-)
+from ..api import current_session, list_sessions, revoke_many, revoke_one
 from ..app_state import app_state
 from ..current import request_session
 from ..errors import FreshLoginRequired
@@ -39,12 +30,11 @@ from ..guards import (
     url_of_view,
     wants_page,
 )
-from ..record import SessionInfo
+from ..record import SessionInfo, from_ms
 from ..token import user_hash
-from .describe import Device, ago, describe
-from .texts import ntranslate, translate
-
-log = logging.getLogger("flask_kvsession")
+from .notice import delete_notice, notice_of, received_notice, send_notice
+from .rows import Locator, Row, as_json
+from .texts import language, ntranslate, translate
 
 PER_PAGE = 20
 """How many of the other sessions one page shows."""
@@ -58,7 +48,8 @@ Each session costs a response up to 2 ms, because its user agent must be parsed.
 # form-action, because browsers also apply form-action to the redirect after a form, and an app's
 # sign-in page may be on another site.
 POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; base-uri 'none';"
+    " frame-ancestors 'none'"
 )
 
 # Sent with every response, also in an app's layout: no other page may show these pages in a frame
@@ -72,9 +63,6 @@ HEADERS = {
 USER_FIELD = "kvs-user"
 """The hidden field of each form that says which user the page was made for."""
 
-LOCATE_SECONDS = 1.0
-"""How many seconds one response may spend on the names of places."""
-
 P = t.ParamSpec("P")
 
 sessions_blueprint = Blueprint(
@@ -85,16 +73,6 @@ sessions_blueprint = Blueprint(
     static_url_path="/kvsession-static",
     template_folder="templates",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One session, as the templates show it."""
-
-    session: SessionInfo
-    device: Device
-    place: str | None
-    ago: str | None
 
 
 # Before and after every view
@@ -119,18 +97,18 @@ def add_headers(response: Response) -> Response:
 def revocation_guard(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
     """Require a login, and with `KVSESSION_FRESH_TO_REVOKE` a fresh one.
 
-    After signing in or confirming, a browser returns to the list, and the user has to choose
-    again: the browser does not repeat the POST.
+    After signing in or confirming, a browser returns to the list, where the same question is open
+    again, and the user has to answer it: the browser does not repeat the POST.
     """
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
         url_of_view("login_view")  # raises for an unknown endpoint, before anything is ended
-        fresh_to_revoke = app_state().settings.fresh_to_revoke
-        require_login(back_to=_list_url(confirmed=1 if fresh_to_revoke else None))
+        back_to = _list_url(open=kwargs.get("session_id") or view.__name__.removeprefix("revoke_"))
+        require_login(back_to)
         _require_form_of_this_user()
-        if fresh_to_revoke:
-            _require_fresh_login()
+        if app_state().settings.fresh_to_revoke:
+            _require_fresh_login(back_to)
         return view(*args, **kwargs)
 
     return guarded
@@ -158,9 +136,9 @@ def _form_user() -> str | None:
     return None if user_id is None else user_hash(user_id)
 
 
-def _require_fresh_login() -> None:
+def _require_fresh_login(back_to: str) -> None:
     try:
-        require_fresh_login(back_to=_list_url(confirmed=1))
+        require_fresh_login(back_to)
     except FreshLoginRequired as refusal:
         if wants_page() and not _has_confirm_view():
             refusal.response = _render_page("stale.html", back_to=_list_url())
@@ -188,25 +166,30 @@ def index() -> ResponseReturnValue:
     page = min(_number_in_query("page") or 1, pages)
     current = current if page == 1 else []
     shown = others[(page - 1) * per_page : page * per_page]
-    locate = _Locator()
+    locate = Locator()
     if not wants_page():
-        rows = [_as_json(session, locate) for session in current + shown]
+        rows = [as_json(session, locate) for session in current + shown]
         return {"sessions": rows, "page": page, "pages": pages}
 
-    return _render_page(
+    now, must_confirm = from_ms(app_state().now()), app_state().settings.fresh_to_revoke
+    response = _render_page(
         "sessions.html",
-        current=[_row(session, locate) for session in current],
-        others=[_row(session, locate) for session in shown],
+        current=[Row.of(session, locate, now) for session in current],
+        others=[Row.of(session, locate, now) for session in shown],
         others_count=len(others),
         page=page,
         pages=pages,
-        ended=_number_in_query("ended"),
-        confirmed=_number_in_query("confirmed"),
+        now=now,
+        notice=received_notice(),
+        opened=request.args.get("open"),
         user_field=USER_FIELD,
         form_user=_form_user(),
-        asks_password=app_state().settings.fresh_to_revoke and not current_session.is_fresh,
+        asks_password=must_confirm and not current_session.is_fresh,
+        is_confirmed=must_confirm and current_session.is_fresh,
         can_confirm=_has_confirm_view(),
     )
+    delete_notice(response)
+    return response
 
 
 @sessions_blueprint.post("/<session_id>/revoke")
@@ -214,16 +197,17 @@ def index() -> ResponseReturnValue:
 @revocation_guard
 def revoke(session_id: str) -> ResponseReturnValue:
     """End one of the user's sessions. 404 for another user's session and for an unknown id."""
-    if not revoke_session(session_id):
+    ended = revoke_one(session_id)
+    if ended is None:
         raise _not_found()
-    return _ended_response(1)
+    return _ended_response([ended])
 
 
 @sessions_blueprint.post("/revoke-others")
 @revocation_guard
 def revoke_others() -> ResponseReturnValue:
     """End all of the user's sessions except the current one."""
-    return _ended_response(revoke_all_sessions(except_current=True))
+    return _ended_response(revoke_many(except_current=True))
 
 
 @sessions_blueprint.post("/revoke-all")
@@ -231,14 +215,14 @@ def revoke_others() -> ResponseReturnValue:
 def revoke_all() -> ResponseReturnValue:
     """End all of the user's sessions, including the current one.
 
-    If the user's index was lost, `revoke_all_sessions` does not find the current session, so it is
-    ended explicitly.
+    If the user's index was lost, `revoke_many` does not find the current session, so it is ended
+    explicitly.
     """
-    count = revoke_all_sessions()
-    if current_session.is_authenticated:
-        request_session().log_out()
-        count += 1
-    return _ended_response(count)
+    ended = revoke_many()
+    if not current_session.is_authenticated:
+        return _ended_response(ended)
+    request_session().log_out()
+    return _signed_out_response(len(ended) + 1)
 
 
 @sessions_blueprint.post("/sign-out")
@@ -247,18 +231,27 @@ def sign_out() -> ResponseReturnValue:
     url_of_view("login_view")
     _require_form_of_this_user()
     # Not `logout_user`: it refuses in an app that signs users in and out by itself.
-    return _ended_response(int(request_session().log_out()))
+    return _signed_out_response(int(request_session().log_out()))
 
 
 # Responses
 
 
-def _ended_response(count: int) -> ResponseReturnValue:
-    """The response of a view that has ended `count` sessions."""
+def _ended_response(ended: Sequence[SessionInfo]) -> ResponseReturnValue:
+    """The response of a view that has ended these sessions."""
+    if not current_session.is_authenticated:
+        return _signed_out_response(len(ended))
+    if not wants_page():
+        return {"revoked": len(ended)}
+    response = redirect(_list_url(), 303)
+    send_notice(response, notice_of(ended))
+    return response
+
+
+def _signed_out_response(count: int) -> ResponseReturnValue:
+    """The response of a view that has ended `count` sessions, the current one too."""
     if not wants_page():
         return {"revoked": count}
-    if current_session.is_authenticated:
-        return redirect(_list_url(ended=count), 303)
     login_url = url_of_view("login_view", ended=count)
     return redirect(login_url, 303) if login_url else _render_page("signed_out.html", ended=count)
 
@@ -285,9 +278,17 @@ def _render_page(template: str, **values: t.Any) -> Response:
         return ""
 
     values |= {"send_policy": send_policy, "translate": translate, "ntranslate": ntranslate}
+    values |= {"language": language, "home_url": _home_url()}
     response = make_response(render_template(f"kvsession/{template}", **values))
     response.headers.update(headers)
     return response
+
+
+def _home_url() -> str | None:
+    """The URL of the app's start page. None if the app answers no GET there."""
+    adapter = current_app.create_url_adapter(request)
+    has_home = adapter is not None and adapter.test("/", method="GET")
+    return f"{request.script_root}/" if has_home else None
 
 
 def _list_url(**query: t.Any) -> str:
@@ -306,58 +307,3 @@ def _current_session_info() -> list[SessionInfo]:
     """The current session from its record. Used if the user's index was lost."""
     info = current_session.info()
     return [info] if info else []
-
-
-def _as_json(session: SessionInfo, locate: _Locator) -> dict[str, t.Any]:
-    return {
-        "id": session.id,
-        "current": session.is_current,
-        "device": describe(session.user_agent).name,
-        "ip_address": session.ip_address,
-        "location": locate(session.ip_address),
-        "created_at": _iso(session.created_at),
-        "last_seen_at": _iso(session.last_seen_at),
-        "expires_at": _iso(session.expires_at),
-    }
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds")
-
-
-def _row(session: SessionInfo, locate: _Locator) -> Row:
-    return Row(
-        session=session,
-        device=describe(session.user_agent),
-        place=locate(session.ip_address),
-        ago=ago(session.last_seen_at),
-    )
-
-
-class _Locator:
-    """Calls `KVSESSION_LOCATE` once for each address of one response.
-
-    After an exception or after LOCATE_SECONDS it makes no more calls, and the remaining sessions
-    have no place. The list must always appear, because a user may need it to sign out an intruder.
-    """
-
-    def __init__(self) -> None:
-        self._hook = app_state().settings.locate
-        self._deadline = time.monotonic() + LOCATE_SECONDS
-        self._known: dict[str, str | None] = {}
-
-    def __call__(self, ip_address: str | None) -> str | None:
-        if ip_address is None or self._hook is None:
-            return None
-        if ip_address not in self._known and time.monotonic() < self._deadline:
-            self._known[ip_address] = self._call_hook(self._hook, ip_address)
-        return self._known.get(ip_address)
-
-    def _call_hook(self, hook: Callable[[str], str | None], ip_address: str) -> str | None:
-        try:
-            place = hook(ip_address)
-        except Exception:
-            log.exception("KVSESSION_LOCATE raised an exception; this list shows no more places")
-            self._hook = None
-            return None
-        return str(place) if isinstance(place, str) and place else None

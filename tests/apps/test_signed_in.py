@@ -339,7 +339,7 @@ class TestConfirm:
         for _ in range(2):
             assert who(browser, "/payment") == "ada"
             assert browser.get("/fresh").status_code == 200
-        assert browser.post(path, headers=AS_PAGE).location == f"{DEVICES}?ended=1"
+        assert browser.post(path, headers=AS_PAGE).location == DEVICES
 
     def test_confirm_login_in_the_first_request_of_a_signed_cookie(self, install: Install) -> None:
         """`confirm_login` makes a session fresh that the same request has carried over."""

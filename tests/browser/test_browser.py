@@ -53,7 +53,7 @@ def test_a_session_lasts_from_sign_in_over_an_app_restart_to_sign_out(
     device.locator("summary", has_text="Sign out").click()
     screenshot(laptop, "two-sessions")
     device.get_by_role("button", name="Yes, sign it out").click()
-    assert laptop.get_by_role("status").inner_text() == "1 device was signed out."
+    assert "Phone" in laptop.get_by_role("status").inner_text()
     phone.reload()
     wait_for_heading(phone, "Sign in")
     assert phone.get_by_role("status").inner_text() == REASONS["revoked"]

@@ -3,18 +3,22 @@ colours. The app has no layout of its own, so the pages use our base page."""
 
 from __future__ import annotations
 
+import re
 import threading
 import typing as t
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
-from flask import Flask, redirect
+from flask import Flask, redirect, request
 from werkzeug.serving import make_server
 
 import flask_kvsession as kvs
 
 from ..support.apps import MakeApp
 from ..support.chromium import Screenshot
+from ..support.clock import Clock
 
 if t.TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -25,18 +29,30 @@ IPHONE = (
     " (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1"
 )
 NARROWEST, WIDE = 320, 1000
+IPHONE_SIGNED_OUT = "Safari 18 on iPhone (Lyon, France) was signed out."
 STRANGE = "<b>Unbreakable" + "x" * 400 + "</b>"
 
 
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
-    app = make_app(login_view="sign_in", views=False, locate={"127.0.0.1": "Lyon, France"}.get)
+    app = make_app(
+        login_view="sign_in",
+        confirm_view="confirm",
+        fresh_to_revoke=True,
+        views=False,
+        locate={"127.0.0.1": "Lyon, France"}.get,
+    )
     app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
 
     @app.get("/sign-in/<user>")
     def sign_in_as(user: str) -> t.Any:
-        kvs.login_user(user)
+        kvs.login_user(user, remember="short" not in request.args)
         return redirect("/devices/", 303)
+
+    @app.get("/confirm")
+    def confirm() -> t.Any:
+        kvs.confirm_login()
+        return redirect(kvs.next_url("/devices/"), 303)
 
     app.add_url_rule("/favicon.ico", "icon", lambda: ("", 204))
     app.add_url_rule("/sign-in", "sign_in", lambda: "<title>Sign in</title>")
@@ -65,7 +81,14 @@ class Profiles:
         self.console_messages: list[str] = []
 
     def __call__(
-        self, agent: str, *, width: int = WIDE, dark: bool = False, scripts: bool = False
+        self,
+        agent: str,
+        *,
+        width: int = WIDE,
+        dark: bool = False,
+        scripts: bool = False,
+        locale: str = "en-GB",
+        zone: str = "Asia/Tokyo",
     ) -> Page:
         context = self.browser.new_context(
             base_url=self.url,
@@ -73,6 +96,8 @@ class Profiles:
             viewport={"width": width, "height": 800},
             color_scheme="dark" if dark else "light",
             java_script_enabled=scripts,
+            locale=locale,
+            timezone_id=zone,
         )
         self.contexts.append(context)
         page = context.new_page()
@@ -115,11 +140,11 @@ def is_signed_in(page: Page) -> bool:
 def test_without_scripts_a_device_is_signed_out_after_a_question(open_list: Profiles) -> None:
     """Without scripts, the list shows both devices and signs the other one out after a question."""
     phone, laptop = open_list(IPHONE, width=NARROWEST), open_list(LINUX)
-    assert "This device" in row(laptop, "Firefox on Linux").inner_text()
-    other = row(laptop, "Safari on iPhone")
+    assert "This device" in row(laptop, "Firefox 140 on Linux").inner_text()
+    other = row(laptop, "Safari 18 on iPhone")
     assert "Lyon, France 127.0.0.1" in other.inner_text()
-    assert "Active a minute ago" in other.inner_text()
-    question = other.get_by_text("Safari on iPhone is signed out at once.")
+    assert re.search(r"Active .+, \d\d:\d\d UTC", other.inner_text())
+    question = other.get_by_text("Safari 18 on iPhone is signed out at once.")
     assert not question.is_visible()
     other.locator("summary", has_text="Sign out").click()
     assert question.is_visible()
@@ -128,8 +153,8 @@ def test_without_scripts_a_device_is_signed_out_after_a_question(open_list: Prof
     assert not question.is_visible()
     other.locator("summary", has_text="Sign out").click()
     other.get_by_role("button", name="Yes, sign it out").click()
-    assert laptop.get_by_role("status").inner_text() == "1 device was signed out."
-    assert laptop.get_by_text("You are not signed in on any other device.").is_visible()
+    assert laptop.get_by_role("status").inner_text() == IPHONE_SIGNED_OUT
+    assert laptop.get_by_text("You are signed in on this device only.").is_visible()
     assert not is_signed_in(phone)
     assert is_signed_in(laptop)
 
@@ -140,7 +165,7 @@ def test_signing_out_all_others_keeps_this_device_and_everywhere_does_not(
     """ "All others" keeps this device; "everywhere" leads this device to the sign-in page."""
     phone, laptop = open_list(IPHONE), open_list(LINUX)
     confirm(laptop, "Sign out all other devices", "Yes, sign out all others")
-    assert laptop.get_by_role("status").inner_text() == "1 device was signed out."
+    assert laptop.get_by_role("status").inner_text() == IPHONE_SIGNED_OUT
     assert not is_signed_in(phone)
     phone.goto("/sign-in/ada")
     laptop.reload()
@@ -155,7 +180,7 @@ def test_signing_out_the_current_row_leads_to_sign_in_and_keeps_the_other_device
 ) -> None:
     """ "Sign out" on the current row ends only the current session."""
     phone, laptop = open_list(IPHONE), open_list(LINUX)
-    row(laptop, "Firefox on Linux").get_by_role("button", name="Sign out").click()
+    row(laptop, "Firefox 140 on Linux").get_by_role("button", name="Sign out").click()
     wait_for_title(laptop, "Sign in")
     assert is_signed_in(phone)
 
@@ -170,22 +195,137 @@ def test_the_user_agent_is_visible_only_after_opening_the_details(open_list: Pro
 
 
 def test_a_device_can_be_signed_out_with_tab_and_enter_alone(open_list: Profiles) -> None:
-    """Tab goes from top to bottom, Enter opens and answers the question, and focus is visible."""
+    """Tab goes from top to bottom, Enter opens and answers the question, and focus is visible.
+    After the post, focus is on the message."""
     phone, laptop = open_list(IPHONE), open_list(LINUX, scripts=True)
-    where = "() => document.activeElement.innerText.split(':')[0].trim()"
     reached = []
-    for _ in range(4):
+    for _ in range(5):
         laptop.keyboard.press("Tab")
-        reached.append(laptop.evaluate(where))
+        reached.append(laptop.evaluate(FOCUS))
         outline = "getComputedStyle(document.activeElement).outlineStyle"
         assert laptop.evaluate(outline) == "solid"
-    assert reached == ["Details", "Sign out", "Details", "Sign out"]
+    all_others = "Sign out all other devices"
+    assert reached == ["Details", "Sign out", all_others, "Details", "Sign out"]
     laptop.keyboard.press("Enter")
     laptop.keyboard.press("Tab")
-    assert laptop.evaluate(where) == "Yes, sign it out"
+    assert laptop.evaluate(FOCUS) == "Yes, sign it out"
     laptop.keyboard.press("Enter")
-    laptop.wait_for_url("**/devices/?ended=1")
+    laptop.wait_for_function(f"({FOCUS})() === '{IPHONE_SIGNED_OUT}'")
     assert not is_signed_in(phone)
+
+
+def test_escape_closes_the_question_and_returns_focus_to_its_button(open_list: Profiles) -> None:
+    """Escape closes the open question from anywhere on the page, and open details inside them."""
+    open_list(IPHONE)
+    laptop = open_list(LINUX, scripts=True)
+    other = row(laptop, "Safari 18 on iPhone")
+    question = other.get_by_text("is signed out at once.")
+    other.locator("summary", has_text="Sign out").click()
+    other.get_by_role("button", name="Yes, sign it out").focus()
+    laptop.keyboard.press("Escape")
+    assert not question.is_visible()
+    assert laptop.evaluate(FOCUS) == "Sign out"
+    other.locator("summary", has_text="Sign out").click()
+    laptop.get_by_text("Details").first.click()
+    for still_open in (True, False):
+        laptop.keyboard.press("Escape")
+        assert question.is_visible() is still_open
+        assert laptop.locator("details[open]").count() == int(still_open)
+
+
+def test_the_message_is_not_shown_again_on_reload_or_from_the_history(
+    open_list: Profiles,
+) -> None:
+    """A reload, the way back and the way forward show the list without the message."""
+    open_list(IPHONE)
+    laptop = open_list(LINUX, scripts=True)
+    confirm(laptop, "Sign out all other devices", "Yes, sign out all others")
+    message = laptop.get_by_role("status")
+    message.wait_for()
+    laptop.goto("/sign-in")
+    laptop.go_back()
+    row(laptop, "Firefox 140 on Linux").wait_for()
+    message.wait_for(state="detached")
+    laptop.reload()
+    assert message.count() == 0
+
+
+def test_a_page_from_the_browser_s_memory_is_loaded_again(open_list: Profiles) -> None:
+    """A page that the browser has kept in memory loads again: its list may be out of date."""
+    phone, laptop = open_list(IPHONE), open_list(LINUX, scripts=True)
+    row(phone, "Safari 18 on iPhone").get_by_role("button", name="Sign out").click()
+    wait_for_title(phone, "Sign in")
+    assert row(laptop, "Safari 18 on iPhone").count() == 1
+    laptop.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+    row(laptop, "Safari 18 on iPhone").wait_for(state="detached")
+
+
+@pytest.mark.parametrize(
+    ("locale", "language", "zone", "today", "earlier"),
+    [
+        ("en-GB", "en", "Asia/Tokyo", "today, %H:%M", "%-d Nov 2025, %H:%M"),
+        ("de-AT", "en", "America/New_York", "today, %-I:%M %p", "Nov %-d, 2025, %-I:%M %p"),
+        ("en-GB", "de", "Asia/Kolkata", "heute, %H:%M", "%d.11.2025, %H:%M"),
+        ("en-GB", "", "Asia/Tokyo", "today, %H:%M", "%-d Nov 2025, %H:%M"),
+        ("en-GB", "no such", "Asia/Tokyo", "today, %H:%M", "%-d Nov 2025, %H:%M"),
+    ],
+)
+def test_a_script_shows_times_in_the_reader_s_time_zone_and_the_page_s_language(
+    open_list: Profiles, locale: str, language: str, zone: str, today: str, earlier: str
+) -> None:
+    """With scripts, a time is local, in the language of the page and the reader's own form."""
+    laptop = open_list(LINUX, scripts=True, locale=locale, zone=zone)
+    for moment, form in (
+        (datetime.now(UTC), today),
+        (datetime(2025, 11, 9, 22, 5, tzinfo=UTC), earlier),
+    ):
+        shown = laptop.evaluate(SHOW_TIME, [language, moment.isoformat()])
+        expected = moment.astimezone(ZoneInfo(zone)).strftime(form)
+        assert shown.replace("\u202f", " ") == expected
+
+
+SHOW_TIME = """async ([language, moment]) => {
+  document.documentElement.lang = language;
+  document.querySelector('.kvs').innerHTML = `<time datetime="${moment}"></time>`;
+  await new Promise((loaded) => {
+    const script = document.createElement('script');
+    script.src = document.querySelector('script[src]').src + '?again';
+    script.onload = loaded;
+    document.head.append(script);
+  });
+  return document.querySelector('.kvs time').textContent;
+}"""
+FOCUS = "() => document.activeElement.innerText.split(':')[0].trim()"
+
+
+def test_after_confirming_the_browser_is_at_the_open_question(
+    app: Flask, open_list: Profiles, clock: Clock
+) -> None:
+    """With a stale login the button says "Continue". After the password, focus is on the question,
+    also without scripts."""
+    phone, laptop = open_list(IPHONE), open_list(LINUX, width=NARROWEST)
+    clock.advance(hours=1)
+    laptop.reload()
+    confirm(laptop, "Sign out: Safari 18", "Continue")
+    question = laptop.get_by_text("You have confirmed that it is you.")
+    question.wait_for()
+    assert laptop.locator(":focus").get_attribute("id") == question.get_attribute("id")
+    assert laptop.locator("details[open]").count() == 1
+    assert is_signed_in(phone)
+    laptop.get_by_role("button", name="Yes, sign it out").click()
+    assert laptop.get_by_role("status").inner_text() == IPHONE_SIGNED_OUT
+
+
+def test_eight_devices_fit_on_two_screens_of_a_phone(
+    open_list: Profiles, screenshot: Screenshot
+) -> None:
+    """At 360 pixels, the list of eight devices is not longer than two screens of 800 pixels."""
+    for agent in (IPHONE, "curl/8.5.0", IPHONE, LINUX, "Lagerhaus/2", IPHONE, LINUX):
+        open_list(agent)
+    page = open_list(LINUX, width=360, scripts=True)
+    screenshot(page, "devices-eight-360")
+    assert page.locator(".kvs-session").count() == 8
+    assert page.evaluate("document.documentElement.scrollHeight") <= 1600
 
 
 @pytest.mark.parametrize(
@@ -196,11 +336,13 @@ def test_a_device_can_be_signed_out_with_tab_and_enter_alone(open_list: Profiles
 def test_list_fits_the_window_and_axe_finds_no_violation(
     open_list: Profiles, screenshot: Screenshot, width: int, dark: bool
 ) -> None:
-    """In each width and colour scheme, nothing is wider than the window and axe reports nothing."""
+    """In each width and colour scheme, nothing is wider than the window, each target has 24 pixels
+    or more, and axe reports nothing, also of the message after an act."""
     from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 
     open_list(IPHONE)
     open_list(STRANGE)
+    open_list(LINUX).goto("/sign-in/ada?short=1")
     page = open_list(LINUX, width=width, dark=dark, scripts=True)
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, paper[4:-1].split(","))) < 200) is dark
@@ -208,12 +350,25 @@ def test_list_fits_the_window_and_axe_finds_no_violation(
         screenshot(page, f"devices-{step}-{width}{'-dark' if dark else ''}")
         overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert page.evaluate(overflow) == 0
-        found = Axe().run(page, options={"resultTypes": ["violations"]})
+        assert page.evaluate(SMALL_TARGETS) == []
+        found = Axe().run(page, options=AXE)
         assert found.violations_count == 0, found.generate_report()
         for opener in page.locator("summary:visible").all():
             opener.click()
-    page.goto("/devices/?ended=3")
-    assert Axe().run(page).violations_count == 0
+    page.get_by_role("button", name="Yes, sign out everywhere").wait_for()
+    page.reload()
+    confirm(page, "Sign out all other devices", "Yes, sign out all others")
+    page.get_by_role("status").wait_for()
+    screenshot(page, f"devices-message-{width}{'-dark' if dark else ''}")
+    found = Axe().run(page, options=AXE)
+    assert found.violations_count == 0, found.generate_report()
+
+
+AXE = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}
+SMALL_TARGETS = """() => [...document.querySelectorAll('a, button, summary')]
+  .map((e) => [e.innerText, e.getBoundingClientRect()])
+  .filter(([, box]) => box.width && (box.width < 24 || box.height < 24))
+  .map(([text]) => text)"""
 
 
 LONG = {
@@ -221,12 +376,15 @@ LONG = {
     "Sign out all other devices": "Auf allen anderen Geräten abmelden",
     "This device": "Das Gerät, das Sie gerade verwenden",
     "Details": "Sicherheitseinstellungseinzelheiten",
-    "All other devices": "Alle Geräte außer dem, das gerade benutzt wird",
+    "Sign out everywhere": "Von allen Geräten ohne Ausnahme abmelden",
+    "Other devices": "Alle Geräte außer dem, das gerade benutzt wird",
+    "New": "Neu hinzugekommen",
     "%(browser)s on %(system)s": "%(browser)s, ein Programm auf einem Gerät mit %(system)s",
 }
 OVERLAPS = """() => {
   const shown = [...document.querySelectorAll(
-    '.kvs h3, .kvs-badge, .kvs p, .kvs-icon, .kvs-button, .kvs-more, .kvs-more summary')]
+    '.kvs h2:not(.kvs-hidden), .kvs h3, .kvs-badge, .kvs p, .kvs-icon, .kvs-button, .kvs-more,'
+    + '.kvs-more summary')]
     .filter(e => e.checkVisibility() && e.getClientRects().length);
   const boxes = shown.map(e => [e, e.getBoundingClientRect()]);
   const found = shown.filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth)
@@ -267,7 +425,7 @@ def test_signing_out_follows_a_redirect_to_a_sign_in_page_on_another_site(
     app.add_url_rule("/elsewhere", "elsewhere", lambda: "<title>Elsewhere</title>")
     app.view_functions["sign_in"] = lambda: redirect(elsewhere, 303)
     laptop = open_list(LINUX)
-    row(laptop, "Firefox on Linux").get_by_role("button", name="Sign out").click()
+    row(laptop, "Firefox 140 on Linux").get_by_role("button", name="Sign out").click()
     wait_for_title(laptop, "Elsewhere")
 
 

@@ -79,7 +79,7 @@ def test_open_pages_are_signed_out_from_the_devices_page_after_a_restart_of_redi
     row = devices.get_by_role("listitem").filter(has_text="Phone")
     row.locator("summary:visible", has_text="Sign out").click()
     row.get_by_role("button", name="Yes, sign it out").click()
-    assert devices.get_by_role("status").inner_text() == "1 device was signed out."
+    assert devices.get_by_role("status").inner_text() == "Phone (127.0.0.1) was signed out."
     for page in pages:
         wait_for_status(page, "signed out")
     assert [page.get_by_role("status").inner_text() for page in stay] == ["ada"] * len(stay)

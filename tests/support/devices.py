@@ -20,7 +20,7 @@ def parsed_user_agents(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return real(user_agent)
 
     monkeypatch.setattr(ua_parser, "parse", parse)
-    describe._parsed.cache_clear()
+    describe._described.cache_clear()
     return parsed
 
 
