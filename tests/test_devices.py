@@ -601,6 +601,24 @@ class TestNotice:
         expected = rf"8 devices were signed out: {device}, {device}, {device} and 5 more\."
         assert re.fullmatch(expected, notice)
 
+    @pytest.mark.parametrize(
+        "agent", ["ÿ" * 512, "y" * 240 + "Bot/1", f"{'é' * 200}/1.0 (iPhone"], ids=["1", "2", "3"]
+    )
+    def test_its_cookie_is_small_whatever_the_names_are(
+        self, make_app: MakeApp, agent: str
+    ) -> None:
+        """With the longest names of devices and places, name and value have less than 4,096
+        bytes."""
+        app = add_devices(make_app(login_view="sign_in", locate=lambda ip: "日" * 500))
+        browser_of = Browsers(app)
+        laptop = browser_of("laptop")
+        for _ in range(3):
+            browser_of(agent)
+        response = laptop.post(f"{LIST}revoke-others", headers=AS_PAGE)
+        (line,) = response.headers.getlist("Set-Cookie")
+        assert len(line.partition(";")[0].encode()) < 4096
+        assert len(notices_on(page_of(laptop))) == 1
+
     def test_a_page_that_signs_this_browser_out_leaves_no_notice(
         self, browser_of: Browsers
     ) -> None:
