@@ -21,7 +21,7 @@ from ..support.chromium import Screenshot
 from ..support.clock import Clock
 
 if t.TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 LINUX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 IPHONE = (
@@ -415,6 +415,31 @@ def test_long_translations_in_both_directions_do_not_overlap(
         assert page.evaluate(overflow) == 0
         for opener in page.locator(".kvs-confirm > summary:visible").all():
             opener.click()
+
+
+@pytest.mark.parametrize("width", [NARROWEST, WIDE])
+def test_in_browsers_without_details_content_the_question_is_below_its_row(
+    open_list: Profiles, screenshot: Screenshot, width: int
+) -> None:
+    """Without `::details-content`, each question has the whole width and covers nothing."""
+    open_list(IPHONE)
+    page = open_list(LINUX, width=width, scripts=True)
+    page.route("**/devices.css", without_details_content)
+    page.reload()
+    for number, opener in enumerate(page.locator(".kvs-confirm > summary").all()):
+        opener.click()
+        screenshot(page, f"devices-older-{number}-{width}")
+        assert page.evaluate(OVERLAPS) == []
+        question, card = page.locator(".kvs-consequence:visible"), page.locator(".kvs-card").first
+        widths = [t.cast(t.Any, each.bounding_box())["width"] for each in (question, card)]
+        assert widths[0] > widths[1] - 50
+
+
+def without_details_content(route: Route) -> None:
+    style = route.fetch().text()
+    assert "selector(::details-content)" in style
+    older = style.replace("selector(::details-content)", "selector(::unknown)")
+    route.fulfill(body=older, content_type="text/css")
 
 
 def test_signing_out_follows_a_redirect_to_a_sign_in_page_on_another_site(
