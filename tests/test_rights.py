@@ -12,9 +12,10 @@ from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
 from flask_kvsession.connection import EmbeddedServer
+from flask_kvsession.store.rights import LISTENING, NEEDED
 
 from .support.apps import MakeApp, store_of
-from .support.rights import COMMANDS, LISTENING, allow, url_of
+from .support.rights import allow, url_of
 
 DOCS = Path(__file__).parent.parent / "docs"
 DEPLOYMENT, NEAR_CACHE = DOCS / "deployment.md", DOCS / "near-cache.md"
@@ -60,7 +61,7 @@ def test_these_rights_are_enough(client: FlaskClient) -> None:
     assert use(client) == {200}
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - RARELY))
+@pytest.mark.parametrize("command", sorted(set(NEEDED) - RARELY))
 def test_each_right_is_needed(
     client: FlaskClient, own_server: EmbeddedServer, command: str
 ) -> None:
@@ -83,7 +84,7 @@ def test_without_a_right_that_has_another_way_everything_works(
 
 
 @pytest.mark.parametrize(
-    ("guide", "commands"), [(DEPLOYMENT, COMMANDS), (NEAR_CACHE, LISTENING)], ids=["all", "near"]
+    ("guide", "commands"), [(DEPLOYMENT, NEEDED), (NEAR_CACHE, LISTENING)], ids=["all", "near"]
 )
 def test_a_guide_names_these_rights(guide: Path, commands: tuple[str, ...]) -> None:
     """Each guide shows an ACL with exactly these commands. The tests of the near cache run with

@@ -196,6 +196,25 @@ class Link:
         self._used = time.monotonic()
         return reply
 
+    def exchange_all(self, commands: t.Sequence[t.Sequence[t.Any]], end: float) -> list[t.Any]:
+        """The replies to several commands, which are sent together. An error reply is in the list
+        as a `ResponseError`."""
+        self._channel.end = end
+        try:
+            self._channel.send(b"".join(map(pack, commands)))
+            replies = [self._read_or_error() for _ in commands]
+        except BaseException:
+            self.close()
+            raise
+        self._used = time.monotonic()
+        return replies
+
+    def _read_or_error(self) -> t.Any:
+        try:
+            return self._replies.read()
+        except ResponseError as error:
+            return error
+
     def close(self) -> None:
         self.is_closed = True
         self._connection.disconnect()

@@ -120,6 +120,22 @@ class Node:
         listener.track(prefix, deadline)
         return listener
 
+    def call_all(self, commands: Sequence[Sequence[t.Any]], deadline: Deadline) -> list[t.Any]:
+        """The replies to several commands, which are sent together and not sent again. An error
+        reply is in the list as a `ResponseError`."""
+        link = self._take_idle(deadline) or self._open(deadline)
+        replies = link.exchange_all(commands, deadline.end)
+        self._put_back(link)
+        return replies
+
+    @property
+    def name(self) -> str:
+        """The address of the server: host and port, or the path of its socket."""
+        options = self._options
+        if path := options.get("path"):
+            return str(path)
+        return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+
     def close(self) -> None:
         """Closes the idle connections. A later call opens new ones."""
         idle = self._idle

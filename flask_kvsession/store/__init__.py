@@ -8,7 +8,21 @@ whether the server may lose indexes. `watcher` tells who waits for the end of a 
 from __future__ import annotations
 
 from ..connection import RedisClient
+from .inspection import ServerFacts
+from .maintenance import Seen
+from .problems import explain
 from .session_store import Found, Login, Merge, SessionStore
 from .watcher import OnEnd, WatchedSession
 
-__all__ = ["Found", "Login", "Merge", "OnEnd", "RedisClient", "SessionStore", "WatchedSession"]
+__all__ = [
+    "Found",
+    "Login",
+    "Merge",
+    "OnEnd",
+    "RedisClient",
+    "Seen",
+    "ServerFacts",
+    "SessionStore",
+    "WatchedSession",
+    "explain",
+]

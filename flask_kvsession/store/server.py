@@ -10,7 +10,8 @@ import functools
 import logging
 import time
 import typing as t
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha1
 from importlib import resources
 
@@ -22,7 +23,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from ..connection import Command, Deadline, RedisClient, Repeat, Servers, TracedServers, adopt
+from ..connection import Command, Deadline, Node, RedisClient, Repeat, Servers, TracedServers, adopt
 from ..errors import StoreUnavailable
 from ..settings import Settings
 from ..token import SHARD_CHARS
@@ -33,16 +34,25 @@ from .tracking import Tracker
 
 log = logging.getLogger("flask_kvsession")
 
-SCRIPTS = ("create", "commit", "remove", "revoke", "limit", "set_index_entry")
+SCRIPTS = (
+    *("create", "commit", "remove", "revoke", "limit", "set_index_entry"),
+    *("revoke_record", "repair_index", "repair_entry"),
+)
 
-_MAY_BE_REPEATED: t.Final = {"create", "commit", "remove", "set_index_entry"}
+_MAY_BE_REPEATED: t.Final = {
+    *("create", "commit", "remove", "set_index_entry"),
+    *("revoke_record", "repair_index", "repair_entry"),
+}
 """The scripts that may be sent again if their reply was lost. A repeated `remove` finds no session,
-as if another request had ended it. `revoke` and `limit` report a session as ended only once."""
+as if another request had ended it. `revoke` and `limit` report a session as ended only once. The
+last three only count what they do."""
 
 _SECONDS_BETWEEN_LINES = 60.0
 
+_MANY = 10
+
 _KEYS_PER_READ = 500
-_KEYS_PER_SCAN = 1000
+KEYS_PER_SCAN = 1000
 """How many keys one command reads at most: it blocks every other client of the server."""
 
 Reply = t.Any
@@ -59,7 +69,7 @@ class Server:
     def __init__(self, client: Servers | RedisClient, settings: Settings) -> None:
         servers = client if isinstance(client, Servers) else adopt(client)
         self._client = TracedServers(servers) if settings.trace_commands else servers
-        self._prefix = settings.key_prefix
+        self.prefix = settings.key_prefix
         self.timeout = settings.store_timeout.total_seconds()
         self._outages = OutageLog()
         self._eviction = EvictionPolicy()
@@ -67,7 +77,7 @@ class Server:
         self.deadline: Deadline | None = None
         """When the commands must have been answered; None: each has its own deadline."""
         self.clock = ServerClock()
-        self.tracker = Tracker(self._client, self._prefix)
+        self.tracker = Tracker(self._client, self.prefix)
         """Reports changes of keys, once it was started."""
         self.near_cache = (
             NearCache(self.tracker, self.clock, settings) if settings.near_cache else None
@@ -115,11 +125,11 @@ class Server:
     def record_key(self, session_id: str) -> str:
         """The key of a session's record. The hash tag is the session's shard."""
         shard, rest = session_id[:SHARD_CHARS], session_id[SHARD_CHARS:]
-        return f"{self._prefix}:{{{shard}}}:s:{rest}"
+        return f"{self.prefix}:{{{shard}}}:s:{rest}"
 
     def index_key(self, user: str) -> str:
         """The key of the index of the user with this hash, in the slot of the user's records."""
-        return f"{self._prefix}:{{{user[:SHARD_CHARS]}}}:u:{user}"
+        return f"{self.prefix}:{{{user[:SHARD_CHARS]}}}:u:{user}"
 
     # Reads
 
@@ -178,9 +188,9 @@ class Server:
         prefix = len(pattern) - 1
         while True:
             self.require_time("The server has too many keys to look through all of them.")
-            command = ("SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_PER_SCAN)
+            command = ("SCAN", cursor, "MATCH", pattern, "COUNT", KEYS_PER_SCAN)
             try:
-                cursor, keys = self._call(command, key, shape=_is_scan, is_expected=is_forbidden)
+                cursor, keys = self._call(command, key, shape=is_scan, is_expected=is_forbidden)
             except StoreUnavailable as unavailable:
                 if not (unavailable.__cause__ and is_forbidden(unavailable.__cause__)):
                     raise
@@ -226,6 +236,32 @@ class Server:
         self.clock.learn(reply[0])
         rest: list[t.Any] = reply[1:]
         return rest
+
+    # All servers
+
+    def primaries(self) -> list[Node]:
+        """The servers that take writes now."""
+        with self.failures():
+            return self._client.primaries(self.new_deadline())
+
+    def send(self, command: Command) -> Reply:
+        """The reply to a command, from the server that has its key. Raises an error of redis-py or
+        an `OSError`."""
+        return self._client.call(command, self.new_deadline())
+
+    def new_deadline(self) -> Deadline:
+        """The deadline for many commands that are sent together: ten times
+        `KVSESSION_STORE_TIMEOUT`."""
+        return Deadline(_MANY * self.timeout)
+
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        """Logs an error of the client, and raises it as `StoreUnavailable`."""
+        try:
+            yield
+        except (RedisError, OSError) as error:
+            self._outages.note(error)
+            raise StoreUnavailable from error
 
     # Problems
 
@@ -330,6 +366,10 @@ def is_empty(reply: list[t.Any]) -> bool:
     return not reply
 
 
+def is_number(reply: list[t.Any]) -> bool:
+    return len(reply) == 1 and _is_int(reply)
+
+
 def is_flag_and_record(reply: list[t.Any]) -> bool:
     """A number from 0 to 3, and a record or None."""
     return len(reply) == 2 and reply[0] in (0, 1, 2, 3) and _is_bytes_or_none(reply[1])
@@ -369,7 +409,7 @@ def _is_list_of_bytes_or_none(reply: Reply, *, length: int) -> bool:
     return isinstance(reply, list) and len(reply) == length and all(map(_is_bytes_or_none, reply))
 
 
-def _is_scan(reply: Reply) -> bool:
+def is_scan(reply: Reply) -> bool:
     """A cursor and a list of keys."""
     is_pair = isinstance(reply, list) and len(reply) == 2
     return is_pair and isinstance(reply[0], bytes) and _is_list_of_bytes(reply[1])

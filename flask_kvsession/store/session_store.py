@@ -22,6 +22,8 @@ from ..rotation import Standing, judge
 from ..settings import Settings
 from ..token import Token, UserId, is_session_id, user_hash
 from .acts import Acts, Commit, ended_while_created, one_call
+from .inspection import Inspection
+from .maintenance import Maintenance
 from .watcher import OnEnd, WatchedSession, Watcher
 
 log = logging.getLogger("flask_kvsession")
@@ -98,6 +100,16 @@ class SessionStore(Acts):
         sessions. A later call opens new connections."""
         self._watcher.close()
         super().close()
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """What an operator does to the sessions of all users."""
+        return Maintenance(self._server, self._settings)
+
+    @property
+    def inspection(self) -> Inspection:
+        """Facts about the servers."""
+        return Inspection(self._server)
 
     # Reads
 

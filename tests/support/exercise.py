@@ -48,3 +48,19 @@ def exercise(store: kvs.SessionStore) -> None:
     store.set_index_entry(user_hash("ä{b}"), second.session_id, None)
     assert store.sessions_of("ä{b}") == []
     assert store.load(second) is None
+    maintain(store)
+
+
+def maintain(store: kvs.SessionStore) -> None:
+    """What an operator can do, on a store without valid sessions."""
+    token, user, maintenance = sign_in(store, "ä{b}"), user_hash("ä{b}"), store.maintenance
+    store.set_index_entry(user, token.session_id, None)
+    store.set_index_entry(user, second := new_session_id(user), 10_000)
+    for is_dry in (True, False):
+        found = list(maintenance.repair(is_dry=is_dry))
+        assert sum(each.entries for each in found) == sum(each.records for each in found) == 1
+    assert [stored.id for stored in store.sessions_of("ä{b}")] == [token.session_id] != [second]
+    assert sum(each.ended for each in maintenance.revoke_everyone()) == 1
+    assert sum(len(seen.stored) for seen in maintenance.sessions()) == 0
+    store.inspection.try_session()
+    assert all(facts.info for facts in store.inspection.servers())

@@ -1,20 +1,11 @@
-"""The access rights that the package needs. All tests run with no others; docs/deployment.md names
-them."""
+"""A user of the server with the access rights that the package needs. All tests run with no
+others."""
 
 from __future__ import annotations
 
 import redis
 
-COMMANDS = (
-    *("get", "mget", "zrangebyscore", "time", "ping", "evalsha", "eval"),
-    *("getrange", "set", "unlink", "pttl", "zadd", "zrem", "zrange", "zcard"),
-    *("zremrangebyscore", "pexpireat"),
-    *("info", "scan"),
-)
-"""Sent by the store; used in scripts; and for servers that may evict keys."""
-
-LISTENING = ("client|tracking", "role")
-"""Sent by the thread that listens for changes of sessions, if there is one."""
+from flask_kvsession.store.rights import LISTENING, NEEDED
 
 USER, PASSWORD = "app", "only-for-tests"
 
@@ -27,7 +18,7 @@ def allow(client: redis.Redis, *without: str) -> None:
         reset=True,
         passwords=[f"+{PASSWORD}"],
         keys=["*"],
-        commands=[f"+{name}" for name in COMMANDS + LISTENING if name not in without],
+        commands=[f"+{name}" for name in NEEDED + LISTENING if name not in without],
     )
 
 
