@@ -6,7 +6,7 @@ import time
 import typing as t
 import weakref
 
-from . import compat, renamed
+from . import cli, compat, renamed
 from .api import current_session
 from .app_state import EXTENSION, AppState
 from .connection import adopt, check_url
@@ -69,6 +69,7 @@ class KVSession:
             _put_session_into_g(app, settings.g_name)
             state.first_use_checks.append(_require_session_in_g)
         app.before_request_funcs.setdefault(None, []).insert(0, _before_request(state))
+        app.cli.add_command(cli.kvsession)
 
     if not t.TYPE_CHECKING:  # with it, a type checker would accept any name
 

@@ -19,7 +19,7 @@ TESTS = Path(__file__).parent
 
 ROWS = [
     ["extension"],
-    ["compat", "devices", "cli", "testing", "device_bound"],
+    ["compat", "cli", "devices", "testing", "device_bound"],
     ["guards"],
     ["api", "open_connections"],
     ["current"],
@@ -120,6 +120,11 @@ def test_no_module_imports_random() -> None:
     5.0, 11.5.1)."""
     offenders = {module for module in NAMES if "random" in imports(module)}
     assert offenders == set()
+
+
+def test_click_is_imported_only_by_the_command_line() -> None:
+    """Only `cli` imports `click`."""
+    assert {module for module in NAMES if "click" in imports(module)} == {"cli"}
 
 
 def test_redis_is_imported_only_by_store_and_connection() -> None:

@@ -11,10 +11,12 @@ from ..connection import RedisClient
 from .inspection import ServerFacts
 from .maintenance import Seen
 from .problems import explain
+from .rights import LISTENING
 from .session_store import Found, Login, Merge, SessionStore
 from .watcher import OnEnd, WatchedSession
 
 __all__ = [
+    "LISTENING",
     "Found",
     "Login",
     "Merge",
