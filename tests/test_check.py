@@ -209,6 +209,14 @@ class TestConnection:
         app.testing = False
         assert faults(app) == [("connection", "error"), ("cookie", "warning")]
 
+    def test_a_missing_url_is_named(self) -> None:
+        """Without a URL there is no server to check."""
+        app = Flask("plain")
+        kvs.KVSession(app)
+        code, results = run(app)
+        assert (code, results[0]["name"]) == (1, "connection")
+        assert results[0]["found"].startswith("KVSESSION_REDIS_URL is not set")
+
     def test_a_replica_is_an_error(self, app: Flask, own_server: Server, make_app: MakeApp) -> None:
         """A replica refuses writes, so it cannot keep sessions."""
         with own_server.client() as client:

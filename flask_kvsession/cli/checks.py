@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 
 from ..app_state import AppState
-from ..errors import StoreUnavailable
+from ..errors import ConfigurationError, StoreUnavailable
 from ..settings import Settings
 from ..store import LISTENING, ServerFacts, explain
 
@@ -47,8 +47,8 @@ def run(state: AppState) -> Iterator[Result]:
     needs no server is judged besides."""
     try:
         servers = state.store.inspection.servers()
-    except StoreUnavailable as unavailable:
-        yield Result("connection", Level.ERROR, explain(unavailable), "Correct it first.")
+    except (StoreUnavailable, ConfigurationError) as error:
+        yield Result("connection", Level.ERROR, _sentence(error), "Correct it first.")
     else:
         for facts in servers:
             yield from check_server(facts, state.settings)
@@ -196,11 +196,11 @@ def check_clocks(servers: list[ServerFacts]) -> Iterator[Result]:
 def check_scripts(state: AppState) -> Iterator[Result]:
     try:
         state.store.inspection.try_session()
-    except StoreUnavailable as unavailable:
+    except (StoreUnavailable, ConfigurationError) as error:
         yield Result(
             "scripts",
             Level.ERROR,
-            f"no session could be made: {explain(unavailable)}",
+            f"no session could be made: {_sentence(error)}",
             "Correct what the other lines name.",
         )
     else:
@@ -276,3 +276,7 @@ def _cookie_problems(state: AppState) -> Iterable[tuple[Level, str, str]]:
             f"{cookie.name} is not HttpOnly: a script of a page can read it (ASVS 3.3.4)",
             "Remove SESSION_COOKIE_HTTPONLY = False.",
         )
+
+
+def _sentence(error: StoreUnavailable | ConfigurationError) -> str:
+    return explain(error) if isinstance(error, StoreUnavailable) else str(error)
