@@ -145,8 +145,10 @@ class TestRevoke:
             ended.append(session.id)
 
         with signals.session_revoked.connected_to(note, app):
-            result = run("revoke", "ada", "--session", session_id := id_of(first), "--yes")
-        assert result.stdout == "1 session ended.\n"
+            session_id = id_of(first)
+            result = run("revoke", "ada", "--session", session_id, input="y\n")
+        assert result.stderr.startswith("End 1 session of user ada?")
+        assert result.stdout.endswith("1 session ended.\n")
         assert ended == [session_id]
         assert (is_signed_in(first), is_signed_in(second)) == (False, True)
 
@@ -496,6 +498,15 @@ def test_flask_finds_the_commands_of_the_app(app: Flask, folder: Path, sign_in: 
         [*FLASK, "list", "ada"], cwd=folder, capture_output=True, text=True, check=True
     )
     assert (len(done.stdout.splitlines()), done.stderr) == (2, "")
+
+
+def test_a_failure_of_a_process_is_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log line of the same error is not printed too."""
+    monkeypatch.setenv("FLASK_KVSESSION_REDIS_URL", f"unix://{tmp_path}/nothing")
+    done = subprocess.run([*FLASK, "stats"], cwd=folder, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
 
 
 @pytest.mark.parametrize("width", [120, 80, 60, 40])

@@ -99,6 +99,7 @@ def test_sessions_end_while_their_slot_moves(
     session_id = store_user(app, "ada")
     server = store_of(app)._server
     redis_slot_moves(server.record_key(session_id))
+    assert run(app, "stats")[1]["sessions"] == 1
     code, found = run(app, "repair", "--yes")
     assert (code, found["skipped"] > 0) == (1, True)
     assert server.ids_in_index(user_hash("ada")) == [session_id]
