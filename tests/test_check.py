@@ -18,6 +18,7 @@ from flask_kvsession.store import ServerFacts
 from flask_kvsession.store.rights import LISTENING, NEEDED
 
 from .support.apps import MakeApp
+from .support.browsers import SignIn
 from .support.rights import PASSWORD, USER, allow, url_of
 from .support.servers import Server
 
@@ -243,6 +244,20 @@ class TestPrefix:
             assert faults(app) == expected
             assert (f"{prefix}:{key}" in found(app, "prefix")) is is_strange
             client.delete(f"{prefix}:{key}")
+
+    def test_another_app_with_other_timeouts_is_a_warning(
+        self, app: Flask, make_app: MakeApp, own_server: Server, sign_in: SignIn
+    ) -> None:
+        """Sessions of this app are no reason for it. One of another app with the prefix is: it
+        expires at another time than this app gives it."""
+        sign_in(app)
+        app.test_client().post("/data", json={"x": 1})
+        app.test_client().post("/login/ada", json={"remember": False})
+        assert faults(app) == []
+        other = make_app(redis_url=url_of(own_server.path), idle_timeout=3600)
+        sign_in(other)
+        assert faults(app) == [("prefix", "warning")]
+        assert "1 of 4 sessions have other timeouts" in found(app, "prefix")
 
     def test_the_default_prefix_is_named(self, make_app: MakeApp, own_server: Server) -> None:
         """A second app would share the sessions of the first, so the result says so."""

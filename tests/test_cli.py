@@ -7,6 +7,7 @@ import logging
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -521,8 +522,28 @@ def test_output_fits_a_real_terminal(app: Flask, folder: Path, sign_in: SignIn, 
         assert max(map(width_of, lines)) <= width, text
 
 
-def in_terminal(command: list[str], folder: Path, width: int) -> str:
-    """What the command prints to a terminal of this width."""
+def test_ctrl_c_stops_and_a_second_run_ends_the_others(
+    app: Flask, folder: Path, sign_in: SignIn, redis_client: redis.Redis, prefix: str
+) -> None:
+    """After Ctrl-C one sentence says how many sessions have ended. No session is lost: the second
+    run ends exactly the others."""
+    sign_in(app)
+    [stored], many = store_of(app).sessions_of("ada"), 50_000
+    copies = {f"{prefix}:{{{n % 1000:03}}}:s:{n:016}": stored.raw for n in range(1, many)}
+    redis_client.mset(copies)
+    command = [*FLASK, "revoke-everyone", "--yes"]
+    first = in_terminal(command, folder, 80, until=b"#-")
+    [ended] = re.findall(r"Stopped: ([\d,]+) sessions ended\. Run the command again", first)
+    assert 0 < (count := int(ended.replace(",", ""))) < many
+    second = subprocess.run(
+        [*command, "--json"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert json.loads(second.stdout) == {"ended": many - count}
+
+
+def in_terminal(command: list[str], folder: Path, width: int, until: bytes | None = None) -> str:
+    """What the command prints to a terminal of this width. Once it has printed `until`, it gets a
+    Ctrl-C."""
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
@@ -534,6 +555,9 @@ def in_terminal(command: list[str], folder: Path, width: int) -> str:
     try:
         while some := os.read(ours, 65536):
             shown += some
+            if until and until in shown:
+                process.send_signal(signal.SIGINT)
+                until = None
     except OSError:  # Linux: the other side has closed the terminal
         pass
     finally:

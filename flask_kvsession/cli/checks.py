@@ -9,11 +9,13 @@ from enum import Enum
 from ..app_state import AppState
 from ..errors import ConfigurationError, StoreUnavailable
 from ..settings import Settings
-from ..store import LISTENING, ServerFacts, explain
+from ..store import LISTENING, Expiries, ServerFacts, explain
 
 _OLDEST = (6, 2)
 _FULL = 0.9
 _CLOCK_SECONDS = 1.0
+_OTHERS = 0.01
+"""A session that is renewed while it is looked at may seem to have other timeouts."""
 _NODES_SECONDS = 0.1
 """How far the clocks of a cluster may differ: an expiry is written by one and judged by another."""
 _WITH_ANOTHER_WAY: t.Final = {
@@ -210,20 +212,36 @@ def check_scripts(state: AppState) -> Iterator[Result]:
 def check_prefix(state: AppState) -> Iterator[Result]:
     prefix = state.settings.key_prefix
     try:
-        strangers = state.store.inspection.strangers()
+        inspection = state.store.inspection
+        strangers, expiries = inspection.strangers(), inspection.expiries()
     except StoreUnavailable:
         return  # the rights name SCAN
+    problems = [*_stranger_problems(prefix, strangers), *_expiry_problems(prefix, expiries)]
+    for found, remedy in problems:
+        yield Result("prefix", Level.WARNING, found, remedy)
+    if not problems:
+        is_default = prefix == Settings.key_prefix
+        note = ", the default: a second app on this server needs another one" if is_default else ""
+        yield Result("prefix", Level.OK, f"{prefix!r}{note}")
+
+
+def _stranger_problems(prefix: str, strangers: list[str]) -> Iterator[tuple[str, str]]:
     if strangers:
-        yield Result(
-            "prefix",
-            Level.WARNING,
+        yield (
             f"keys of another program begin with {prefix!r}, such as {strangers[0]!r}",
             "Set KVSESSION_KEY_PREFIX to a prefix that nothing else uses on this server.",
         )
-        return
-    is_default = prefix == Settings.key_prefix
-    note = ", the default: a second app on this server needs another one" if is_default else ""
-    yield Result("prefix", Level.OK, f"{prefix!r}{note}")
+
+
+def _expiry_problems(prefix: str, expiries: Expiries) -> Iterator[tuple[str, str]]:
+    if expiries.others > expiries.sessions * _OTHERS:
+        yield (
+            f"{expiries.others} of {expiries.sessions} sessions have other timeouts than this app:"
+            f" another app has the prefix {prefix!r} too and accepts them, or the timeouts were"
+            " changed lately",
+            "Give each app a KVSESSION_KEY_PREFIX of its own. After a change of the timeouts, each"
+            " session gets the new ones with its next renewal.",
+        )
 
 
 def check_cookie(state: AppState) -> Iterator[Result]:

@@ -8,7 +8,7 @@ whether the server may lose indexes. `watcher` tells who waits for the end of a 
 from __future__ import annotations
 
 from ..connection import RedisClient
-from .inspection import ServerFacts
+from .inspection import Expiries, ServerFacts
 from .maintenance import Seen
 from .problems import explain
 from .rights import LISTENING
@@ -17,6 +17,7 @@ from .watcher import OnEnd, WatchedSession
 
 __all__ = [
     "LISTENING",
+    "Expiries",
     "Found",
     "Login",
     "Merge",

@@ -11,14 +11,17 @@ from statistics import median
 from redis.exceptions import NoPermissionError, ResponseError
 
 from ..connection import Node
-from ..record import Client, Stored, new_record
+from ..record import Client, Record, Stored, UnreadableRecord, decode, new_record
+from ..settings import Settings
 from ..token import Token, new_session_id
-from .keyspace import Keyspace
+from .keyspace import Keyspace, read
 from .rights import probes
 from .server import Server, is_flag_and_ids, is_flag_and_record
 
 _SAMPLES = 20
 _KEYS_LOOKED_AT = 10_000
+_SESSIONS_LOOKED_AT = 1000
+_EXPIRY_TOLERANCE_MS = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +43,23 @@ class ServerFacts:
     """Why the server refuses allowed commands on keys with the prefix."""
 
 
+class Expiries(t.NamedTuple):
+    """How many sessions were looked at, and how many of them do not expire when the settings say.
+    Those were written by an app with other timeouts."""
+
+    sessions: int
+    others: int
+
+
 class Inspection:
     """Looks at the servers. It writes keys of its own only, which expire or are removed at once.
 
     Every method raises `StoreUnavailable` if a server does not answer.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, settings: Settings) -> None:
         self._server = server
+        self._settings = settings
         self._keys = Keyspace(server)
 
     def servers(self) -> list[ServerFacts]:
@@ -58,6 +70,33 @@ class Inspection:
         """Keys that begin with the prefix and are not those of this package, among the first 10,000
         of each server."""
         return self._keys.strangers(_KEYS_LOOKED_AT)
+
+    def expiries(self) -> Expiries:
+        """Whether some sessions expire when the settings say."""
+        counts = Expiries(0, 0)
+        for batch in self._keys.batches():
+            keys = [self._server.record_key(session_id) for session_id in batch.session_ids]
+            commands = [read(key, name, key) for key in keys for name in ("GET", "PTTL")]
+            replies = self._keys.call_each(batch.node, commands)
+            judged = list(map(self._is_as_set, replies[::2], replies[1::2]))
+            counts = Expiries(
+                counts.sessions + judged.count(True) + judged.count(False),
+                counts.others + judged.count(False),
+            )
+            if counts.sessions >= _SESSIONS_LOOKED_AT:
+                break
+        return counts
+
+    def _is_as_set(self, raw: t.Any, lifetime: t.Any) -> bool | None:
+        """Whether the record expires when the settings say; None if it is no record."""
+        try:
+            current = decode(raw) if isinstance(raw, bytes) else None
+        except UnreadableRecord:
+            return None
+        if not isinstance(current, Record) or not isinstance(lifetime, int) or lifetime < 0:
+            return None
+        difference = self._settings.expires(current) - (self._server.now() + lifetime)
+        return abs(difference) < _EXPIRY_TOLERANCE_MS
 
     def try_session(self) -> None:
         """Creates an anonymous session and removes it, by the scripts of a request. Raises

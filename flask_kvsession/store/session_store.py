@@ -109,7 +109,7 @@ class SessionStore(Acts):
     @property
     def inspection(self) -> Inspection:
         """Facts about the servers."""
-        return Inspection(self._server)
+        return Inspection(self._server, self._settings)
 
     # Reads
 
