@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -472,6 +473,7 @@ class TestStartingTheApp:
             done = subprocess.run(
                 [*command, f"BIN={Path(sys.executable).parent}"],
                 cwd=ROOT,
+                env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
                 capture_output=True,
                 text=True,
                 check=False,
