@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from enum import Enum
 
 from flask import has_request_context
@@ -29,23 +30,29 @@ current_session: Session = t.cast(Session, LocalProxy(session_of_request))
 
 
 def login_user(
-    user_id: UserId, data: Mapping[str, t.Any] | None = None, *, remember: bool = True
+    user_id: UserId,
+    data: Mapping[str, t.Any] | None = None,
+    *,
+    remember: bool = True,
+    end_at: datetime | None = None,
 ) -> Session:
     """Begins a session for this user, stores it at once, and sets its cookie. Returns the session.
 
     The browser's previous session ends. If it was anonymous, its data are carried over; `data` is
     added and takes precedence. The data of a user's session are not carried over. With
     `remember=False` the cookie ends with the browser, and the idle timeout is
-    `KVSESSION_UNREMEMBERED_TIMEOUT`. If the user now has more than
-    `KVSESSION_MAX_SESSIONS_PER_USER` sessions, the least recently used ones are revoked (OWASP ASVS
-    5.0, 7.2.4 and 7.1.2).
+    `KVSESSION_UNREMEMBERED_TIMEOUT`. At `end_at`, an aware datetime, the session ends whatever its
+    activity; a timeout may end it earlier, and `confirm_login` does not move that end. If the user
+    now has more than `KVSESSION_MAX_SESSIONS_PER_USER` sessions, the least recently used ones are
+    revoked (OWASP ASVS 5.0, 7.2.4 and 7.1.2).
 
-    Raises `ValueError` for an unusable user id, `UnstorableValue`, `SessionTooLarge`, and
-    `StoreUnavailable` if the login could not be done; nobody is signed in then.
+    Raises `ValueError` for an unusable user id and for an `end_at` that is naive or past,
+    `UnstorableValue`, `SessionTooLarge`, and `StoreUnavailable` if the login could not be done;
+    nobody is signed in then.
     """
     current = request_session()
     current.check_verb("login_user")
-    current.log_in(user_id, data or {}, bool(remember))
+    current.log_in(user_id, data or {}, bool(remember), end_at)
     return current.session
 
 

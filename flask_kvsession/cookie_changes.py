@@ -50,7 +50,7 @@ class CookieChanges:
             change(response)
 
     def _seconds_left(self, record: Record) -> int:
-        """The remaining absolute timeout, and never more than the whole timeout: the server's time
+        """The time to the absolute end, and never more than the whole timeout: the server's time
         may have been corrected by some ms since the record was made."""
         settings = self._app.settings
         remaining = settings.absolute_end(record) - self._app.now()

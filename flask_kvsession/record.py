@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 import msgspec
@@ -19,7 +19,10 @@ FORMAT_VERSION = 1
 _MAX_USER_AGENT_CHARS = 512
 _TOMBSTONE_PREFIX = b'{"ended":'
 
-Time = t.Annotated[int, msgspec.Meta(ge=0, le=250_000_000_000_000)]
+_LATEST = 250_000_000_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Time = t.Annotated[int, msgspec.Meta(ge=0, le=_LATEST)]
 """Milliseconds since 1970, up to the year 9892. A `datetime` exists for every such time, also after
 a timeout was added."""
 
@@ -61,6 +64,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: Time
     seen: Time
     authenticated: Time | None = None
+    end_at: Time | None = None
+    """The time at which the session ends whatever its activity; None: only by its timeouts."""
     ip: str | None = None
     agent: str | None = None
     remembered: bool = True
@@ -204,6 +209,7 @@ def new_record(
     user_id: UserId | None = None,
     remembered: bool = True,
     authenticated: bool = True,
+    end_at: int | None = None,
     previous_user_keys: Collection[str] = (),
     previous_end_reason: str | None = None,
     data: Mapping[str, bytes],
@@ -220,6 +226,7 @@ def new_record(
         created=now,
         seen=now,
         authenticated=now if authenticated and user_id is not None else None,
+        end_at=end_at,
         ip=client.ip,
         agent=client.agent,
         remembered=remembered,
@@ -265,6 +272,22 @@ def size_of(key: str, encoded: bytes) -> int:
 def from_ms(ms: int) -> datetime:
     """An aware UTC datetime."""
     return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def end_in_ms(end_at: datetime, now: int) -> int:
+    """The end of a login as a record keeps it. Raises `TypeError` for what is no datetime, and
+    `ValueError` for one that is naive or not after `now` (ms)."""
+    if not isinstance(end_at, datetime):
+        raise TypeError(f"end_at must be an aware datetime, not a {type(end_at).__name__}.")
+    if end_at.utcoffset() is None:
+        raise ValueError(
+            f"end_at ({end_at}) has no time zone; pass an aware datetime, such as"
+            " datetime.now(UTC) + timedelta(hours=1)."
+        )
+    end = (end_at - _EPOCH) // timedelta(milliseconds=1)
+    if end <= now:
+        raise ValueError(f"end_at ({end_at}) is in the past; pass a time in the future.")
+    return min(end, _LATEST)
 
 
 def info(stored: Stored, *, expires: int, is_current: bool = False) -> SessionInfo:

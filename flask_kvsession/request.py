@@ -12,6 +12,7 @@ import typing as t
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import cached_property, partial
 
 from flask import g, has_app_context
@@ -29,6 +30,7 @@ from .record import (
     Record,
     Stored,
     Tombstone,
+    end_in_ms,
     new_record,
 )
 from .response import answer_failure, vary_by_cookie
@@ -122,13 +124,20 @@ class RequestSession:
 
     # Verbs
 
-    def log_in(self, user_id: UserId, data: Mapping[str, t.Any], remember: bool) -> None:
+    def log_in(
+        self,
+        user_id: UserId,
+        data: Mapping[str, t.Any],
+        remember: bool,
+        end_at: datetime | None = None,
+    ) -> None:
         """Ends the current session and creates this user's session at once.
 
         An anonymous session's data are carried over, pending changes too, but no CSRF token, and
         `role` and `roles` only if this request has set them. A user's data are not carried over.
         """
         user_hash(user_id)  # raises for an unusable id, before anything else happens
+        end = None if end_at is None else end_in_ms(end_at, self._app.now())
         encoded = codec.encode_all(data)
         self.forget_csrf_tokens()
         csrf_keys = self.csrf_keys
@@ -143,7 +152,7 @@ class RequestSession:
             return kept | encoded
 
         with self.events.sent_at_end():
-            self.create_user_session(user_id, merge, remember=remember)
+            self.create_user_session(user_id, merge, remember=remember, end_at=end)
 
     def log_out(self) -> bool:
         """Ends this browser's session in Redis at once. What is left is an empty anonymous one.
@@ -318,7 +327,13 @@ class RequestSession:
     # Acts: each changes the store, then this session, the cookie and the pending signals
 
     def create_user_session(
-        self, user_id: UserId, merge: Merge, *, remember: bool, authenticated: bool = True
+        self,
+        user_id: UserId,
+        merge: Merge,
+        *,
+        remember: bool,
+        authenticated: bool = True,
+        end_at: int | None = None,
     ) -> None:
         """A login: creates the user's session in place of the current session.
 
@@ -336,6 +351,7 @@ class RequestSession:
                 user_id=user_id,
                 remembered=remember,
                 authenticated=authenticated,
+                end_at=end_at,
                 data=merge(old.record if old else None) or {},
             )
             new, on_revoked = Stored.of(token.session_id, record), self.events.queue_revoked

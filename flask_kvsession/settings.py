@@ -243,19 +243,21 @@ class Settings:
         return total
 
     def expires(self, record: Record) -> int:
-        """When the session expires (ms of the server's clock): at the end of its idle or absolute
-        timeout, whichever is earlier. A changed setting also applies to existing sessions."""
+        """When the session expires (ms of the server's clock): at the end of its idle timeout or at
+        its absolute end, whichever is earlier. A changed setting applies to existing sessions too.
+        """
         timeouts = self.milliseconds
         if record.user is None and not (self.as_flask_session and record.remembered):
             idle = timeouts.anonymous
         else:
             idle = timeouts.idle if record.remembered else timeouts.unremembered
-        absolute_end = (record.authenticated or record.created) + timeouts.absolute
-        return min(record.seen + idle, absolute_end)
+        return min(record.seen + idle, self.absolute_end(record))
 
     def absolute_end(self, record: Record) -> int:
-        """When the absolute timeout ends the session (ms of the server's clock)."""
-        return (record.authenticated or record.created) + self.milliseconds.absolute
+        """When the session ends whatever its activity (ms of the server's clock): at the end of its
+        absolute timeout, or at the `end_at` of its login, whichever is earlier."""
+        end = (record.authenticated or record.created) + self.milliseconds.absolute
+        return end if record.end_at is None else min(end, record.end_at)
 
     @cached_property
     def milliseconds(self) -> Milliseconds:

@@ -122,6 +122,8 @@ def verbs(user: User, maybe: str | None) -> None:
     t.assert_type(login_user(user.id), Session)
     t.assert_type(login_user(user.uuid, {"email": user.email}, remember=False), Session)
     login_user("ada", data=None)
+    login_user("ada", end_at=datetime.now())
+    login_user("ada", end_at=timedelta(hours=1))  # type: ignore[arg-type]
     login_user(user)  # type: ignore[arg-type]
     login_user(None)  # type: ignore[arg-type]
     login_user(maybe)  # type: ignore[arg-type]

@@ -109,7 +109,8 @@ class Acts:
         self._check_size(new.record, replaces)
         user_id = new.record.user_id
         limit = None if user_id is None else self._settings.session_limit(user_id)
-        lifetime = self._settings.expires(new.record) - self.now()
+        # The end of a login may have come since it was checked; Redis takes no lifetime of 0.
+        lifetime = max(1, self._settings.expires(new.record) - self.now())
         args = (new.raw, lifetime, new.id, limit or 0)
         (is_stored, over_limit), has_index = self._write(
             "create", new, lifetime, args, is_flag_and_ids
