@@ -6,6 +6,7 @@ import typing as t
 
 from . import errors, renamed, signals
 from .api import (
+    change_session,
     confirm_login,
     current_session,
     list_sessions,
@@ -39,6 +40,7 @@ __all__ = [
     "SessionStore",
     "Settings",
     "WatchedSession",
+    "change_session",
     "confirm_login",
     "cross_origin_guard",
     "current_session",

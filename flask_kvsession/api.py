@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from enum import Enum
+from inspect import iscoroutinefunction
 
 from flask import has_request_context
 from werkzeug.local import LocalProxy
@@ -80,6 +81,30 @@ def rotate_token() -> None:
     """Gives the session a new secret at once, for example after the user's rights have changed. The
     old cookie then opens no session. If there is no session, this does nothing."""
     request_session().rotate()
+
+
+def change_session(function: Callable[[dict[str, t.Any]], object]) -> Session:
+    """Changes this session's data atomically, and stores them at once. Returns the session.
+
+    `function` gets the newest data as a dict and changes it. If another request was faster, it is
+    called again with the data of that request. So it must do nothing else, such as sending a mail,
+    and must not be async. Use it where two changes of one key must both count: counters and carts.
+
+    Changes that this request has made before are in the dict and are stored too. Objects that it
+    has read from the session before are not changed: read them again. For an anonymous browser
+    without a session, it creates one. If the session has ended meanwhile, nothing is stored, and
+    the session is empty.
+
+    Raises what `function` raises, `UnstorableValue` and `SessionTooLarge`, and stores nothing then;
+    raises `StoreUnavailable` if it is unknown whether the change was stored.
+    """
+    if not callable(function) or iscoroutinefunction(function):
+        raise TypeError(
+            "change_session takes a function (not async) that changes the dict that it gets."
+        )
+    current = request_session()
+    current.change_data(function)
+    return current.session
 
 
 def session_ended_reason() -> str | None:

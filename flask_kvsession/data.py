@@ -49,6 +49,37 @@ class Changes(msgspec.Struct, frozen=True):
 NO_CHANGES: t.Final = Changes()
 
 
+class ChangesByFunction(Changes, frozen=True, kw_only=True):
+    """A request's changes, and on top of them those that a function makes in a dict of the data.
+
+    The function is called once for each version of the data that the changes are applied to.
+    """
+
+    function: Callable[[dict[str, t.Any]], object]
+    encode: Encode
+    fixed_keys: Collection[str] = ()
+    """The keys whose values the function must not change."""
+
+    def __bool__(self) -> bool:
+        return True
+
+    def applied_to(self, data: Mapping[str, AnyEncoded]) -> dict[str, AnyEncoded | bytes]:
+        before = super().applied_to(data)
+        values = {key: codec.decode(key, encoded) for key, encoded in before.items()}
+        self.function(values)
+        after: dict[str, AnyEncoded | bytes] = {}
+        for key, value in values.items():
+            codec.check_key(key)
+            after[key] = self.encode(key, value)[1]
+        for key in self.fixed_keys:
+            if bytes(before.get(key, b"")) != bytes(after.get(key, b"")):
+                raise ValueError(
+                    f"The key {key!r} says whose session it is, so change_session cannot change"
+                    " this key; assign it to the session itself."
+                )
+        return after
+
+
 def encode_exact(key: str, value: t.Any) -> tuple[t.Any, bytes]:
     """The value itself, and its encoding; raises `UnstorableValue` as `codec.encode` does."""
     return value, codec.encode(key, value)

@@ -68,7 +68,8 @@ class RequestSession:
 
     - `session_class`, the mapping that the app sees;
     - `check_verb`, which refuses `login_user` and `logout_user`;
-    - `log_out`, `confirm` and `rotate`, the verbs, and `require_user`, which they and guards ask;
+    - `log_out`, `confirm`, `rotate` and `change_data`, the verbs, and `require_user`, which they
+      and guards ask;
     - `apply_pending`, for a login that is not in the store yet;
     - `save`, the one write at the end of a request, and its parts `create_anonymous_session`,
       `change_secret` and `update`;
@@ -176,6 +177,17 @@ class RequestSession:
         """Gives the session a new secret; does nothing without a session."""
         with self.events.sent_at_end():
             self.change_secret()
+
+    def change_data(self, function: Callable[[dict[str, t.Any]], object]) -> None:
+        """Writes what `function` makes of the newest data, at once, and this request's pending
+        changes with it. If the session has ended meanwhile, it is empty from now on."""
+        self.session.require_open()
+        changes = self.session.changes_by(function)
+        with self.events.sent_at_end():
+            if stored := self.session.stored:
+                self._change_stored_data(stored, changes)
+            elif (data := changes.applied_to({})) and not self._drops_anonymous_writes():
+                self.create_anonymous_session(data)
 
     def end_reason(self) -> str | None:
         """Why this browser's session ended: the reason of an end from outside, or `"expired"` if
@@ -318,6 +330,16 @@ class RequestSession:
             stored = self._delete_if_unchanged(stored)
         if stored is not None:
             self.update(stored, changes)
+
+    def _change_stored_data(self, loaded: Stored, changes: Changes) -> None:
+        with self._store_calls() as store:
+            outcome = store.update(loaded, self._step(changes, store.now()), once=True)
+        if not (outcome.written and outcome.stored):
+            self.session.rebase(outcome.stored)
+            return
+        self._follow_update(loaded.record, outcome.stored, changes, None)
+        if outcome.stored.record.is_anonymous and not outcome.stored.record.data:
+            self.session.rebase(self._delete_if_unchanged(outcome.stored))
 
     def _drops_anonymous_writes(self) -> bool:
         """Whether an anonymous session would get the cookie of a user whose secret was replaced
@@ -487,6 +509,23 @@ class RequestSession:
         has_changes = changes is not NO_CHANGES
         if not has_changes and not is_due and remembered is None:
             return
+        try:
+            outcome = self._app.store.update(stored, self._step(changes, now, remembered))
+        except StoreUnavailable as failure:
+            if has_changes or remembered is not None:
+                self.session.fail(failure)
+                raise
+            return  # the next request does it
+        # A session that has ended meanwhile stays ended, and its changes are dropped.
+        if outcome.written and outcome.stored:
+            self._follow_update(stored.record, outcome.stored, changes, remembered)
+
+    def _step(
+        self, changes: Changes, now: int, remembered: bool | None = None
+    ) -> Callable[[Record], Record | None]:
+        """What one write makes of a record: its data after the changes, and a renewal or periodic
+        rotation if one is due. None: nothing is to be written."""
+        interval = self._app.settings.milliseconds.renewal_interval
         is_activity = self._app.settings.is_activity(self._request.path)
         client = self._client
 
@@ -503,16 +542,7 @@ class RequestSession:
             new = self._with_rotation_step(new, now, is_wanted=is_other_age)
             return None if new is current else new
 
-        try:
-            outcome = self._app.store.update(stored, change)
-        except StoreUnavailable as failure:
-            if has_changes or remembered is not None:
-                self.session.fail(failure)
-                raise
-            return  # the next request does it
-        # A session that has ended meanwhile stays ended, and its changes are dropped.
-        if outcome.written and outcome.stored:
-            self._follow_update(stored.record, outcome.stored, changes, remembered)
+        return change
 
     def _with_rotation_step(self, record: Record, now: int, *, is_wanted: bool = False) -> Record:
         """The record after what this request's secret asks for: see `rotation.with_step`."""

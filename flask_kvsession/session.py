@@ -13,7 +13,7 @@ from copy import deepcopy
 from datetime import datetime
 
 from . import codec, record, renamed
-from .data import NO_CHANGES, Changes, TrackedData, encode_exact
+from .data import NO_CHANGES, Changes, ChangesByFunction, TrackedData, encode_exact
 from .errors import KVSessionError, SessionTooLarge, StoreUnavailable
 from .record import Record, SessionInfo, Stored, Tombstone, size_of
 from .settings import Settings
@@ -341,6 +341,30 @@ class Session(MutableMapping[str, t.Any]):
         if self._modified is False or self._unfinished:
             return NO_CHANGES
         return self._data.changes()
+
+    def changes_by(self, function: Callable[[dict[str, t.Any]], object]) -> ChangesByFunction:
+        """The changes of this request, and those that `function` makes in a dict of the data.
+
+        It raises `KVSessionError` when `function` changes this mapping and not its dict.
+        """
+        pending = self.changes()
+
+        def checked(data: dict[str, t.Any]) -> None:
+            function(data)
+            if self.changes() != pending:
+                raise KVSessionError(
+                    "The function that change_session was given has changed the session itself;"
+                    " change the dict that the function gets."
+                )
+
+        return ChangesByFunction(
+            set=pending.set,
+            removed=pending.removed,
+            cleared=pending.cleared,
+            function=checked,
+            encode=self._encode,
+            fixed_keys=self._settings.reserved_keys,
+        )
 
     @property
     def is_interrupted(self) -> bool:

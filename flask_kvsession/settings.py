@@ -219,7 +219,8 @@ class Settings:
 
     @property
     def reserved_keys(self) -> frozenset[str]:
-        """The session keys that `update_all` must not change, because they name the user."""
+        """The session keys that `update_all` and `change_session` must not change, because they
+        name the user."""
         return frozenset() if self.user_id_key is None else frozenset({self.user_id_key})
 
     def is_protected(self, path: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 from flask import Flask, Response, g
+from flask.testing import FlaskClient
 
 from flask_kvsession.testing import authenticated_client
 
@@ -18,7 +19,7 @@ from .support.flask_server import ROOT, FlaskServer
 from .support.rights import url_of
 
 README = (ROOT / "README.md").read_text()
-APP, SNIPPET, COMMAND = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+APP, SNIPPET, COMMAND, CART = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 OpenBrowser = Callable[[], requests.Session]
 
@@ -124,6 +125,23 @@ def test_the_snippet_of_the_session_stores_what_it_says(module: dict[str, t.Any]
         exec(SNIPPET, {"g": g})
         process_response(app, Response())
         assert dict(g.session) == {"theme": "dark", "notes": [1]}
+
+
+def test_the_cart_keeps_what_two_requests_put_in(module: dict[str, t.Any]) -> None:
+    """The view of the cart appends to what is in it."""
+    app: Flask = module["app"]
+    exec(compile(CART, "README.md", "exec"), module)
+    client = authenticated_client(app, "ada")
+    for item in ("tea", "milk"):
+        assert client.post(f"/cart/{item}").location == "/cart"
+    with client.application.test_request_context(headers={"Cookie": cookie_of(client)}):
+        assert g.session["cart"] == ["tea", "milk"]
+
+
+def cookie_of(client: FlaskClient) -> str:
+    cookie = client.get_cookie("kvsession")
+    assert cookie
+    return f"kvsession={cookie.value}"
 
 
 def test_the_command_signs_a_user_out_everywhere(module: dict[str, t.Any]) -> None:

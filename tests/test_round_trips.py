@@ -57,12 +57,17 @@ def test_request_that_does_not_touch_the_session_costs_nothing(
 ANONYMOUS: dict[str, tuple[Act, list[str]]] = {
     "read": (lambda: g.session.get("x"), []),
     "first write": (lambda: g.session.update(x=1), ["EVALSHA"]),
+    "atomic change": (lambda: kvs.change_session(lambda data: data.update(x=1)), ["EVALSHA"]),
     "login": (lambda: kvs.login_user("ada"), ["EVALSHA"]),
     "logout": (kvs.logout_user, []),
 }
 
 USER: dict[str, tuple[Act, list[str]]] = {
     "read": (lambda: (g.session.get("x"), g.session.user_id, len(g.session)), ["GET"]),
+    "atomic change": (
+        lambda: kvs.change_session(lambda data: data.update(x=2)),
+        ["GET", "EVALSHA"],
+    ),
     "write": (lambda: g.session.update(x=2, y=3), ["GET", "EVALSHA"]),
     "the same value": (lambda: g.session.update(x=1), ["GET"]),
     "login over a session": (lambda: kvs.login_user("ada"), ["GET", "EVALSHA", "EVALSHA"]),
@@ -122,6 +127,23 @@ def test_commit_with_a_conflict_costs_one_more_round_trip(
 
     expected = ["GET", "EVALSHA", "EVALSHA", "EVALSHA"]
     assert names_of(app, client, count_commands, change_twice) == expected
+    assert client.get("/data").get_json() == {"mine": 1, "theirs": 1}
+
+
+def test_atomic_change_with_a_conflict_costs_one_more_round_trip(
+    app: Flask, client: FlaskClient, count_commands: Count
+) -> None:
+    """An atomic change that conflicts with a parallel commit costs one more round trip."""
+    client.post("/login/ada")
+
+    def change() -> None:
+        stored = kvs.current_session.stored
+        assert stored
+        store_of(app).commit(stored, stored.record.with_data({"theirs": b"1"}))
+        kvs.change_session(lambda data: data.update(mine=1))
+
+    expected = ["GET", "EVALSHA", "EVALSHA", "EVALSHA"]
+    assert names_of(app, client, count_commands, change) == expected
     assert client.get("/data").get_json() == {"mine": 1, "theirs": 1}
 
 

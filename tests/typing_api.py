@@ -27,6 +27,7 @@ from flask_kvsession import (
     SessionStore,
     Settings,
     WatchedSession,
+    change_session,
     confirm_login,
     cross_origin_guard,
     current_session,
@@ -121,6 +122,8 @@ class User:
 def verbs(user: User, maybe: str | None) -> None:
     t.assert_type(login_user(user.id), Session)
     t.assert_type(login_user(user.uuid, {"email": user.email}, remember=False), Session)
+    t.assert_type(change_session(lambda data: data.update(n=1)), Session)
+    change_session({"n": 1})  # type: ignore[arg-type]
     login_user("ada", data=None)
     login_user("ada", end_at=datetime.now())
     login_user("ada", end_at=timedelta(hours=1))  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from contextlib import suppress
 from functools import partial
 
@@ -81,6 +81,13 @@ class FlaskRequestSession(RequestSession):
         with self.events.sent_at_end():
             self._apply_user_change()
             super().rotate()
+
+    def change_data(self, function: Callable[[dict[str, t.Any]], object]) -> None:
+        # A pending login by the key, or a change of `permanent`, is not a change of data.
+        self.session.require_open()
+        with self.events.sent_at_end():
+            self._save_if_loaded()
+            super().change_data(function)
 
     def apply_pending(self) -> None:
         if self.session.is_loaded and not self.session.is_closed:

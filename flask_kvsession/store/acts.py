@@ -123,9 +123,15 @@ class Acts:
         return ids if len(ids) > limit else []
 
     @one_call
-    def commit(self, loaded: Stored, new: Record) -> tuple[Commit, Stored | None]:
+    def commit(
+        self, loaded: Stored, new: Record, *, once: bool = False
+    ) -> tuple[Commit, Stored | None]:
         """Writes `new` if the stored record is still the loaded one. Returns the result, and the
-        session as the store holds it now (None if it is gone)."""
+        session as the store holds it now (None if it is gone).
+
+        `once`: of two requests that write equal records, only one is told that it has written: both
+        may have counted to the same number. Then no attempt is repeated after a lost reply.
+        """
         raw = record.encode(new)
         if len(raw) > self._settings.max_session_bytes:  # it is longer than its data
             self._check_size(new, loaded.record)
@@ -134,11 +140,15 @@ class Acts:
             return Commit.REFUSED, None
         if new.expires_like(loaded.record):
             key, args = self._server.record_key(loaded.id), (loaded.raw, raw, "", loaded.id)
-            reply = self._server.run_script("commit", [key], *args, shape=is_flag_and_record)
+            reply = self._server.run_script(
+                "commit", [key], *args, shape=is_flag_and_record, once=once
+            )
         else:
             renewal = (loaded.raw, raw, lifetime, loaded.id)
-            reply, _ = self._write("commit", loaded, lifetime, renewal, is_flag_and_record)
+            reply, _ = self._write("commit", loaded, lifetime, renewal, is_flag_and_record, once)
         result, current = reply
+        if result == Commit.REPEATED and once:
+            return Commit.REFUSED, Stored(loaded.id, new, raw)
         if result == Commit.WRITTEN_AND_HEALED:
             result = Commit.WRITTEN
             self._server.warn_once(_HEALED)
@@ -238,17 +248,18 @@ class Acts:
         lifetime: int,
         args: tuple[t.Any, ...],
         shape: Callable[[list[t.Any]], bool],
+        once: bool = False,
     ) -> tuple[list[t.Any], bool]:
         """Runs a script that writes a record and its index entry. While a cluster moves the slot,
         it writes the entry first: a record without an entry could not be revoked. Returns the
         reply, and whether the script had the index."""
         keys = self._keys(stored)
         try:
-            return self._server.run_script(name, keys, *args, shape=shape), True
+            return self._server.run_script(name, keys, *args, shape=shape, once=once), True
         except SlotIsMoving:
             user = t.cast(str, stored.user_hash)  # an anonymous session has one key
             self.set_index_entry(user, stored.id, lifetime)
-            return self._server.run_script(name, keys[:1], *args, shape=shape), False
+            return self._server.run_script(name, keys[:1], *args, shape=shape, once=once), False
 
     def _same(self, loaded: Stored, raw: bytes | None) -> Stored | None:
         """The session in the reply of an act. Raises `StoreUnavailable` if it is another one."""

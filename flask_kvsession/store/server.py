@@ -206,21 +206,35 @@ class Server:
     # Scripts
 
     def run_script(
-        self, name: str, keys: list[str], *args: t.Any, shape: Callable[[Reply], bool]
+        self,
+        name: str,
+        keys: list[str],
+        *args: t.Any,
+        shape: Callable[[Reply], bool],
+        once: bool = False,
     ) -> list[t.Any]:
-        """The reply of a script, without its first item, the server's time. The clock gets that."""
+        """The reply of a script, without its first item, the server's time. The clock gets that.
+
+        With `once`, the script is not sent again if its reply was lost.
+        """
         if self.near_cache is None:
-            return self._run_script(name, keys, args, shape)
+            return self._run_script(name, keys, args, shape, once)
         try:
-            return self._run_script(name, keys, args, shape)
+            return self._run_script(name, keys, args, shape, once)
         finally:  # it may have been carried out; a read that began before must not be kept either
             self.near_cache.forget(*keys)
 
     def _run_script(
-        self, name: str, keys: list[str], args: tuple[t.Any, ...], shape: Callable[[Reply], bool]
+        self,
+        name: str,
+        keys: list[str],
+        args: tuple[t.Any, ...],
+        shape: Callable[[Reply], bool],
+        once: bool,
     ) -> list[t.Any]:
         script = load_script(name)
-        repeat = Repeat.SAME if name in _MAY_BE_REPEATED else Repeat.DIFFERENT
+        may_be_repeated = name in _MAY_BE_REPEATED and not once
+        repeat = Repeat.SAME if may_be_repeated else Repeat.DIFFERENT
         tail = (len(keys), *keys, *args)
 
         def has_shape(reply: Reply) -> bool:

@@ -185,14 +185,17 @@ class SessionStore(Acts):
     # Methods that consist of these acts
 
     @one_call
-    def update(self, stored: Stored, change: Callable[[Record], Record | None]) -> Outcome:
+    def update(
+        self, stored: Stored, change: Callable[[Record], Record | None], *, once: bool = False
+    ) -> Outcome:
         """Changes a session by compare-and-set.
 
         `change` takes the record and returns the new one, or None to leave the record unchanged. If
         another request was faster, `change` is called again with the record of that request.
+        `once`: the change counts once, also if another request makes an equal one: see `commit`.
         """
         while (new := change(stored.record)) is not None:
-            result, current = self.commit(stored, new)
+            result, current = self.commit(stored, new, once=once)
             if result or current is None:
                 return Outcome(current, written=result is Commit.WRITTEN)
             stored = current
