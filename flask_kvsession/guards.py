@@ -117,12 +117,14 @@ def require_login(back_to: str | None = None) -> None:
     After the login the browser returns to `back_to`, or else to the requested page. A redirected
     post is not repeated, so the guard of a post passes the page with the form as `back_to`.
     """
+    current = request_session()
     try:
-        request_session().require_user()
+        current.require_user()
     except LoginRequired as refusal:
         if refusal.can_sign_in:
             _redirect_browser("login_view", refusal, back_to)
         raise
+    current.is_guarded = True
 
 
 def require_fresh_login(back_to: str | None = None) -> None:

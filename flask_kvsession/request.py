@@ -33,7 +33,7 @@ from .record import (
     end_in_ms,
     new_record,
 )
-from .response import answer_failure, vary_by_cookie
+from .response import answer_failure, forbid_storing, vary_by_cookie
 from .rotation import Standing, judge, rotated_explicitly, successor_of, with_step
 from .session import Session
 from .settings import ROLE_KEYS, CsrfKeys
@@ -86,6 +86,8 @@ class RequestSession:
     def __init__(self, app: AppState, request: Request) -> None:
         self.has_logged_out = False
         """Whether this request has signed its browser out."""
+        self.is_guarded = False
+        """Whether a guard has let this request through, so that its response is private."""
         self._app = app
         # The request holds this object. Weak references avoid a cycle, so that both are freed with
         # the request and not later by the garbage collector.
@@ -261,6 +263,8 @@ class RequestSession:
         finally:  # acts that were done before a failure stay done, so their cookie is sent
             if self.session.accessed:
                 vary_by_cookie(response)
+            if self.is_guarded and self._app.settings.guarded_no_store:
+                forbid_storing(response)
             if "_cookies" in vars(self):
                 self._cookies.apply(response)
             if self.has_logged_out:

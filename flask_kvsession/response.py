@@ -49,6 +49,16 @@ def vary_by_cookie(response: Response) -> None:
         response.headers.add("Vary", "Cookie")
 
 
+def forbid_storing(response: Response) -> None:
+    """Makes the response `no-store`, unless the app has chosen a Cache-Control.
+
+    `send_file` without `max_age` says `no-cache`, which nobody has chosen.
+    """
+    chosen = response.headers.get("Cache-Control")
+    if chosen is None or (chosen == "no-cache" and response.direct_passthrough):
+        response.headers["Cache-Control"] = "no-store"
+
+
 def _handle(app: Flask, failure: StoreUnavailable) -> t.Any:
     """The result of the app's error handler.
 

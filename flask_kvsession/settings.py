@@ -139,6 +139,8 @@ class Settings:
     trusted_origins: tuple[str, ...] = _setting(validators.origins, ())
     """Other origins whose pages may send forms to this app."""
 
+    guarded_no_store: bool = _setting(validators.boolean, True)
+    """Whether a response that a guard let through is `no-store`, unless the view says otherwise."""
     fresh_to_revoke: bool = _setting(validators.boolean, False)
     """Whether the devices pages ask for the password before they revoke a session."""
     locate: Callable[[str], str | None] | None = _setting(

@@ -77,6 +77,7 @@ DEFAULTS: dict[str, t.Any] = {
     "protected_paths": (),
     "no_renewal_paths": (),
     "trusted_origins": (),
+    "guarded_no_store": True,
     "fresh_to_revoke": False,
     "locate": None,
     "clear_site_data": False,
@@ -245,6 +246,7 @@ KEYS: dict[str, tuple[str, ...]] = {
         "record_ip",
         "cookie_partitioned",
         "cookie_secure",
+        "guarded_no_store",
         "fresh_to_revoke",
         "as_flask_session",
         "migrate_cookie_session",
@@ -279,7 +281,7 @@ try all its values."""
 
 WITHOUT_NONE = {
     *("key_prefix", "cookie_name", "cookie_path", "cookie_samesite", "cookie_partitioned"),
-    "rotation_grace",
+    *("rotation_grace", "guarded_no_store"),
     *("fresh_for", "protected_paths", "trusted_origins", "fresh_to_revoke", "as_flask_session"),
     *("migrate_cookie_session", "store_timeout", "max_session_bytes", "record_ip"),
     *("record_user_agent", "clear_site_data", "no_renewal_paths", "on_store_failure"),

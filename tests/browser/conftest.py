@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support.chromium import CHROMIUM_ARGS, CHROMIUM_NAMES, Screenshot, missing
+from ..support.chromium import Screenshot, chromium
 from ..support.flask_server import ROOT, FlaskServer
 
 if t.TYPE_CHECKING:
@@ -20,17 +20,8 @@ if t.TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The Chromium on PATH, or the one that the variable `CHROMIUM` names."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing("playwright is not installed")
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
-    if path is None:
-        missing("there is no Chromium on PATH, and CHROMIUM names none")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

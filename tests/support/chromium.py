@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import typing as t
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 if t.TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_ARGS = (
@@ -23,6 +25,23 @@ CHROMIUM_ARGS = (
 
 Screenshot = Callable[["Page", str], None]
 """The type of the fixture `screenshot`."""
+
+
+@contextmanager
+def chromium(**options: t.Any) -> Iterator[Browser]:
+    """The Chromium on PATH, or the one that the variable `CHROMIUM` names; `options` are those of
+    Playwright's `launch`."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("playwright is not installed")
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    if path is None:
+        missing("there is no Chromium on PATH, and CHROMIUM names none")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS, **options)
+        yield browser
+        browser.close()
 
 
 def missing(what: str) -> t.NoReturn:
