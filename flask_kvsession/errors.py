@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import typing as t
 
+from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import Forbidden, HTTPException, ServiceUnavailable, Unauthorized
+from werkzeug.http import parse_accept_header
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -51,8 +53,18 @@ class SessionTooLarge(KVSessionError, ValueError):
         )
 
 
+def wants_page(environ: WSGIEnvironment) -> bool:
+    """Whether a browser asks for a page: `Accept` names text/html."""
+    return any(
+        kind.partition(";")[0].strip().lower() == "text/html" and quality > 0
+        for kind, quality in parse_accept_header(environ.get("HTTP_ACCEPT"), MIMEAccept)
+    )
+
+
 class StoreUnavailable(KVSessionError, ServiceUnavailable):
     """The session store failed: 503 with `Retry-After: 1`.
+
+    The body is `{"error": "StoreUnavailable"}`, or a page if the request asks for one.
 
     It is unknown whether the user is signed in, so the browser keeps its cookie. This error is
     never raised because a session does not exist.
@@ -63,10 +75,22 @@ class StoreUnavailable(KVSessionError, ServiceUnavailable):
     def __init__(self, description: str | None = None, response: Response | None = None) -> None:
         super().__init__(description, response, retry_after=1)
 
+    def get_body(
+        self, environ: WSGIEnvironment | None = None, scope: dict[str, t.Any] | None = None
+    ) -> str:
+        if environ is None or wants_page(environ):
+            return super().get_body(environ, scope)
+        return json.dumps({"error": "StoreUnavailable"})
+
     def get_headers(
         self, environ: WSGIEnvironment | None = None, scope: dict[str, t.Any] | None = None
     ) -> list[tuple[str, str]]:
-        return [*super().get_headers(environ, scope), ("Cache-Control", "no-store")]
+        headers = dict(super().get_headers(environ, scope))
+        if environ is not None and not wants_page(environ):
+            headers["Content-Type"] = "application/json"
+        # Whether the body is a page depends on Accept; whether there is an error, on the cookie.
+        more = {"Cache-Control": "no-store", "Vary": "Accept, Cookie"}
+        return list((headers | more).items())
 
 
 class _RequestRefused(KVSessionError, HTTPException):

@@ -18,6 +18,7 @@ from flask import jsonify, redirect, request, url_for
 from werkzeug.exceptions import Forbidden
 from werkzeug.routing import BuildError
 
+from . import errors
 from .api import current_session
 from .app_state import app_state
 from .current import request_session
@@ -141,10 +142,7 @@ def require_fresh_login(back_to: str | None = None) -> None:
 
 def wants_page() -> bool:
     """Whether a browser asks for a page: `Accept` names text/html."""
-    return any(
-        kind.partition(";")[0].strip().lower() == "text/html" and quality > 0
-        for kind, quality in request.accept_mimetypes
-    )
+    return errors.wants_page(request.environ)
 
 
 def url_of_view(setting: str, **query: t.Any) -> str | None:

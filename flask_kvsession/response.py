@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
+from flask import request
 from flask.globals import app_ctx
 
 from .errors import StoreUnavailable
@@ -36,7 +37,7 @@ def answer_failure(app: Flask, response: Response, failure: StoreUnavailable) ->
     try:
         answer = _handle(app, failure)
     except StoreUnavailable:  # Flask raises it with TRAP_HTTP_EXCEPTIONS
-        answer = failure.get_response()
+        answer = failure.get_response(request.environ)
     _rewrite(response, app.make_response(answer))
 
 
@@ -84,8 +85,9 @@ def _rewrite(response: Response, other: Response) -> None:
         close()
     for name in REPRESENTATION_HEADERS:
         response.headers.pop(name, None)
+    response.vary.update(other.vary)
     response.status = other.status
     response.response = other.response
     response.direct_passthrough = other.direct_passthrough
-    for name in {name for name, _ in other.headers}:
+    for name in {name for name, _ in other.headers if name != "Vary"}:
         response.headers.setlist(name, other.headers.getlist(name))

@@ -979,3 +979,4 @@ def test_every_url_answers_503_without_a_set_cookie_if_redis_is_down(make_app: M
         response = browser.open(path, method=method, headers=AS_PAGE)
         assert response.status_code == 503
         assert not cookies_of(response)
+        assert browser.open(path, method=method).get_json() == {"error": "StoreUnavailable"}

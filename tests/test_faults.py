@@ -18,7 +18,7 @@ import flask_kvsession as kvs
 from flask_kvsession.errors import StoreUnavailable
 
 from .support.apps import Do, MakeApp, close, store_of
-from .support.browsers import id_of, token_of
+from .support.browsers import AS_PAGE, id_of, token_of
 from .support.clock import Clock
 from .support.servers import Server
 
@@ -97,12 +97,59 @@ def test_failing_store_gives_503_and_keeps_the_cookie(
         assert response.status_code == 503
         assert response.headers["Retry-After"] == "1"
         assert response.headers["Cache-Control"] == "no-store"
+        assert response.get_json() == {"error": "StoreUnavailable"}
+        assert {"Accept", "Cookie"} == set(response.vary)
         assert "Set-Cookie" not in response.headers
     assert signed_in.get("/untouched").status_code == 200
     assert signed_in.get("/lenient").get_json() == {"data": {}, "signed in": False}
     assert token_of(signed_in) == before
     assert "s3cr3t" not in caplog.text
     mend_it(own_server)
+
+
+@pytest.mark.parametrize("act", ["load", "commit"])
+def test_browser_that_asks_for_a_page_gets_a_page(app: Flask, own_server: Server, act: str) -> None:
+    """A 503 is a page for a request that asks for one, and JSON for any other, whether the load or
+    the commit fails. What a hook puts into Vary stays."""
+
+    @app.after_request
+    def vary(response: Response) -> Response:
+        response.vary.add("Origin")
+        return response
+
+    @app.get("/fail")
+    def fail() -> t.Any:
+        if act == "commit":
+            g.session["x"] = time.time()
+        own_server.kill()
+        if act == "load":
+            g.session.get("x")
+        return "done"
+
+    browser = app.test_client()
+    browser.post("/login/ada")
+    page, program = browser.get("/fail", headers=AS_PAGE), browser.get("/fail")
+    assert (page.status_code, page.mimetype) == (503, "text/html")
+    assert (program.status_code, program.mimetype) == (503, "application/json")
+    assert program.get_json() == {"error": "StoreUnavailable"}
+    for response in (page, program):
+        assert {"Accept", "Cookie", "Origin"} == set(response.vary)
+
+
+@pytest.mark.parametrize("login", ["", "app:wr0ng@"], ids=["none", "wrong"])
+def test_refused_password_is_named_in_the_log(
+    make_app: MakeApp, own_server: Server, caplog: pytest.LogCaptureFixture, login: str
+) -> None:
+    """If the server refuses the password or wants one, the line in the log says what to correct,
+    without the password."""
+    demand_password(own_server)
+    app = make_app(redis_url=f"unix://{login}{own_server.path}", store_timeout=TIMEOUT)
+    with caplog.at_level(logging.ERROR, "flask_kvsession"):
+        assert app.test_client().post("/login/ada").status_code == 503
+    [line] = caplog.messages
+    assert "refuses the user name or the password" in line
+    assert "KVSESSION_REDIS_URL" in line
+    assert "wr0ng" not in caplog.text
 
 
 @pytest.mark.parametrize("fault", ["hung", "paused"])

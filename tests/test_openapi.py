@@ -97,6 +97,19 @@ def test_the_refusal_of_a_request_from_another_site_is_described(
     assert response.get_json() == described[response.content_type]["example"]
 
 
+def test_the_refusal_without_redis_is_described(make_app: MakeApp) -> None:
+    """The 503 has the headers, the content type and the body that the description names."""
+    app = make_app(redis_url="redis://127.0.0.1:1/0")
+    app.register_blueprint(kvs.sessions_blueprint, url_prefix=PREFIX)
+    browser = app.test_client()
+    browser.set_cookie("kvsession", "x" * 62)
+    response = browser.get(f"{PREFIX}/")
+    described = description()["components"]["responses"]["Unavailable"]
+    assert response.status_code == 503
+    assert response.get_json() == described["content"][response.content_type]["example"]
+    assert set(described["headers"]) <= set(response.headers.keys())
+
+
 def try_out(app: Flask, sign_in: SignIn, method: str, path: str, mode: GenerationMode) -> set[int]:
     """Send generated requests, each from a newly signed-in browser; return the status codes.
 
