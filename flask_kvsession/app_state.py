@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 import threading
 import typing as t
@@ -16,7 +17,7 @@ from . import signals
 from .connection import Servers, connect
 from .cookie import SessionCookie
 from .errors import ConfigurationError
-from .settings import Settings
+from .settings import Settings, config_key
 from .store import SessionStore
 
 if t.TYPE_CHECKING:
@@ -36,6 +37,11 @@ EXTENSION = "kvsession"
 MANY_LOGINS, MANY_LOGINS_MS = 10, 60_000
 """A person does not sign in so many times within this time in one browser."""
 _MAX_COUNTED = 1000
+
+_MAX_WARNINGS = 200
+"""A client chooses the hosts that warnings are about, and the log must not fill up."""
+
+_OWN_MACHINE = re.compile(r"((.+\.)?localhost|127(\.\d+){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 
 _MANY_LOGINS = (
     f"One client has signed one user in {MANY_LOGINS} times within a minute, and each login creates"
@@ -142,13 +148,30 @@ class AppState:
         log.log(level, "%s: session %s of user %.100r", signal.name, info.id, info.user_id)
         signal.send(self.app, _async_wrapper=self.app.ensure_sync, session=info, **more)
 
-    def warn_of_plain_http(self) -> None:
-        """Warns that browsers will not send the cookie back."""
+    def warn_of_plain_http(self, host: str) -> None:
+        """Warns that browsers will not send the cookie back to this host. They do for their own
+        machine, which they trust without https."""
+        if _OWN_MACHINE.fullmatch(host):
+            return
         self.warn_once(
-            "A login came over plain http, but the session cookie is Secure, so the browser will"
-            " not send it back. Behind a proxy that speaks https, use"
+            f"A login came over plain http to {host!r:.100}, but the session cookie is Secure, so"
+            " the browser will not send it back. Behind a proxy that speaks https, use"
             " werkzeug.middleware.proxy_fix.ProxyFix; without https, set"
-            f" {self.cookie.keys.secure} = False."
+            f" {self.cookie.keys.secure} = False.",
+            key=f"plain http {host}",
+        )
+
+    def warn_of_other_host(self, origin: str, host: str) -> None:
+        """Warns that a post was refused because its origin is not this host. It may be from the
+        app's own page, behind a proxy that does not pass the host on."""
+        self.warn_once(
+            f"A post was refused, because its Origin {origin!r:.100} is not the app's own host,"
+            f" {host!r:.100} by the header Host. If it came from the app's own page through a"
+            " proxy, let the proxy pass Host on, or use"
+            " werkzeug.middleware.proxy_fix.ProxyFix(app.wsgi_app, x_host=1) if it sends"
+            " X-Forwarded-Host. If it came from another site of yours, add that origin to"
+            f" {config_key('trusted_origins')}.",
+            key=f"other host {host}",
         )
 
     def warn_of_two_sessions(self) -> None:
@@ -169,11 +192,12 @@ class AppState:
         if self._logins.count(hash((user, client)), self.now()) >= MANY_LOGINS:
             self.warn_once(_MANY_LOGINS)
 
-    def warn_once(self, message: str) -> None:
-        """Logs a warning, the first time only."""
-        if message not in self._warnings:
-            self._warnings.add(message)
-            log.warning(message)
+    def warn_once(self, message: str, *, key: str | None = None) -> None:
+        """Logs a warning, the first time only; with `key`, the first time for this key."""
+        key = key or message
+        if key not in self._warnings and len(self._warnings) < _MAX_WARNINGS:
+            self._warnings.add(key)
+            log.warning("%s", message)
 
     @cached_property
     def _cookie(self) -> SessionCookie:

@@ -89,8 +89,11 @@ def cross_origin_guard() -> None:
         return
     if not site and _origin_is_host():
         return
-    if request.headers.get("Origin") in app_state().settings.trusted_origins:
+    origin = request.headers.get("Origin")
+    if origin in app_state().settings.trusted_origins:
         return
+    if origin and not site:  # an app behind a proxy may refuse its own pages
+        app_state().warn_of_other_host(origin, request.host)
     refusal = _other_site()
     request_session().events.log_refusal(refusal, logging.WARNING)
     raise refusal

@@ -683,7 +683,7 @@ class RequestSession:
 
     def _warn_if_cookie_will_be_lost(self) -> None:
         if self._app.cookie.secure and not self._request.is_secure:
-            self._app.warn_of_plain_http()
+            self._app.warn_of_plain_http(self._request.host)
 
 
 def _data_of(record: Record | None) -> Data:

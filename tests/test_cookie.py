@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import typing as t
 from collections.abc import Callable
@@ -298,16 +299,38 @@ def test_a_cookie_without_its_prefix_opens_nothing_in_production(make_app: MakeA
 def test_a_secure_cookie_on_plain_http_is_warned_of_once(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A Secure cookie on plain http makes one warning, at login, that names the setting and
-    ProxyFix."""
-    page = Page(make_app(cookie_secure=True))
-    page.run(visit)
-    assert not caplog.records
-    page.run(login)
-    page.run(login)
-    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert "KVSESSION_COOKIE_SECURE" in warning.getMessage()
-    assert "ProxyFix" in warning.getMessage()
+    """A Secure cookie on plain http makes one warning for each host, at login, that names the host,
+    the setting and ProxyFix."""
+    app = make_app(cookie_secure=True)
+    hosts = ["a.example", "b.example:8000"]
+    for path, host in itertools.product(("/data", "/login/ada", "/login/ada"), hosts):
+        app.test_client().post(path, base_url=f"http://{host}", json={})
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == len(hosts)
+    for host, warning in zip(hosts, warnings, strict=True):
+        assert all(word in warning for word in (host, "KVSESSION_COOKIE_SECURE", "ProxyFix"))
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:5000", "app.localhost", "127.0.0.1:8000", "127.0.1.1", "[::1]:1"],
+)
+def test_the_own_machine_is_not_warned_of(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture, host: str
+) -> None:
+    """Browsers send a Secure cookie to their own machine without https, so nothing is warned of."""
+    Page(make_app(cookie_secure=True), f"http://{host}").run(login)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_host_that_only_looks_like_the_own_machine_is_warned_of(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`localhost.example` and `127.0.0.1.example` are other machines."""
+    app = make_app(cookie_secure=True)
+    for host in ("localhost.example", "127.0.0.1.example", "notlocalhost"):
+        app.test_client().post("/login/ada", base_url=f"http://{host}")
+    assert sum(record.levelname == "WARNING" for record in caplog.records) == 3
 
 
 def test_a_cookie_that_the_browser_returns_makes_no_warning(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import typing as t
+
 import pytest
 from flask import Blueprint, Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 import flask_kvsession as kvs
 
@@ -203,3 +206,51 @@ def test_post_from_the_apps_own_page_passes(app: Flask, sign_in: SignIn, do: Do)
     headers = {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"}
     assert browser.post("/data", json={"x": 1}, headers=headers).status_code == 200
     assert browser.get("/data").get_json() == {"x": 1}
+
+
+class TestProxyThatHidesTheHost:
+    """An app behind a proxy that does not pass Host on refuses its own posts, and the log says
+    why."""
+
+    OWN: t.ClassVar = {"HTTP_HOST": "backend:8000", "HTTP_ORIGIN": "https://app.example"}
+
+    def warnings(self, caplog: pytest.LogCaptureFixture) -> list[str]:
+        return [line for line in caplog.messages if line.startswith("A post was refused")]
+
+    def test_warning_names_both_hosts_and_the_remedies(
+        self, app: Flask, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """One warning for each host names Origin, Host, ProxyFix and the setting."""
+        for _ in range(2):
+            assert status(app, **self.OWN) == 403
+        (line,) = self.warnings(caplog)
+        for word in (
+            "'https://app.example'",
+            "'backend:8000'",
+            "x_host=1",
+            "KVSESSION_TRUSTED_ORIGINS",
+        ):
+            assert word in line
+        status(app, **self.OWN | {"HTTP_HOST": "other:8000"})
+        assert len(self.warnings(caplog)) == 2
+
+    def test_proxy_fix_lets_the_post_pass(self, app: Flask) -> None:
+        """The remedy that the warning names works."""
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_host=1)  # type: ignore[method-assign]
+        assert status(app, **self.OWN, HTTP_X_FORWARDED_HOST="app.example") == 200
+
+    def test_post_that_the_browser_calls_cross_site_is_no_such_case(
+        self, app: Flask, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """If the browser itself says that another site sent the post, nothing is proposed."""
+        assert status(app, **self.OWN, HTTP_SEC_FETCH_SITE="cross-site") == 403
+        assert self.warnings(caplog) == []
+
+    def test_client_cannot_fill_the_log(self, app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+        """A client that invents hosts and origins causes at most 200 warnings, each on one line."""
+        for number in range(250):
+            origin = f"https://{number}.example\nINFO forged"
+            status(app, HTTP_HOST=f"h{number}", HTTP_ORIGIN=origin)
+        lines = self.warnings(caplog)
+        assert len(lines) == 200
+        assert not any("\n" in line for line in lines)

@@ -228,7 +228,7 @@ def test_a_secure_cookie_on_plain_http_logs_flasks_setting(
     """The warning about a Secure cookie on plain http names `SESSION_COOKIE_SECURE`."""
     app.config["SESSION_COOKIE_SECURE"] = True
     app.add_url_rule("/in", view_func=lambda: {"id": kvs.login_user("ada").id})
-    app.test_client().get("/in")
+    app.test_client().get("/in", base_url="http://app.example")
     assert "set SESSION_COOKIE_SECURE = False" in caplog.text
 
 

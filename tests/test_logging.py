@@ -312,18 +312,6 @@ class TestErrorsAndWarnings:
         assert id_of(browser) in line
         assert redis_client.get(key) == raw
 
-    def test_secure_cookie_on_plain_http_is_logged_once(
-        self, make_app: MakeApp, sign_in: SignIn, logged: Logged
-    ) -> None:
-        """A Secure cookie on plain http logs one warning that names the remedies."""
-        app = make_app(cookie_secure=True)
-        for _ in range(3):
-            sign_in(app)
-        ((level, line),) = [found for found in logged() if found[0] > logging.INFO]
-        assert level == logging.WARNING
-        assert "KVSESSION_COOKIE_SECURE" in line
-        assert "ProxyFix" in line
-
     @pytest.mark.parametrize("sends_cookies", [True, False])
     @pytest.mark.parametrize("by_key", [True, False])
     def test_login_on_every_request_is_logged_once(
