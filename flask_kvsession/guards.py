@@ -207,16 +207,24 @@ def _require_role(roles: frozenset[str]) -> None:
 def _redirect_browser(
     setting: str, refusal: LoginRequired | FreshLoginRequired, back_to: str | None
 ) -> None:
-    """If a browser asks for a page, makes the refusal a redirect to the view of this setting."""
-    if not wants_page():
+    """If a browser asks for a page, makes the refusal a redirect to the view of this setting.
+
+    HTMX asks for a part of a page, and would put the sign-in page into it. It loads the URL in
+    `HX-Redirect` as a page, whatever the status is.
+    """
+    is_htmx = request.headers.get("HX-Request") == "true"
+    if not (is_htmx or wants_page()):
         return
-    here = back_to or (_this_url() if request.method == "GET" else None)
-    target = url_of_view(setting, next=here)
+    here = _url_of_htmx_page() if is_htmx else _this_url() if request.method == "GET" else None
+    target = url_of_view(setting, next=back_to or here)
     if target is None:
         return
-    refusal.response = redirect(target, 302)
-    refusal.response.vary.update(("Accept", "Cookie"))
-    refusal.response.headers["Cache-Control"] = "no-store"
+    response = refusal.get_response(request.environ) if is_htmx else redirect(target, 302)
+    if is_htmx:
+        response.headers["HX-Redirect"] = target
+    response.vary.update(("Accept", "Cookie"))
+    response.headers["Cache-Control"] = "no-store"
+    refusal.response = response
 
 
 def _this_url() -> str | None:
@@ -225,6 +233,17 @@ def _this_url() -> str | None:
     query = quote(request.query_string, safe=_SAFE_IN_PATH + "?%[]")
     url = f"{path}?{query}" if query else path
     return url if _is_within_site(url) else None
+
+
+def _url_of_htmx_page() -> str | None:
+    """The path and query of the page that HTMX is in, as a safe `next`. None if the browser says
+    that the page is on another host."""
+    try:
+        page = urlsplit(request.headers.get("HX-Current-URL", ""))
+    except ValueError:
+        return None
+    url = f"{page.path}?{page.query}" if page.query else page.path
+    return url if page.netloc == request.host and _is_within_site(url) else None
 
 
 def _is_within_site(url: str) -> bool:

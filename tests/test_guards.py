@@ -22,6 +22,7 @@ from flask_kvsession.errors import ConfigurationError, LoginRequired, RoleRequir
 
 from .support.apps import Do, MakeApp
 from .support.browsers import SignIn, cookies_of
+from .support.clock import Clock
 
 PAGE = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 Guard = Callable[[t.Any], t.Any]
@@ -704,3 +705,88 @@ class TestProtectedPaths:
         with app.test_request_context():
             expected = url_for("data", next="/a/b?c=d")
         assert self.get(app, "/a/b?c=d", headers=PAGE).location == expected
+
+
+class TestHtmx:
+    """A request of HTMX gets `HX-Redirect`, with the page that HTMX is in as `next`."""
+
+    PAGE: t.ClassVar = {"HX-Request": "true", "HX-Current-URL": "http://localhost/list?page=2"}
+
+    def refused(self, app: Flask, headers: dict[str, str], method: str = "GET") -> TestResponse:
+        app.add_url_rule("/part", "part", kvs.login_required(pytest.fail), methods=["GET", "POST"])
+        return app.test_client().open("/part?row=1", method=method, headers=headers)
+
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    @pytest.mark.parametrize("accept", ["*/*", "text/html"])
+    def test_ended_session_sends_htmx_to_the_sign_in_page(
+        self, app: Flask, method: str, accept: str
+    ) -> None:
+        """The answer is the 401 with `HX-Redirect` to the sign-in page, and `next` is the page and
+        not the part of it that was requested."""
+        response = self.refused(app, self.PAGE | {"Accept": accept}, method)
+        assert response.status_code == 401
+        assert response.get_json() == {"error": "Unauthorized"}
+        assert response.headers["HX-Redirect"] == "/sign-in?next=/list?page%3D2"
+        assert response.headers["Cache-Control"] == "no-store"
+        assert "Location" not in response.headers
+
+    def test_next_leads_back_to_the_page(self, app: Flask) -> None:
+        """`next_url` accepts the `next` of the redirect."""
+        app.add_url_rule("/next", "next", lambda: kvs.next_url("/default"))
+        target = self.refused(app, self.PAGE).headers["HX-Redirect"]
+        _, _, query = target.partition("?")
+        assert app.test_client().get(f"/next?{query}").text == "/list?page=2"
+
+    @pytest.mark.parametrize(
+        "page",
+        [
+            "http://evil.example/list",
+            "http://localhost.evil.example/list",
+            "http://localhost//evil.example",
+            "http://localhost/.//evil.example",
+            "http://localhost/\\evil.example",
+            "http://localhost",
+            "http://[",
+            "/list",
+            "javascript:alert(1)",
+            "",
+            "http://localhost/" + "x" * 3000,
+        ],
+        ids=lambda page: str(page)[:40],
+    )
+    def test_unsafe_page_gives_no_next(self, app: Flask, page: str) -> None:
+        """The page of another host, and a path that a browser may read as another host, are no
+        `next`."""
+        response = self.refused(app, self.PAGE | {"HX-Current-URL": page})
+        assert response.headers["HX-Redirect"] == "/sign-in"
+
+    def test_app_below_a_path_gets_urls_with_that_path(self, app: Flask) -> None:
+        """Below a path of its host, both URLs have that path."""
+        mount(app, "/below")
+        page = {"HX-Request": "true", "HX-Current-URL": "http://localhost/below/list"}
+        response = app.test_client().get("/below/me", headers=page)
+        assert response.headers["HX-Redirect"] == "/below/sign-in?next=/below/list"
+
+    def test_login_that_is_not_fresh_sends_htmx_to_the_confirm_view(
+        self, make_app: MakeApp, sign_in: SignIn, clock: Clock
+    ) -> None:
+        """`fresh_login_required` sends HTMX to `KVSESSION_CONFIRM_VIEW`."""
+        app = make_app(confirm_view="confirm")
+        app.add_url_rule("/confirm", "confirm", lambda: "confirm")
+        app.add_url_rule("/part", "part", kvs.fresh_login_required(pytest.fail))
+        browser = sign_in(app)
+        clock.advance(hours=1)
+        response = browser.get("/part", headers=self.PAGE)
+        assert response.get_json() == {"error": "FreshLoginRequired"}
+        assert response.headers["HX-Redirect"] == "/confirm?next=/list?page%3D2"
+
+    def test_without_a_login_view_htmx_gets_the_plain_401(self, make_app: MakeApp) -> None:
+        """Without `KVSESSION_LOGIN_VIEW` there is no page to go to."""
+        response = self.refused(make_app(), self.PAGE)
+        assert response.status_code == 401
+        assert "HX-Redirect" not in response.headers
+
+    def test_request_that_is_not_of_htmx_gets_no_such_header(self, app: Flask) -> None:
+        """Without `HX-Request: true` the answer is that of any other program."""
+        for headers in ({}, {"HX-Request": "false"}, {"HX-Current-URL": "http://localhost/list"}):
+            assert "HX-Redirect" not in app.test_client().get("/me", headers=headers).headers
