@@ -16,6 +16,7 @@ from .app_state import app_state
 from .current import request_session, session_of_request
 from .errors import KVSessionError
 from .record import SessionInfo
+from .request import RequestSession
 from .session import Session
 from .token import UserId
 
@@ -26,7 +27,17 @@ class _Whose(Enum):
 
 _CURRENT_USER = _Whose.CURRENT_USER
 
-current_session: Session = t.cast(Session, LocalProxy(session_of_request))
+
+class SessionProxy(LocalProxy[Session]):
+    """Stands for the session of the current request."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: t.SupportsIndex) -> t.NoReturn:
+        Session.__reduce_ex__(self._get_current_object(), protocol)
+
+
+current_session: Session = t.cast(Session, SessionProxy(session_of_request))
 """This request's session; `g.session` is the same object. It works wherever there is a request."""
 
 
@@ -51,8 +62,13 @@ def login_user(
     `UnstorableValue`, `SessionTooLarge`, and `StoreUnavailable` if the login could not be done;
     nobody is signed in then.
     """
-    current = request_session()
+    current = _session_for("login_user")
     current.check_verb("login_user")
+    if not isinstance(data, Mapping | None):
+        raise TypeError(
+            "login_user takes the data as a dict, such as {'role': 'admin'}, not as a"
+            f" {type(data).__name__}."
+        )
     current.log_in(user_id, data or {}, bool(remember), end_at)
     return current.session
 
@@ -63,7 +79,7 @@ def logout_user() -> None:
     `current_session` is then an empty anonymous session. Without a session, only the cookie is
     deleted (OWASP ASVS 5.0, 7.4.1).
     """
-    current = request_session()
+    current = _session_for("logout_user")
     current.check_verb("logout_user")
     current.log_out()
 
@@ -74,13 +90,13 @@ def confirm_login() -> None:
 
     Raises `LoginRequired` if nobody is signed in (OWASP ASVS 5.0, 7.2.4).
     """
-    request_session().confirm()
+    _session_for("confirm_login").confirm()
 
 
 def rotate_token() -> None:
     """Gives the session a new secret at once, for example after the user's rights have changed. The
     old cookie then opens no session. If there is no session, this does nothing."""
-    request_session().rotate()
+    _session_for("rotate_token").rotate()
 
 
 def change_session(function: Callable[[dict[str, t.Any]], object]) -> Session:
@@ -102,7 +118,7 @@ def change_session(function: Callable[[dict[str, t.Any]], object]) -> Session:
         raise TypeError(
             "change_session takes a function (not async) that changes the dict that it gets."
         )
-    current = request_session()
+    current = _session_for("change_session")
     current.change_data(function)
     return current.session
 
@@ -114,7 +130,7 @@ def session_ended_reason() -> str | None:
     still has the cookie of a session that does not exist any more. None if a user is signed in,
     after a logout, and for a browser that has not signed in yet.
     """
-    return request_session().end_reason()
+    return _session_for("session_ended_reason").end_reason()
 
 
 def list_sessions(
@@ -125,7 +141,7 @@ def list_sessions(
     Without `user_id` it lists the sessions of the signed-in user, and raises `LoginRequired` if
     nobody is signed in.
     """
-    (user, current), store = _user_and_current_id(user_id), app_state().store
+    (user, current), store = _user_and_current_id(user_id, "list_sessions"), app_state().store
     return [store.info(found, is_current=found.id == current) for found in store.sessions_of(user)]
 
 
@@ -145,8 +161,8 @@ def revoke_one(
     session_id: str, user_id: UserId | t.Literal[_Whose.CURRENT_USER] = _CURRENT_USER
 ) -> SessionInfo | None:
     """Does what `revoke_session` does. Returns the session as it was, or None."""
-    _use_newest(user_id)
-    user, current = _user_and_current_id(user_id)
+    _use_newest(user_id, "revoke_session")
+    user, current = _user_and_current_id(user_id, "revoke_session")
     ended = app_state().store.revoke_one(user, session_id)
     _after_revocation([ended] if ended else [], current)
     return ended
@@ -178,8 +194,8 @@ def revoke_many(
             " no current session to keep; call it in a view, and not in a block with"
             " app.app_context()."
         )
-    _use_newest(user_id)
-    user, current = _user_and_current_id(user_id)
+    _use_newest(user_id, "revoke_all_sessions")
+    user, current = _user_and_current_id(user_id, "revoke_all_sessions")
     ended = app_state().store.revoke_all(user, spare=current if except_current else None)
     _after_revocation(ended, current)
     return ended
@@ -197,27 +213,52 @@ def update_all_sessions(
     """
     if isinstance(remove, str | bytes):
         raise TypeError("remove must be a collection of keys, such as ['role'], not one str.")
+    if not isinstance(changes, Mapping):
+        raise TypeError(
+            "update_all_sessions takes the changes as a dict, such as {'role': 'reader'}, not as a"
+            f" {type(changes).__name__}."
+        )
     if has_request_context():
         request_session().apply_pending()
     return app_state().store.update_all(user_id, changes, remove)
 
 
-def _use_newest(user_id: UserId | t.Literal[_Whose.CURRENT_USER]) -> None:
+def _use_newest(user_id: UserId | t.Literal[_Whose.CURRENT_USER], verb: str) -> None:
     """A session that has just been ended must not end the user's other sessions."""
     if user_id is _CURRENT_USER:
-        request_session().use_newest()
+        _session_of_user(verb).use_newest()
 
 
-def _user(user_id: UserId | t.Literal[_Whose.CURRENT_USER]) -> UserId:
-    return request_session().require_user() if user_id is _CURRENT_USER else user_id
+def _session_for(verb: str) -> RequestSession:
+    """The current request's session; raises `RuntimeError` outside a request, as Flask does."""
+    if not has_request_context():
+        raise RuntimeError(
+            f"{verb} was called outside a request, so there is no session; call it in a view, and"
+            " not in a block with app.app_context()."
+        )
+    return request_session()
+
+
+def _session_of_user(verb: str) -> RequestSession:
+    """The current request's session, for a verb that was given no user id."""
+    if not has_request_context():
+        raise RuntimeError(
+            f"{verb} was called outside a request without a user id, so it is not known whose"
+            f" sessions are meant; pass the user's id, as in {verb}(..., user_id=user.id)."
+        )
+    return request_session()
+
+
+def _user(user_id: UserId | t.Literal[_Whose.CURRENT_USER], verb: str) -> UserId:
+    return _session_of_user(verb).require_user() if user_id is _CURRENT_USER else user_id
 
 
 def _user_and_current_id(
-    user_id: UserId | t.Literal[_Whose.CURRENT_USER],
+    user_id: UserId | t.Literal[_Whose.CURRENT_USER], verb: str
 ) -> tuple[UserId, str | None]:
-    _user(user_id)  # Another extension may sign a user in when it is asked
+    _user(user_id, verb)  # Another extension may sign a user in when it is asked
     current = _current_id()  # a pending login is done here, unless its session has just ended
-    return _user(user_id), current
+    return _user(user_id, verb), current
 
 
 def _current_id() -> str | None:

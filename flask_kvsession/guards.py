@@ -14,7 +14,7 @@ from functools import wraps
 from inspect import iscoroutinefunction
 from urllib.parse import quote, urlsplit
 
-from flask import jsonify, redirect, request, url_for
+from flask import current_app, jsonify, redirect, request, url_for
 from werkzeug.exceptions import Forbidden
 from werkzeug.routing import BuildError
 
@@ -27,11 +27,26 @@ from .settings import Settings, config_key
 
 P = t.ParamSpec("P")
 R = t.TypeVar("R")
+F = t.TypeVar("F", bound=Callable[..., t.Any])
 
 _MAX_NEXT_CHARS = 2048
 _SAFE_IN_PATH = "!$&'()*+,/:;=@"
 
 
+def _without_parentheses(decorator: F) -> F:
+    """Gives a decorator that takes a view a clear error for `@decorator()` and other mistakes."""
+
+    @wraps(decorator)
+    def checked(*args: t.Any, **kwargs: t.Any) -> t.Any:
+        if len(args) != 1 or kwargs or not callable(args[0]):
+            name = decorator.__name__
+            raise TypeError(f"{name} takes a view and nothing else: write @{name}, without ().")
+        return decorator(*args)
+
+    return t.cast(F, checked)
+
+
+@_without_parentheses
 def login_required(view: Callable[P, R]) -> Callable[P, R]:
     """Lets only signed-in users call a view, sync or async; others get `LoginRequired`.
 
@@ -41,6 +56,7 @@ def login_required(view: Callable[P, R]) -> Callable[P, R]:
     return _guarded(view, require_login)
 
 
+@_without_parentheses
 def fresh_login_required(view: Callable[P, R]) -> Callable[P, R]:
     """Lets only users with a fresh login call a view: they authenticated within
     `KVSESSION_FRESH_FOR`.
@@ -156,10 +172,22 @@ def url_of_view(setting: str, **query: t.Any) -> str | None:
     try:
         return url_for(endpoint, **query)
     except BuildError:
-        raise ConfigurationError(
-            f"{config_key(setting)} is {endpoint!r}, and the app has no such endpoint; give the"
-            " name of a view, such as 'auth.login', not its URL."
-        ) from None
+        raise ConfigurationError(_no_url_message(setting, endpoint)) from None
+
+
+def _no_url_message(setting: str, endpoint: str) -> str:
+    key = f"{config_key(setting)} is {endpoint!r}"
+    rules = [rule for rule in current_app.url_map.iter_rules() if rule.endpoint == endpoint]
+    if not rules:
+        return (
+            f"{key}, and the app has no such endpoint; give the name of a view, such as"
+            " 'auth.login', not its URL."
+        )
+    values = ", ".join(sorted(rules[0].arguments - (rules[0].defaults or {}).keys()))
+    return (
+        f"{key}, and the URL {rules[0].rule} needs a value for {values}; give a view whose URL"
+        " needs none, or supply the value by a function of app.url_defaults."
+    )
 
 
 def _guarded(view: Callable[P, R], check: Callable[[], object]) -> Callable[P, R]:

@@ -1,4 +1,4 @@
-"""Names of Flask-KVSession, the package of 2015 with the same import name.
+"""Names of Flask-KVSession, the package of 2015 with the same import name, and of Flask-Session.
 
 Code that uses one of these names gets an error that says what replaces it.
 """
@@ -19,9 +19,12 @@ ATTRIBUTES: t.Final = {
     "default_kvstore": 'app.extensions["kvsession"].store',
     "destroy": "logout_user(), or session.clear() if KVSESSION_USER_ID_KEY is set",
     "regenerate": "rotate_token(); login_user() always sets a new token",
+    "sid": "session.id, which is public because the secret is only in the cookie",
     "sid_s": "session.id, which is public because the secret is only in the cookie",
 }
 """Attributes of the session and of the extension."""
+
+_OF_FLASK_SESSION: t.Final = {"sid", "regenerate"}
 
 CONFIG: t.Final = {
     "SESSION_KEY_BITS": "not needed, because a token always has 258 random bits; remove it",
@@ -32,7 +35,8 @@ CONFIG: t.Final = {
 
 def renamed_message(name: str, now: str) -> str:
     """The error message for an old name; `now` says what replaces it."""
-    return f"{name} is a name of Flask-KVSession; in Flask-KVSession-Redis it is {now}."
+    package = "Flask-Session" if name in _OF_FLASK_SESSION else "Flask-KVSession"
+    return f"{name} is a name of {package}; in Flask-KVSession-Redis it is {now}."
 
 
 def raise_renamed_attribute(thing: object, name: str, hint: str = "") -> t.NoReturn:

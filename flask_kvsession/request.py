@@ -184,6 +184,7 @@ class RequestSession:
         """Writes what `function` makes of the newest data, at once, and this request's pending
         changes with it. If the session has ended meanwhile, it is empty from now on."""
         self.session.require_open()
+        self.use_newest()
         changes = self.session.changes_by(function)
         with self.events.sent_at_end():
             if stored := self.session.stored:

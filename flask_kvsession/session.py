@@ -202,6 +202,12 @@ class Session(MutableMapping[str, t.Any]):
     def __deepcopy__(self, memo: dict[int, t.Any]) -> dict[str, t.Any]:
         return deepcopy(dict(self), memo)
 
+    def __reduce_ex__(self, protocol: t.SupportsIndex) -> t.NoReturn:
+        raise TypeError(
+            "A session cannot be pickled, because it belongs to its request; pass dict(session), or"
+            " single values."
+        )
+
     @in_one_step
     def clear(self) -> None:
         """Removes all data, also data that other requests add meanwhile."""

@@ -117,7 +117,10 @@ def check_user_id(user_id: object) -> None:
     encoded as UTF-8 text."""
     if type(user_id) not in (str, int, UUID):
         given = "None" if user_id is None else f"a value of type {type(user_id).__name__}"
-        raise ValueError(f"user_id must be a str, an int or a UUID, such as user.id, not {given}.")
+        raise ValueError(
+            f"user_id must be a str, an int or a UUID, not {given}; pass user.id, or str(user.id)"
+            " if that is of another type."
+        )
     if user_id == "":
         raise ValueError('user_id must not be "".')
     try:

@@ -360,6 +360,12 @@ def sensitive(app: Flask) -> Flask:
             kvs.guards.require_fresh_login()
         return {"reason": kvs.session_ended_reason()}
 
+    @app.post("/see")
+    def see() -> t.Any:
+        seen: list[t.Any] = []
+        kvs.change_session(lambda data: seen.append(dict(data)))
+        return {"seen": seen}
+
     @app.post("/revoke-others")
     def revoke_others() -> t.Any:
         return {"count": kvs.revoke_all_sessions(except_current=True)}
@@ -388,6 +394,17 @@ def test_a_fresh_guard_learns_why_the_session_has_ended(
     with no_reports(sensitive):
         in_context(other_app, lambda: kvs.revoke_session(id_of(browser), "ada"))
         assert browser.post("/reason").get_json() == {"reason": "revoked"}
+
+
+def test_an_atomic_change_sees_what_redis_has(
+    sensitive: Flask, browser: FlaskClient, other_app: Flask
+) -> None:
+    """The function of `change_session` gets the newest data, although it changes nothing and so no
+    write would find out that the cache is behind."""
+    with no_reports(sensitive):
+        browser_with(other_app, token_of(browser)).post("/data", json={"x": 2})
+        assert browser.get("/me").get_json()["data"] == {"x": 1}, "otherwise the cache is not asked"
+        assert browser.post("/see").get_json() == {"seen": [{"x": 2}]}
 
 
 def test_a_fresh_guard_costs_one_read(

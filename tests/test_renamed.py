@@ -36,7 +36,10 @@ def test_use_of_an_old_attribute_says_what_replaces_it(name: str) -> None:
     """The `AttributeError` of session and extension names the old name and its replacement."""
     session = Session(lambda: None, lambda: 0, Settings())
     for thing in (session, kvs.KVSession()):
-        with pytest.raises(AttributeError, match=f"^{name} is a name of Flask-KVSession"):
+        with pytest.raises(
+            AttributeError,
+            match=f"^{name} is a name of Flask-(KV)?Session; in Flask-KVSession-Redis it is ",
+        ):
             getattr(thing, name)
     with pytest.raises(AttributeError, match="'Session' object has no attribute 'nonsense'"):
         session.nonsense  # type: ignore[attr-defined]  # noqa: B018

@@ -473,7 +473,7 @@ class TestCurrentSession:
             len(kvs.current_session)
         with app.app_context(), pytest.raises(RuntimeError, match="request"):
             kvs.current_session["x"] = 1
-        assert repr(kvs.current_session) == "<LocalProxy unbound>"
+        assert repr(kvs.current_session) == "<SessionProxy unbound>"
 
 
 def test_session_is_a_mapping_but_no_dict(client: FlaskClient, do: Do) -> None:

@@ -274,7 +274,7 @@ def test_the_refusal_of_a_user_object_says_to_pass_its_id() -> None:
     """The message for the likeliest mistake, the user in place of its id, names the remedy."""
     user_ids: list[t.Any] = [None, User(), LocalProxy(lambda: "ada")]
     for user_id in user_ids:
-        with pytest.raises(ValueError, match=r"such as user\.id"):
+        with pytest.raises(ValueError, match=r"pass user\.id"):
             user_hash(user_id)
 
 

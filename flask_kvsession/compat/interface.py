@@ -7,6 +7,7 @@ from functools import partial
 
 from flask.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
 
+from .. import renamed
 from ..cookie import SessionCookie
 from ..current import request_session, request_session_of
 from ..errors import ConfigurationError
@@ -36,6 +37,12 @@ class KVSessionInterface(SessionInterface):
         """The request's session, not loaded yet: for an exception in this method, Flask would not
         call the app's error handlers."""
         return t.cast(SessionMixin, request_session_of(app, request).session)
+
+    if not t.TYPE_CHECKING:  # with it, a type checker would accept any name
+
+        def __getattr__(self, name):
+            """Raises `AttributeError`; for a name of Flask-Session it names the new one."""
+            renamed.raise_renamed_attribute(self, name)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Commits. Flask calls it after all `after_request` functions."""

@@ -362,5 +362,6 @@ def _require_user_id(key: str, value: t.Any) -> None:
         return
     raise ValueError(
         f"session[{key!r}] is {config_key('user_id_key')}, so it must be a str, an int or a UUID,"
-        f" such as user.id, or None; a value of type {type(value).__name__} was given."
+        f" or None, not a value of type {type(value).__name__}; assign user.id, or str(user.id) if"
+        " that is of another type."
     )
