@@ -13,7 +13,7 @@ from functools import cached_property
 
 from flask import current_app
 
-from . import signals
+from . import signals, validators
 from .connection import Servers, connect
 from .cookie import SessionCookie
 from .errors import ConfigurationError
@@ -117,7 +117,8 @@ class AppState:
         if changed := settings.changed_keys(self.configured):
             raise ConfigurationError(
                 f"{', '.join(changed)} was changed after KVSession(app) had read the settings; set"
-                " all KVSESSION_* settings before KVSession(app)."
+                " all KVSESSION_* settings before KVSession(app), and call"
+                f" app.config.from_prefixed_env() before it. {validators.ENVIRONMENT}."
             )
         for check in self.first_use_checks:
             check(self)

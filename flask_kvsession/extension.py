@@ -11,6 +11,7 @@ from .api import current_session
 from .app_state import EXTENSION, AppState
 from .connection import adopt, check_url
 from .current import finish_request, get_request
+from .decorator_order import require_guards_below_routes
 from .errors import ConfigurationError
 from .guards import guard_protected_paths
 from .request import BEGAN, RequestSession
@@ -64,6 +65,7 @@ class KVSession:
             # Flask calls after_request functions in reverse order. So this one is the last: it
             # commits the changes of all the others.
             app.after_request_funcs.setdefault(None, []).insert(0, finish_request)
+        state.first_use_checks.append(require_guards_below_routes)
         app.extensions[EXTENSION] = state
         if settings.g_name is not None:
             _put_session_into_g(app, settings.g_name)

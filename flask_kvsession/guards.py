@@ -18,7 +18,7 @@ from flask import current_app, jsonify, redirect, request, url_for
 from werkzeug.exceptions import Forbidden
 from werkzeug.routing import BuildError
 
-from . import errors
+from . import decorator_order, errors
 from .api import current_session
 from .app_state import app_state
 from .current import request_session
@@ -205,7 +205,9 @@ def _guarded(view: Callable[P, R], check: Callable[[], object]) -> Callable[P, R
         return await t.cast(t.Any, view)(*args, **kwargs)
 
     is_coroutine = iscoroutinefunction(view)
-    return t.cast("Callable[P, R]", guarded_coroutine) if is_coroutine else guarded
+    result = t.cast("Callable[P, R]", guarded_coroutine) if is_coroutine else guarded
+    decorator_order.note(view, result)
+    return result
 
 
 def _check_unless_automatic_options(check: Callable[[], object]) -> None:

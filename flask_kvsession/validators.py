@@ -7,6 +7,7 @@ Each function takes a value as a user wrote it and returns the normalised value.
 from __future__ import annotations
 
 import difflib
+import json
 import keyword
 import re
 import typing as t
@@ -56,6 +57,13 @@ class InvalidValue(ValueError):
     """
 
 
+ENVIRONMENT: t.Final = (
+    "from_prefixed_env() reads JSON, so write true or false, numbers such as 3600 (seconds), and"
+    ' lists such as ["/account/*"]; it takes everything else as text'
+)
+"""What Flask makes of environment variables, for messages."""
+
+
 def optional(validator: Validator) -> Validator:
     """A validator that also accepts None."""
     return lambda value: None if value is None else validator(value)
@@ -66,7 +74,7 @@ def text(pattern: str, requirement: str) -> Callable[[t.Any], str]:
 
     def validate(value: t.Any) -> str:
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise InvalidValue(f"{requirement}, not {quoted(value)}")
+            raise InvalidValue(f"{requirement}, not {quoted(value)}{_not_as_text(value)}")
         return value
 
     return validate
@@ -75,13 +83,7 @@ def text(pattern: str, requirement: str) -> Callable[[t.Any], str]:
 def boolean(value: t.Any) -> bool:
     if isinstance(value, bool):
         return value
-    remedy = ""
-    if isinstance(value, str):
-        remedy = (
-            "; an environment variable holds text, which must be converted first"
-            " (app.config.from_prefixed_env() converts true and false)"
-        )
-    raise InvalidValue(f"must be True or False, not {quoted(value)}{remedy}")
+    raise InvalidValue(f"must be True or False, not {quoted(value)}{_in_environment(value)}")
 
 
 def clear_site_data(value: t.Any) -> t.Literal[False, "cache", "*"]:
@@ -103,7 +105,10 @@ def duration(value: t.Any) -> timedelta:
         except (OverflowError, ValueError):  # infinite, not a number, or too large
             converted = timedelta.max
     else:
-        raise InvalidValue(f"must be a timedelta or a number of seconds, not {quoted(value)}")
+        raise InvalidValue(
+            f"must be a timedelta or a number of seconds, not {quoted(value)}"
+            f"{_in_environment(value)}"
+        )
     if not MIN_DURATION <= converted <= MAX_DURATION:
         raise InvalidValue(f"must be from 1 millisecond to 100 years, not {quoted(value)}")
     return converted
@@ -111,7 +116,9 @@ def duration(value: t.Any) -> timedelta:
 
 def positive(value: t.Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidValue(f"must be a whole number of at least 1, not {quoted(value)}")
+        raise InvalidValue(
+            f"must be a whole number of at least 1, not {quoted(value)}{_in_environment(value)}"
+        )
     return value
 
 
@@ -205,6 +212,7 @@ def paths(value: t.Any) -> tuple[str, ...]:
     if not isinstance(value, tuple | list):
         raise InvalidValue(
             f'must be a tuple of paths such as ("/dashboard/*",), not {quoted(value)}'
+            f"{_in_environment(value)}"
         )
     for path in value:
         stem = path.removesuffix("/*") if isinstance(path, str) else "*"
@@ -220,7 +228,10 @@ def origins(value: t.Any) -> tuple[str, ...]:
     """Origins as browsers send them in the `Origin` header (RFC 6454, 6.2)."""
     if not isinstance(value, tuple | list):
         example = '("https://admin.example.com",)'
-        raise InvalidValue(f"must be a tuple of origins such as {example}, not {quoted(value)}")
+        raise InvalidValue(
+            f"must be a tuple of origins such as {example}, not {quoted(value)}"
+            f"{_in_environment(value)}"
+        )
     for origin in value:
         is_origin = isinstance(origin, str) and re.fullmatch(_ORIGIN, origin, re.ASCII)
         # Browsers never send the default port, so an origin with it would never match.
@@ -291,6 +302,20 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     if not close and len(longer) == 1:
         close = longer
     return f"; did you mean {prefix}{close[0]}?" if close else ""
+
+
+def _in_environment(value: t.Any) -> str:
+    """The end of a message about text where another type is needed: an environment variable holds
+    text, unless something has converted it."""
+    return f". In the environment: {ENVIRONMENT}" if isinstance(value, str) else ""
+
+
+def _not_as_text(value: t.Any) -> str:
+    """The end of a message about another type where text is needed: the environment variable 123 is
+    a number after `from_prefixed_env()`."""
+    if not isinstance(value, int | float):
+        return ""
+    return f". In the environment: write '{json.dumps(json.dumps(value))}' if you mean the text"
 
 
 def quoted(value: t.Any) -> str:

@@ -294,7 +294,7 @@ def test_an_invalid_permanent_session_lifetime_raises(lifetime: t.Any) -> None:
     app.config.update(KVSESSION_AS_FLASK_SESSION=True, PERMANENT_SESSION_LIFETIME=lifetime)
     with pytest.raises(ConfigurationError, match=r"^PERMANENT_SESSION_LIFETIME must be") as error:
         kvs.KVSession(app)
-    assert str(error.value).endswith(f" not {lifetime!r}.")
+    assert f" not {lifetime!r}." in str(error.value)
 
 
 @pytest.mark.parametrize(("first", "then"), [("yes", "no"), ("no", "yes")])

@@ -20,7 +20,7 @@ TESTS = Path(__file__).parent
 ROWS = [
     ["extension"],
     ["compat", "cli", "devices", "testing", "device_bound"],
-    ["guards"],
+    ["guards", "decorator_order"],
     ["api", "open_connections"],
     ["current"],
     ["request"],

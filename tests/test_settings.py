@@ -427,13 +427,57 @@ def test_an_int_too_large_to_print_is_refused() -> None:
     assert str(refusal_of(max_session_bytes=-(10**5000))).startswith("KVSESSION_MAX_SESSION_BYTES ")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "shown"),
+    [
+        ("idle_timeout", "7 days", "numbers such as 3600"),
+        ("max_sessions_per_user", "ten", "numbers such as 3600"),
+        ("protected_paths", "/account/*", 'lists such as ["/account/*"]'),
+        ("trusted_origins", "https://a.example", "lists such as"),
+        ("key_prefix", "123", "write '\"123\"'"),
+        ("cookie_name", "true", "write '\"true\"'"),
+    ],
+)
+def test_message_says_what_to_write_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, shown: str
+) -> None:
+    """The refusal of a value from the environment says how to write it there."""
+    monkeypatch.setenv(f"FLASK_{key_of(name)}", text)
+    app = Flask("app")
+    app.config.from_prefixed_env()
+    with pytest.raises(ConfigurationError, match="In the environment: ") as refused:
+        kvs.KVSession(app)
+    assert shown in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("record_ip", "false", False),
+        ("idle_timeout", "3600", timedelta(hours=1)),
+        ("protected_paths", '["/account/*"]', ("/account/*",)),
+        ("key_prefix", '"123"', "123"),
+        ("key_prefix", "shop", "shop"),
+    ],
+)
+def test_what_the_messages_tell_to_write_works(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: t.Any
+) -> None:
+    """Each form that the messages propose gives the value that is meant."""
+    monkeypatch.setenv(f"FLASK_{key_of(name)}", text)
+    app = Flask("app")
+    app.config.from_prefixed_env()
+    kvs.KVSession(app)
+    assert getattr(app.extensions["kvsession"].configured, name) == value
+
+
 def test_the_text_false_from_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The text "False" would count as true, so the message says that the value has to be
     converted."""
     monkeypatch.setenv(f"FLASK_{key_of('record_ip')}", "False")
     app = Flask("app")
     app.config.from_prefixed_env()
-    with pytest.raises(ConfigurationError, match=r"^KVSESSION_RECORD_IP .*environment.*converted"):
+    with pytest.raises(ConfigurationError, match=r"^KVSESSION_RECORD_IP .*write true or false"):
         kvs.KVSession(app)
 
 
@@ -488,7 +532,7 @@ def test_setting_changed_between_init_app_and_the_first_request_raises(
         with pytest.raises(
             ConfigurationError,
             match="KVSESSION_ABSOLUTE_TIMEOUT, KVSESSION_FRESH_FOR, KVSESSION_PROTECTED_PATHS "
-            "was changed after KVSession",
+            r"was changed after KVSession.*from_prefixed_env\(\) reads JSON",
         ):
             app.test_client().get("/untouched")
 
