@@ -78,8 +78,8 @@ class RequestSession:
 
     session_class: t.ClassVar[type[Session]] = Session
 
-    _is_cached = False
-    """Whether the session was loaded from the near cache."""
+    _cached: Stored | None = None
+    """The session as the near cache gave it; None if it was loaded from Redis."""
 
     _is_finished = True  # set to False by __init__: if that fails, __del__ reports nothing
 
@@ -210,13 +210,15 @@ class RequestSession:
         return user_id
 
     def use_newest(self) -> None:
-        """Reads the session from Redis if it was loaded from the near cache, which may not know the
-        changes of the last second. The changes of this request stay pending.
+        """Reads the session from Redis if it is still as the near cache gave it, which may not know
+        the changes of the last second. The changes of this request stay pending.
 
         What must not follow an older state calls it first: a guard of a fresh login, a revocation.
+        After a login, a logout or a new secret, the request's own token no longer says which
+        session it has, and Redis was asked anyway.
         """
-        self.session.require_loaded()
-        if not self._is_cached or self._is_finished:
+        stored = self.session.stored
+        if stored is None or stored is not self._cached or self._is_finished:
             return
         with self._store_calls():
             loaded = self._look_up(in_redis=True)
@@ -629,7 +631,7 @@ class RequestSession:
         for info in presented.stolen:
             self.events.report_theft(info, self._client)
         own = presented.own
-        self._is_cached = own is not None and own.is_cached
+        self._cached = own.stored if own and own.is_cached else None
         if own and own.stored:
             self._token = own.token
             if own.standing is Standing.SUPERSEDED:

@@ -19,7 +19,15 @@ from flask.testing import FlaskClient
 import flask_kvsession as kvs
 
 from .support.apps import MakeApp, close, in_context, state_of, store_of
-from .support.browsers import SignIn, browser_with, id_of, token_of
+from .support.browsers import (
+    SignIn,
+    browser_with,
+    cookies_of,
+    id_of,
+    is_clearing,
+    may_enter,
+    token_of,
+)
 from .support.clock import Clock
 from .support.commands import CountCommands
 from .support.near_cache import cache_of, catch_up, is_kept, key_of, prove
@@ -370,6 +378,17 @@ def sensitive(app: Flask) -> Flask:
     def revoke_others() -> t.Any:
         return {"count": kvs.revoke_all_sessions(except_current=True)}
 
+    @app.post("/<act>-and-revoke-others")
+    def act_and_revoke_others(act: str) -> t.Any:
+        user_id = g.session.user_id
+        if act == "log-in":
+            kvs.login_user(user_id)
+        else:
+            kvs.confirm_login()
+        count = kvs.revoke_all_sessions(except_current=True)
+        kvs.rotate_token()
+        return {"user": g.session.user_id, "count": count}
+
     return app
 
 
@@ -385,6 +404,22 @@ def test_a_fresh_answer_comes_from_redis(
         assert browser.get("/me").status_code == 200, "otherwise the cache is not asked"
         assert browser.post(path).status_code == 401
     assert second.get("/me").status_code == 200
+
+
+@pytest.mark.parametrize("act", ["log-in", "confirm"])
+def test_a_login_of_the_same_request_counts_for_a_revocation(
+    sensitive: Flask, browser: FlaskClient, sign_in: SignIn, count_commands: CountCommands, act: str
+) -> None:
+    """A request whose session came from the cache can log in or confirm, revoke the other sessions
+    and rotate its token; it does not read the session that its old token opens again."""
+    second = sign_in(sensitive)
+    with count_commands() as commands:
+        response = browser.post(f"/{act}-and-revoke-others")
+    assert response.get_json() == {"user": "ada", "count": 1}
+    assert "GET" not in commands.names
+    rotated = [line for line in cookies_of(response) if not is_clearing(line)]
+    assert len(rotated) == 1
+    assert may_enter(browser, second) == [True, False]
 
 
 def test_a_fresh_guard_learns_why_the_session_has_ended(
