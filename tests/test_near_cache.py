@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import sys
 import threading
 import time
 import typing as t
@@ -17,6 +18,8 @@ from flask import Flask, g
 from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
+from flask_kvsession.record import Stored
+from flask_kvsession.token import Token, new_session_id
 
 from .support.apps import MakeApp, close, in_context, state_of, store_of
 from .support.browsers import (
@@ -638,6 +641,41 @@ def test_the_bytes_of_all_sessions_are_bounded(make_app: MakeApp, sign_in: SignI
     assert [is_kept(browser) for browser in browsers] == [False, False, True, True]
     assert contents.bytes == sum(len(entry.stored.raw) for entry in contents.entries.values())
     assert contents.bytes <= 4 * 4096
+
+
+def test_a_read_while_the_cache_drops_entries_does_no_harm(app: Flask) -> None:
+    """`get` reorders the entries without a lock, also while another thread drops the first one."""
+    cache, store, is_done = cache_of(app), store_of(app), threading.Event()
+    cache._size = 20
+    client, now = kvs.record.Client(), store.now()
+    sessions: list[tuple[str, Token, Stored]] = []
+    for _ in range(25):
+        token = Token.for_session(new_session_id(None))
+        record = kvs.record.new_record(token, now=now, client=client, data={})
+        key = store._server.record_key(token.session_id)
+        sessions.append((key, token, Stored.of(token.session_id, record)))
+
+    def read() -> None:
+        while not is_done.is_set():
+            for key, token, _ in sessions:
+                cache.get(key, token)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for reader in readers:
+            reader.start()
+        for key, _, stored in sessions * 800:
+            if load := cache.begin_load(key):
+                cache.end_load(key, load, stored)
+    finally:
+        is_done.set()
+        sys.setswitchinterval(interval)
+        for reader in readers:
+            reader.join()
+    contents = cache._contents
+    assert contents.bytes == sum(len(entry.stored.raw) for entry in contents.entries.values())
 
 
 def test_interrupted_loads_do_not_pile_up(app: Flask) -> None:

@@ -64,7 +64,9 @@ class Contents:
     def shrink(self, size: int, size_in_bytes: int) -> None:
         """Removes the least recently used entries until both sizes are kept to."""
         while self.entries and (len(self.entries) > size or self.bytes > size_in_bytes):
-            self.remove(next(iter(self.entries)))
+            # One step: `get` may reorder the entries at any time, and takes no lock.
+            _, entry = self.entries.popitem(last=False)
+            self.bytes -= len(entry.stored.raw)
 
 
 class NearCache:
