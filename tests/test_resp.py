@@ -95,6 +95,8 @@ def test_an_error_inside_a_list_is_an_item() -> None:
     [
         *(b"\r\n", b"x\r\n", b"%1\r\n", b"$\r\n", b"$x\r\n", b"$-2\r\n", b"$+1\r\n", b"$1_0\r\n"),
         *(b"*\r\n", b"*-2\r\n", b"*1.0\r\n", b":\r\n", b":1x\r\n", b":--1\r\n", b":+1\r\n"),
+        *(b"-MOVED\r\n", b"-MOVED 7 x\r\n", b"-ASK 7 x:y\r\n"),
+        *(b":%b\r\n" % (b"9" * 5_000), b"$%b\r\n" % (b"9" * 5_000)),
         *(b"$1\r\nab\r\n", b"$2\r\na\r\n\r\n", b"*1\r\n" * 9 + b":1\r\n", b"*1\r\n" * 5_000),
     ],
     ids=lambda reply: repr(reply[:12]),

@@ -49,7 +49,10 @@ class ReplyReader:
     def read(self) -> Reply:
         """The next reply. Raises an error reply as the error of redis-py for it, and
         `InvalidResponse` for bytes that are no reply."""
-        reply = self._item(_MAX_DEPTH)
+        try:
+            reply = self._item(_MAX_DEPTH)
+        except ValueError as error:  # a number of over 4,300 digits, a MOVED without an address
+            raise _malformed() from error
         self.is_empty = self._at == len(self._buffer)
         if self.is_empty:
             self._buffer, self._at = b"", 0  # an idle connection keeps no memory
