@@ -14,7 +14,7 @@ import pytest
 import redis
 from redis.connection import UnixDomainSocketConnection
 from redis.crc import key_slot
-from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError, ResponseError
+from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, ResponseError
 
 from flask_kvsession.connection import Command, Deadline, Repeat
 from flask_kvsession.connection.cluster import Cluster
@@ -88,6 +88,22 @@ def test_nodes_that_redirect_in_a_circle_are_a_failure() -> None:
     )
     with pytest.raises(ConnectionError, match="in a circle"):
         cluster_of(nodes, A).call(GET, Deadline(1))
+
+
+def test_a_node_that_imports_its_first_slot_counts_as_a_primary() -> None:
+    """After an ASK, the node is one of the primaries, and stays the same object after the slots
+    were asked for again."""
+    nodes = MadeUp(
+        n1=answering(slots((0, 16383, A)), AskError(f"{SLOT} h:2")),
+        n2=answering(slots((0, 16383, A))),
+    )
+    cluster = cluster_of(nodes, A)
+    [a] = cluster.primaries(Deadline(1))
+    assert cluster.call(GET, Deadline(1)) == b"reply"
+    first = cluster.primaries(Deadline(1))
+    cluster._next_question = 0.0
+    assert cluster.primaries(Deadline(1)) == first == [a, cluster._node(B)]
+    assert nodes.closed == []
 
 
 def test_a_slot_without_a_node_is_a_failure_and_asked_for_again() -> None:

@@ -14,6 +14,11 @@ from .node import Address, Command, Node, NodeMaker, Repeat, is_final, was_refus
 
 _MAX_REDIRECTIONS = 5
 _SECONDS_BETWEEN_QUESTIONS = 1.0
+
+_SECONDS_OF_AN_IMPORT = 60.0
+"""After an ASK to a node, the node counts as a primary for so long. It holds keys of a slot that it
+gets only at the end of the move, and may have no slot before."""
+
 _ASK_SLOTS: t.Final = Command(("CLUSTER", "SLOTS"), Repeat.READ)
 
 
@@ -32,6 +37,8 @@ class Cluster:
         """The address of the primary of each slot; empty until a node was asked."""
         self._primaries: dict[Address, None] = {}
         """The addresses in `_owners`, each once."""
+        self._importing: dict[Address, float] = {}
+        """Until when a node to which an ASK has led counts as a primary, by the monotonic clock."""
         self._is_outdated = True
         """Whether the next call must ask for the slots first."""
         self._next_question = 0.0
@@ -50,6 +57,7 @@ class Cluster:
                 self._primaries[address] = None
             except AskError as error:  # for this command only
                 address, prefix = _address_in(error, address), ("ASKING",)
+                self._importing[address] = time.monotonic() + _SECONDS_OF_AN_IMPORT
             except (RedisError, OSError) as error:
                 address, prefix = self._other_owner(command, address, error, deadline), None
         raise ConnectionError("the nodes of the cluster redirect this command in a circle")
@@ -59,7 +67,8 @@ class Cluster:
         if now >= self._next_question:
             self._next_question = now + _SECONDS_BETWEEN_QUESTIONS
             self._learn_slots(deadline)  # a call whose node has failed must still ask by itself
-        return [self._node(address) for address in list(self._primaries)]
+        addresses = dict.fromkeys([*self._primaries, *self._importing_now()])
+        return [self._node(address) for address in addresses]
 
     def check_heartbeat(self, reply: t.Any) -> None:
         """A node that sees no majority of its cluster may have been replaced by another one."""
@@ -127,9 +136,14 @@ class Cluster:
             for slot in range(first, last + 1)
         }
         self._primaries = dict.fromkeys(addresses[0] for _, _, addresses in ranges)
-        for address in [each for each in list(self._nodes) if each not in self._known]:
+        kept = {*self._known, *self._importing_now()}
+        for address in [each for each in list(self._nodes) if each not in kept]:
             if node := self._nodes.pop(address, None):
                 node.close()
+
+    def _importing_now(self) -> list[Address]:
+        now = time.monotonic()
+        return [address for address, until in list(self._importing.items()) if now < until]
 
     def _node(self, address: Address) -> Node:
         node = self._nodes.get(address)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import typing as t
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from flask import Flask
@@ -14,14 +14,14 @@ from redis.crc import key_slot
 
 import flask_kvsession as kvs
 from flask_kvsession.errors import StoreUnavailable
-from flask_kvsession.token import user_hash
+from flask_kvsession.token import Token, user_hash
 
 from ..support.apps import MakeApp, store_of
-from ..support.browsers import SignIn
+from ..support.browsers import SignIn, token_of
 from ..support.figures import BUSY_MACHINE, DEADLINE, TIMEOUT, Figure
 from ..support.near_cache import is_kept, prove
 from ..support.requests import Answers, ask, load
-from ..support.servers import LOOPBACK, ClusterGroup, Server, wait_until
+from ..support.servers import LOOPBACK, ClusterGroup, Server, free_ports, wait_until
 
 USERS = ["ada", "bob", "eve", "dan", "zoe", "kim"]
 
@@ -146,6 +146,52 @@ def test_a_near_cache_is_told_of_changes_after_a_slot_has_moved(
     wait_until(lambda: not is_kept(browsers["ada"]))
     assert browsers["ada"].get("/me").status_code == 401
     assert store_of(app).tracker.epoch == epoch
+
+
+@pytest.mark.quick
+def test_a_near_cache_is_told_of_changes_on_a_node_that_has_no_slot_yet(
+    make_app: MakeApp, cluster: ClusterGroup, sign_in: SignIn, new_node: Server
+) -> None:
+    """While the first slot moves to a new node, that node has sessions and no slot. Their
+    revocation by another process is seen, by the near cache and by who watches them."""
+    app = make_app(redis_url=cluster.url, store_timeout=TIMEOUT, near_cache=True)
+    other = make_app("other", redis_url=cluster.url, store_timeout=TIMEOUT)
+    prove(app)
+    browser = sign_in(app, "ada")
+    slot = slot_of(app, "ada")
+    source, epoch = cluster.owner(slot), store_of(app).tracker.epoch
+    new_node.run("CLUSTER", "SETSLOT", slot, "IMPORTING", source.run("CLUSTER", "MYID"))
+    source.run("CLUSTER", "SETSLOT", slot, "MIGRATING", new_node.run("CLUSTER", "MYID"))
+    keys = source.run("CLUSTER", "GETKEYSINSLOT", slot, 10)
+    source.run("MIGRATE", LOOPBACK, new_node.port, "", 0, 5000, "KEYS", *keys)
+
+    assert browser.get("/me").status_code == 200
+    wait_until(lambda: store_of(app).tracker.epoch > epoch)
+    wait_until(lambda: browser.get("/me") and is_kept(browser))
+    token = Token.parse(str(token_of(browser)))
+    stored = store_of(app).load(token) if token else None
+    assert stored
+    watched = store_of(app).watch(stored)
+    assert store_of(other).revoke_one("ada", stored.id)
+    wait_until(lambda: browser.get("/me").status_code == 401, 2)
+    assert watched.wait(5)
+
+
+@pytest.fixture
+def new_node(cluster: ClusterGroup, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A primary that has joined the cluster and has no slot."""
+    port, bus = free_ports(2)
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(bus))
+    node = Server(tmp_path_factory.mktemp("n"), *options, port=port)
+    try:
+        node.run("CLUSTER", "SET-CONFIG-EPOCH", 100)
+        cluster.nodes[0].run("CLUSTER", "MEET", LOOPBACK, port, bus)
+        known_by = [node, *cluster.nodes]
+        wait_until(lambda: all(len(each.peers()) == len(known_by) for each in known_by))
+        wait_until(lambda: "cluster_state:ok" in node.run("CLUSTER", "INFO"))
+        yield node
+    finally:
+        node.kill()
 
 
 @pytest.mark.quick
