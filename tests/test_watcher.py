@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import threading
 import typing as t
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -466,6 +468,38 @@ def test_a_forked_process_watches_by_itself(
     other.revoke_one("ada", stored.id)
     assert ends(watched)
     wait_until(lambda: reasons)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_with_too_many_threads_tells_all_watchers_of_an_end(
+    app: Flask, store: SessionStore, other: SessionStore
+) -> None:
+    """If no more threads can start, all watches say at once that their session has ended, and each
+    `on_end` is called when there is room again."""
+    stored = log_in(app)
+    child = _fork(lambda: _watch_with_few_threads(store, other, stored))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _watch_with_few_threads(store: SessionStore, other: SessionStore, stored: Stored) -> bool:
+    go, called = threading.Event(), list[str | None]()
+
+    def on_end(reason: str | None) -> None:
+        called.append(reason)
+        go.wait(PATIENCE)
+
+    watches = [store.watch(stored, on_end) for _ in range(20)]
+    listening(store)
+    stack = 64 * 2**20
+    threading.stack_size(stack)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 8 * stack, resource.RLIM_INFINITY))
+    other.revoke_one("ada", stored.id)
+    wait_until(lambda: all(watched.ended for watched in watches), PATIENCE)
+    were_too_many = len(called) < 20
+    go.set()
+    wait_until(lambda: len(called) == 20, PATIENCE)
+    return were_too_many and set(called) == {"revoked"}
 
 
 def _fork(act: Callable[[], bool]) -> int:

@@ -74,13 +74,21 @@ class WatchedSession:
         if self._on_close is not None:
             self._on_close(self)
 
-    def end(self, reason: str | None) -> None:
+    def end(self, reason: str | None) -> bool:
         """Notes the end. `on_end` is called in a thread of its own: it may close a connection, and
-        wait for a browser that does not read."""
+        wait for a browser that does not read. Returns False if the process has too many threads
+        now; `on_end` is then called by a later `end`."""
         self._reason = reason
         self._over.set()
         if self._on_end is not None:
-            threading.Thread(target=self._call_on_end, name="kvsession-on-end", daemon=True).start()
+            thread = threading.Thread(
+                target=self._call_on_end, name="kvsession-on-end", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError:
+                return False
+        return True
 
     def _call_on_end(self) -> None:
         try:
@@ -227,13 +235,16 @@ class Watcher:
             entry.check_at = min(entry.check_at, time.monotonic() + seconds)
 
     def _end(self, key: str, entry: _Entry, reason: str | None) -> None:
+        """Tells all watches of a session that it has ended. Those that cannot be told now stay, and
+        the session is read again a second later."""
         with self._condition:
             if self._entries.get(key) is not entry:
                 return  # nobody waits for it any more
-            del self._entries[key]
             watches = list(entry.watches)
-        for watched in watches:
-            watched.end(reason)
+        told = [watched for watched in watches if watched.end(reason)]
+        with self._condition:
+            entry.watches.difference_update(told)
+        self._check_within(entry, _SECONDS_AFTER_FAILURE)
 
 
 def _reason_of(current: Stored | Tombstone | None, entry: _Entry, now: int) -> str | None:
