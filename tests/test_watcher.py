@@ -245,7 +245,7 @@ def test_a_watcher_that_blocks_or_fails_does_not_keep_others_waiting(
     other.revoke_all("ada")
     assert ends(later)
     wait_until(lambda: "the socket is closed" in caplog.text)
-    assert [watched.ended for watched in watches] == [True, True]
+    assert [ends(watched) for watched in watches] == [True, True]
     go.set()
 
 
