@@ -33,6 +33,7 @@ from flask_kvsession.token import user_hash
 
 from .support.apps import MakeApp, store_of
 from .support.browsers import SignIn, token_of
+from .support.clock import Clock
 from .support.commands import Keys
 from .support.rights import url_of
 
@@ -65,9 +66,13 @@ def id_of(browser: FlaskClient) -> str:
 
 
 class TestList:
-    def test_each_session_is_one_line(self, app: Flask, run: Run, sign_in: SignIn) -> None:
+    def test_each_session_is_one_line(
+        self, app: Flask, run: Run, sign_in: SignIn, clock: Clock
+    ) -> None:
         """The sessions of the user are listed, the newest activity first, with tabs in a pipe."""
-        browsers = [sign_in(app), sign_in(app)]
+        first = sign_in(app)
+        clock.advance(seconds=1)
+        browsers = [first, sign_in(app)]
         sign_in(app, "bob")
         titles, *lines = run("list", "ada").stdout.splitlines()
         assert titles.split("\t")[:3] == ["SESSION", "DEVICE", "ADDRESS"]

@@ -8,6 +8,7 @@ import time
 import typing as t
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
@@ -138,10 +139,9 @@ class Node:
 
     def close(self) -> None:
         """Closes the idle connections. A later call opens new ones."""
-        idle = self._idle
-        self._idle = []
-        for link in idle:
-            link.close()
+        for _ in range(len(self._idle)):
+            with suppress(IndexError):  # another thread took one, and uses it
+                self._idle.pop().close()
 
     def _call(self, command: Command, deadline: Deadline, prefix: Sequence[t.Any] | None) -> t.Any:
         link = self._take_idle(deadline) or self._open(deadline)

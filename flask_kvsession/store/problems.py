@@ -9,10 +9,13 @@ from redis.exceptions import AuthenticationError, NoPermissionError, OutOfMemory
 
 from ..errors import StoreUnavailable
 
-_PASSWORD = (
-    "The Redis server refuses the user name or the password: {error}. Correct them in"
-    " KVSESSION_REDIS_URL, or in the client that KVSession(app, redis=client) gets."
+_REFUSAL = "The Redis server refuses the user name or the password"
+_REMEDY = (
+    "Correct them in KVSESSION_REDIS_URL, or in the client that was passed to KVSession(app,"
+    " redis=client)."
 )
+PASSWORD_ADVICE = f"{_REFUSAL}. {_REMEDY}"
+_PASSWORD = f"{_REFUSAL}: {{error}}. {_REMEDY}"
 _RIGHTS = (
     "The Redis server forbids what the sessions need: {error}. `flask kvsession check` names all"
     " commands that are missing."
@@ -35,7 +38,7 @@ _SENTENCES: t.Final[list[tuple[type[BaseException], str]]] = [
 
 def explain(unavailable: StoreUnavailable) -> str:
     """What is wrong, and what to do. Contains no password."""
-    causes = list(_causes(unavailable))
+    causes = list(_causes_of(unavailable))
     for kind, sentence in _SENTENCES:
         for cause in causes:
             if isinstance(cause, kind):
@@ -45,7 +48,13 @@ def explain(unavailable: StoreUnavailable) -> str:
     return f"The Redis server cannot be used: {str(causes[-1]).rstrip('.')}."
 
 
-def _causes(error: BaseException) -> t.Iterator[BaseException]:
+def is_wrong_password(error: BaseException) -> bool:
+    """Whether the server does not accept the credentials. A connection that cannot be made for that
+    reason has the refusal as its cause."""
+    return any(isinstance(each, AuthenticationError) for each in (error, *_causes_of(error)))
+
+
+def _causes_of(error: BaseException) -> t.Iterator[BaseException]:
     cause = error.__cause__
     while cause is not None:
         yield cause

@@ -16,7 +16,6 @@ from hashlib import sha1
 from importlib import resources
 
 from redis.exceptions import (
-    AuthenticationError,
     NoPermissionError,
     NoScriptError,
     RedisError,
@@ -31,6 +30,7 @@ from ..token import SHARD_CHARS
 from .clock import ServerClock
 from .eviction import EvictionPolicy, is_forbidden
 from .near_cache import NearCache
+from .problems import PASSWORD_ADVICE, is_wrong_password
 from .tracking import Tracker
 
 log = logging.getLogger("flask_kvsession")
@@ -51,11 +51,6 @@ last three only count what they do."""
 _SECONDS_BETWEEN_LINES = 60.0
 
 _MANY = 10
-_WRONG_PASSWORD = (
-    " The Redis server refuses the user name or the password, or got none: correct them in"
-    " KVSESSION_REDIS_URL, or in the client that was passed to KVSession(app, redis=client)."
-)
-
 _KEYS_PER_READ = 500
 KEYS_PER_SCAN = 1000
 """How many keys one command reads at most: it blocks every other client of the server."""
@@ -337,7 +332,7 @@ class OutageLog:
         if now >= self._next_line.get(key, now):
             self._next_line[key] = now + _SECONDS_BETWEEN_LINES
             self.is_logged = True
-            advice = _WRONG_PASSWORD if _is_wrong_password(error) else ""
+            advice = f" {PASSWORD_ADVICE}" if is_wrong_password(error) else ""
             log.error("the session store is unavailable: %s: %s%s", kind, error, advice)
 
     def note_answer(self) -> None:
@@ -371,14 +366,6 @@ def texts(ids: list[bytes]) -> list[str]:
 
 def _is_wrong_type(error: BaseException | None) -> bool:
     return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
-
-
-def _is_wrong_password(error: BaseException | None) -> bool:
-    """Whether the server does not accept the credentials. A connection that cannot be made for that
-    reason has the refusal as its cause."""
-    while error is not None and not isinstance(error, AuthenticationError):
-        error = error.__cause__
-    return error is not None
 
 
 def _may_work_by_eval(error: BaseException | None) -> bool:

@@ -220,7 +220,9 @@ class Watcher:
         entry.check_at = time.monotonic() + _SECONDS_BETWEEN_CHECKS
         try:
             current = read(entry.id)
-        except KVSessionError:
+        except Exception as error:  # the thread must go on, whatever it was
+            if not isinstance(error, KVSessionError):
+                log.exception("a watched session could not be read")
             self._check_within(entry, _SECONDS_AFTER_FAILURE)
             return
         now = self._clock.now()
