@@ -90,54 +90,75 @@ class Settings:
     """
 
     redis_url: str | None = _setting(validators.optional(validators.redis_url), None, in_repr=False)
-    """Where the Redis server is. The repr omits it, because it may contain a password."""
+    """Where the Redis server is: `redis://`, `rediss://`, `unix://`,
+    `redis+sentinel://host,host/service`, `redis+cluster://host,host` or `embedded://PATH`. None: a
+    client that `KVSession` is given, or, in debug and testing mode, an embedded server. The repr of
+    the settings omits it, because it may contain a password."""
     key_prefix: str = _setting(validators.key_prefix, "kvs")
-    """The beginning of every key in Redis."""
+    """The beginning of every key in Redis. Each app on one Redis needs its own."""
     g_name: str | None = _setting(validators.optional(validators.g_name), "session")
     """The attribute of `flask.g` that is the session; None: `flask.g` has no such attribute."""
 
     cookie_name: str = _setting(validators.cookie_name, "kvsession")
-    """The cookie's name without `__Host-`, which is added where browsers accept it."""
+    """The name of the cookie of a user's session, without its prefix. A Secure cookie gets the
+    prefix `__Host-` if its path is `/` and it has no domain, else `__Secure-`. The cookie of an
+    anonymous session has `-anonymous` after the name."""
     cookie_domain: str | None = _setting(validators.optional(validators.host_name), None)
+    """The domain whose hosts all get the cookie; None: only the host that has set it."""
     cookie_path: str = _setting(validators.cookie_path, "/")
+    """The path below which browsers send the cookie."""
     cookie_samesite: str = _setting(validators.samesite, "Lax")
+    """With which requests of other sites browsers send the cookie: `"Lax"`, `"Strict"` or
+    `"None"`."""
     cookie_partitioned: bool = _setting(validators.boolean, False)
+    """Whether the cookie is kept apart for each site that embeds the app (CHIPS)."""
     cookie_secure: bool | None = _setting(validators.optional(validators.boolean), None)
-    """None: on, unless the app is in debug or testing mode."""
+    """Whether browsers send the cookie only over https. None: on, unless the app is in debug or
+    testing mode."""
 
     idle_timeout: timedelta = _timeout(timedelta(days=7))
-    """How long a session lives without activity."""
+    """How long a session lives without activity. It ends between this time, less one renewal
+    interval, and this time after the last activity."""
     absolute_timeout: timedelta = _timeout(timedelta(days=30))
-    """How long a session lives after it was created, whatever its activity."""
+    """How long a session lives after the user last authenticated, whatever the activity; an
+    anonymous session: after it was created."""
     unremembered_timeout: timedelta = _timeout(timedelta(hours=12))
-    """The idle timeout after a login with `remember=False`."""
+    """The idle timeout after a login with `remember=False`. The cookie then ends with the
+    browser."""
     anonymous_timeout: timedelta = _timeout(timedelta(days=1))
     """The idle timeout of an anonymous session."""
     renewal_interval: timedelta = _timeout(timedelta(minutes=5))
-    """Activity extends the idle timeout at most once in this interval."""
+    """Activity extends the idle timeout at most once in this interval, so it causes at most one
+    write in it. "Last seen" is exact to this interval. At most half the shortest idle timeout."""
     fresh_for: timedelta = _setting(validators.duration, timedelta(minutes=15))
     """How long after authentication a session is fresh."""
     rotation_interval: timedelta | None = _setting(validators.optional(validators.duration), None)
     """A session gets a new secret at this interval; None: only by a login or an explicit call."""
     rotation_grace: timedelta = _setting(validators.duration, timedelta(minutes=5))
     """The secret before a periodic rotation is valid for this time after the first request that
-    showed its successor. Longer than the slowest request."""
+    showed its successor. Longer than the slowest request, shorter than the interval."""
     max_sessions_per_user: int | Callable[[UserId], int | None] | None = _setting(
         validators.optional(validators.session_limit), 100
     )
-    """A number, or a function of the user's id that returns a number or None; None: no limit. It
-    bounds what one user can cost: the length of each list, and the work of each act."""
+    """A number, or a function of the user's id that returns a number or None; None: no limit.
+    Beyond it, the least recently used sessions are revoked. It bounds what one user can cost: the
+    length of each list, and the work of each act."""
 
     login_view: str | None = _setting(validators.optional(validators.endpoint), None)
-    """The endpoint to which a browser that is not signed in is redirected."""
+    """The endpoint to which a guard redirects a browser that is not signed in; None: it answers
+    401."""
     confirm_view: str | None = _setting(validators.optional(validators.endpoint), None)
-    """The endpoint to which a browser without a fresh login is redirected."""
+    """The endpoint to which a guard redirects a browser without a fresh login; None: it answers
+    401."""
     protected_paths: tuple[str, ...] = _setting(validators.paths, ())
-    """The paths that need a login."""
+    """The paths that need a login, without a decorator. `"/account/*"` covers `/account` and all
+    paths below it."""
     no_renewal_paths: tuple[str, ...] = _setting(validators.paths, ())
-    """The paths whose requests are no activity, such as polling."""
+    """The paths whose requests are no activity, such as polling: they do not extend the idle
+    timeout."""
     trusted_origins: tuple[str, ...] = _setting(validators.origins, ())
-    """Other origins whose pages may send forms to this app."""
+    """Other origins whose pages may send forms to this app, such as
+    `"https://admin.example.com"`."""
 
     guarded_no_store: bool = _setting(validators.boolean, True)
     """Whether a response that a guard let through is `no-store`, unless the view says otherwise."""
@@ -148,14 +169,19 @@ class Settings:
     )
     """Returns the place of an IP address for the devices pages, or None if it is unknown."""
     clear_site_data: t.Literal[False, "cache", "*"] = _setting(validators.clear_site_data, False)
-    """What a browser shall forget at a logout; False: nothing but the cookie."""
+    """What a browser shall forget at a logout, over https: `"cache"` (or True), so that the Back
+    button shows no private page; `"*"` also all cookies and the storage of the site; False: nothing
+    but the cookie."""
 
     as_flask_session: bool = _setting(validators.boolean, False)
-    """Whether `flask.session` is this session too."""
+    """Whether `flask.session` is this session too. Flask's own settings then define its cookie and
+    its lifetime."""
     user_id_key: str | None = _setting(validators.optional(validators.user_id_key), None)
-    """The session key that holds the user's id, in an app that signs users in by itself."""
+    """The session key that holds the user's id, in an app that signs users in by itself, such as
+    `"user_id"`, or `"_user_id"` for Flask-Login. It needs `KVSESSION_AS_FLASK_SESSION`."""
     migrate_cookie_session: bool = _setting(validators.boolean, False)
-    """Whether the data of Flask's signed session cookie move into a new session, once."""
+    """Whether the data of Flask's signed session cookie move into a new session, once. It needs
+    `KVSESSION_AS_FLASK_SESSION`."""
 
     store_timeout: timedelta = _setting(validators.duration, timedelta(seconds=1))
     """How long one call of the store may take, with connecting and trying again. Also how long a
@@ -163,7 +189,9 @@ class Settings:
     on_store_failure: t.Literal["unavailable", "anonymous"] = _setting(
         validators.on_store_failure, "unavailable"
     )
-    """What a read of the session does if the store fails: it raises, or reads as empty."""
+    """What a read of the session does if the store fails. `"unavailable"`: it raises, and the
+    response is a 503. `"anonymous"`: a page that only reads finds the session empty. Guards,
+    writes, logins and logouts answer 503 in both cases."""
     near_cache: bool = _setting(validators.boolean, False)
     """Whether each process keeps recently read sessions, and Redis reports their changes."""
     near_cache_size: int = _setting(validators.positive, 10_000)
@@ -173,7 +201,8 @@ class Settings:
     trace_commands: bool = _setting(validators.boolean, False)
     """Whether each command passes through redis-py's `execute_command`, which tracing patches."""
     max_session_bytes: int = _setting(validators.positive, 64 * 1024)
-    """The size limit of one session's encoded data."""
+    """The size limit of one session's encoded data, in bytes. Flask-Login's own keys do not
+    count."""
     record_ip: bool = _setting(validators.boolean, True)
     """Whether a session keeps the client's IP address."""
     record_user_agent: bool = _setting(validators.boolean, True)
