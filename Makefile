@@ -29,11 +29,13 @@ FUZZ_INSTALLED := $(VENV)/.fuzz-installed
 BENCH_OPTIONS ?=
 BENCH_INSTALLED := $(VENV)/.bench-installed
 
+DOCS_INSTALLED := $(VENV)/.docs-installed
+
 # With the near cache on, NEAR_CACHE_TESTS=tests runs the whole suite (3 minutes).
 NEAR_CACHE_TESTS = $(addprefix tests/test_,$(addsuffix .py,revocation races rotation periodic_rotation \
   logout login limit timeouts freshness interruptions moving_slot reply_shapes secrets))
 
-.PHONY: help example test test-redis near-cache near-cache-quick browser faults faults-quick soak simulate simulate-quick outside fuzz fuzz-quick bench lint type package dist check clean coverage
+.PHONY: help example test test-redis near-cache near-cache-quick browser faults faults-quick soak simulate simulate-quick outside fuzz fuzz-quick bench docs lint type package dist check clean coverage
 
 help:
 	@echo "make example     serves the example at http://127.0.0.1:$(PORT)"
@@ -52,6 +54,7 @@ help:
 	@echo "make fuzz        the fuzz targets, each for SECONDS=$(SECONDS), and the property tests for longer"
 	@echo "make fuzz-quick  the fuzz targets with random input, for some seconds"
 	@echo "make bench       measures against other sessions, and writes docs/benchmarks.md (7 minutes)"
+	@echo "make docs        writes the documentation to build/docs; a warning is an error"
 	@echo "make check       style, typing and packaging"
 	@echo "make dist        builds the sdist and the wheel for a package index into dist/"
 	@echo "make clean       removes all files that these commands have made"
@@ -124,6 +127,10 @@ fuzz: $(FUZZ_INSTALLED)
 bench: $(BENCH_INSTALLED)
 	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m benchmarks $(BENCH_OPTIONS)
 
+docs: $(DOCS_INSTALLED)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "Open build/docs/index.html"
+
 fuzz-quick: $(INSTALLED)
 	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest -n 2 tests/fuzz
 
@@ -169,6 +176,10 @@ $(EXAMPLE_INSTALLED): pyproject.toml | $(VENV)/.created
 
 $(FUZZ_INSTALLED): $(INSTALLED) requirements/fuzz.txt
 	@$(PIP) -r requirements/fuzz.txt
+	@touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED) requirements/docs.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
 	@touch $@
 
 $(BENCH_INSTALLED): $(INSTALLED) requirements/bench.txt

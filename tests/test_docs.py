@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from datetime import timedelta
 from pathlib import Path
 
+from docs import reference
 from flask_kvsession import Settings, __all__, signals
 from flask_kvsession.settings import PREFIX, config_key
 
@@ -83,29 +83,72 @@ def test_the_security_page_has_a_row_for_each_requirement() -> None:
     assert required - proved == set()
 
 
-def test_the_readme_states_the_default_timeouts_and_the_limit() -> None:
-    """The README gives the default of each timeout and of the number of sessions (OWASP ASVS 5.0,
-    7.1.1 and 7.1.2)."""
+def test_the_readme_states_the_default_of_each_setting() -> None:
+    """The README's table gives the default of each setting, also of each timeout and of the number
+    of sessions (OWASP ASVS 5.0, 7.1.1 and 7.1.2)."""
+    settings = Settings()
+    stated = _defaults_in_the_readme()
+    actual = {name: reference.in_words(getattr(settings, name)) for name in stated}
+    assert {n: text for n, text in stated.items() if text != actual[n]} == {"cookie_secure": SECURE}
+    assert len(stated) == len(dataclasses.fields(Settings))
+
+
+SECURE = "on, unless in debug or testing mode"
+
+
+def _defaults_in_the_readme() -> dict[str, str]:
+    """The default of each setting in the README's table, as Python. A row with several settings has
+    one default for all, or one for each."""
     text = (ROOT / "README.md").read_text()
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", text, re.MULTILINE))
-    stated = {
-        name: rows[name.upper()]
-        for name, value in vars(Settings()).items()
-        if isinstance(value, timedelta) or name == "max_sessions_per_user"
+    table = text[text.index("## Settings") : text.index("## Signals")]
+    found = {}
+    for names, default in re.findall(r"^\| ((?:`[A-Z_]+`,? ?)+) \| ([^|]*)\|", table, re.MULTILINE):
+        keys = re.findall(r"[A-Z_]+", names)
+        values = [default.strip()] if len(keys) == 1 else default.strip().split(", ")
+        for key, value in zip(keys, values * (len(keys) // len(values)), strict=True):
+            found[key.lower()] = _as_python(value)
+    return found
+
+
+def _as_python(text: str) -> str:
+    if text in ("", "none"):
+        return "None"
+    if re.fullmatch(r"`\"?[\w/]+\"?`", text):
+        return '"{}"'.format(text.strip('`"'))
+    return text.strip("`")
+
+
+def test_every_setting_has_a_meaning_in_the_reference() -> None:
+    """Each field of `Settings` has a docstring, from which the page of settings is made."""
+    assert reference.docstrings_of_fields().keys() == {
+        field.name for field in dataclasses.fields(Settings)
     }
-    assert stated == {name: _in_words(getattr(Settings(), name)) for name in stated}
-    assert len(stated) == 10
 
 
-def _in_words(value: object) -> str:
-    """A duration as the README writes it, such as "7 days"; a number as it is."""
-    if not isinstance(value, timedelta):
-        return str(value)
-    for unit, seconds in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
-        count, rest = divmod(value.total_seconds(), seconds)
-        if count >= 1 and rest == 0:
-            return f"{count:.0f} {unit}{'' if count == 1 else 's'}"
-    raise ValueError(value)
+def test_the_page_of_settings_names_type_default_and_meaning() -> None:
+    """An entry has the key, the type as a user writes it, the default in words and the meaning."""
+    text = reference.settings_as_markdown()
+    entry = text[text.index("KVSESSION_ROTATION_GRACE") :].partition("```")[0]
+    assert entry.splitlines()[:3] == [
+        "KVSESSION_ROTATION_GRACE",
+        ":type: `timedelta | seconds`",
+        ":default: `5 minutes`",
+    ]
+    assert "The secret before a periodic rotation" in entry
+    assert ':type: `False | "cache" | "*"`' in text
+    assert ":default: `64 KiB`" in text
+
+
+def test_the_page_of_public_names_has_each_of_them() -> None:
+    """Each name of `__all__` is on the page; signals and errors are added by their modules."""
+    text = (ROOT / "docs" / "api.md").read_text()
+    named = set(
+        re.findall(r"^\.\. (?:auto)?(?:class|function|data):: (\w+)\b(?!\.)", text, re.MULTILINE)
+    )
+    assert named == {*__all__} - {"errors", "signals"}
+    assert "automodule:: flask_kvsession.errors" in text
+    listed = re.findall(r"flask_kvsession\.signals\.(\w+)", reference.signals_as_markdown())
+    assert listed == signals.__all__
 
 
 def test_the_readme_names_exactly_the_settings_that_exist() -> None:
@@ -125,7 +168,7 @@ def test_the_readme_names_every_public_name() -> None:
 
 def test_every_relative_link_of_a_document_leads_to_a_file() -> None:
     """Every file that a document links to exists."""
-    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("example/*.md")]
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("example/*.md")]
     broken = [
         (document.name, target)
         for document in documents
