@@ -30,6 +30,7 @@ BENCH_OPTIONS ?=
 BENCH_INSTALLED := $(VENV)/.bench-installed
 
 DOCS_INSTALLED := $(VENV)/.docs-installed
+TYPES_INSTALLED := $(VENV)/.types-installed
 
 # With the near cache on, NEAR_CACHE_TESTS=tests runs the whole suite (3 minutes).
 NEAR_CACHE_TESTS = $(addprefix tests/test_,$(addsuffix .py,revocation races rotation periodic_rotation \
@@ -140,8 +141,15 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-type: $(INSTALLED)
+# Pyright sees the package as an app's type checker does: --verifytypes fails unless every public
+# name has a type that all type checkers agree on.
+PYRIGHT = PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=. pyright
+
+type: $(TYPES_INSTALLED)
 	$(BIN)/mypy
+	$(PYRIGHT) tests/typing_api.py
+	$(PYRIGHT) --verifytypes flask_kvsession --ignoreexternal >$(VENV)/verifytypes || { cat $(VENV)/verifytypes; exit 1; }
+	@grep score $(VENV)/verifytypes
 
 package: $(INSTALLED)
 	$(BIN)/python -m pytest tests/test_packaging.py
@@ -179,7 +187,11 @@ $(FUZZ_INSTALLED): $(INSTALLED) requirements/fuzz.txt
 	@touch $@
 
 $(DOCS_INSTALLED): $(INSTALLED) requirements/docs.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	@$(PIP) -r requirements/docs.txt
+	@touch $@
+
+$(TYPES_INSTALLED): $(INSTALLED) requirements/types.txt
+	@$(PIP) -r requirements/types.txt
 	@touch $@
 
 $(BENCH_INSTALLED): $(INSTALLED) requirements/bench.txt

@@ -30,7 +30,7 @@ if t.TYPE_CHECKING:
     from .record import Client, SessionInfo
     from .session import Session
 
-log = logging.getLogger("flask_kvsession")
+log: logging.Logger = logging.getLogger("flask_kvsession")
 
 EXTENSION = "kvsession"
 

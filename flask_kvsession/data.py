@@ -118,7 +118,7 @@ class TrackedData:
         self._assigned: set[str] = set()
         self._compared: dict[str, None] = {}
         """In order, the keys whose values may differ from the base: put in, or read and mutable."""
-        self.is_cleared = False
+        self.is_cleared: bool = False
 
     def __contains__(self, key: object) -> bool:
         return key in self._values

@@ -70,7 +70,7 @@ class StoreUnavailable(KVSessionError, ServiceUnavailable):
     never raised because a session does not exist.
     """
 
-    description = "The session store is unavailable. Please try again in a moment."
+    description: str = "The session store is unavailable. Please try again in a moment."
 
     def __init__(self, description: str | None = None, response: Response | None = None) -> None:
         super().__init__(description, response, retry_after=1)
@@ -122,7 +122,7 @@ class LoginRequired(_RequestRefused, Unauthorized):
     """
 
     error = "Unauthorized"
-    description = "Please sign in."
+    description: str = "Please sign in."
 
     def __init__(
         self,
@@ -141,11 +141,11 @@ class FreshLoginRequired(_RequestRefused, Unauthorized):
     """The user is signed in, but authenticated too long ago: 401. See `confirm_login`."""
 
     error = "FreshLoginRequired"
-    description = "Please confirm your password."
+    description: str = "Please confirm your password."
 
 
 class RoleRequired(_RequestRefused, Forbidden):
     """The user is signed in, but has none of the required roles: 403."""
 
     error = "Forbidden"
-    description = "This account may not do that."
+    description: str = "This account may not do that."

@@ -19,7 +19,7 @@ if t.TYPE_CHECKING:
     from .app_state import AppState
     from .session import Session
 
-log = logging.getLogger("flask_kvsession")
+log: logging.Logger = logging.getLogger("flask_kvsession")
 
 
 @dataclass(frozen=True, slots=True)

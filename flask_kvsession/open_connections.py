@@ -23,7 +23,7 @@ from .store import OnEnd, WatchedSession
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-log = logging.getLogger("flask_kvsession")
+log: logging.Logger = logging.getLogger("flask_kvsession")
 
 T = t.TypeVar("T")
 

@@ -43,7 +43,7 @@ from .token import Token, UserId, new_session_id, user_hash
 if t.TYPE_CHECKING:
     from flask.wrappers import Request, Response
 
-log = logging.getLogger("flask_kvsession")
+log: logging.Logger = logging.getLogger("flask_kvsession")
 
 Data = Mapping[str, bytes]
 """A session's data: each value encoded, under its key."""
@@ -84,7 +84,7 @@ class RequestSession:
     _is_finished = True  # set to False by __init__: if that fails, __del__ reports nothing
 
     def __init__(self, app: AppState, request: Request) -> None:
-        self.has_logged_out = False
+        self.has_logged_out: bool = False
         """Whether this request has signed its browser out."""
         self.is_guarded = False
         """Whether a guard has let this request through, so that its response is private."""
@@ -98,7 +98,7 @@ class RequestSession:
         by another request."""
         self._presented = NOTHING_PRESENTED
         load = weakly(self, RequestSession._load)
-        self.session = self.session_class(load, app.now, app.settings)
+        self.session: Session = self.session_class(load, app.now, app.settings)
         self._is_finished = False
 
     @cached_property

@@ -111,15 +111,15 @@ class Session(MutableMapping[str, t.Any]):
         now: Callable[[], int],
         settings: Settings,
     ) -> None:
-        self.accessed = False
+        self.accessed: bool = False
         """True once the session was read: the response varies by cookie."""
         self._load = load
         self._now = now
         self._settings = settings
         self._loading: threading.RLock | None = threading.RLock()  # None once it is loaded
-        self.is_loaded = False
+        self.is_loaded: bool = False
         """Whether the session was loaded. Otherwise there is nothing to write."""
-        self.is_closed = False
+        self.is_closed: bool = False
         """Whether the changes have been committed. A later change raises."""
         self.failure: StoreUnavailable | None = None
         """The failure of the store in this request; None if the store has not failed."""
@@ -229,17 +229,25 @@ class Session(MutableMapping[str, t.Any]):
 
     # Facts
 
-    created_at = _Fact[datetime]("The time of the login, or of an anonymous session's first write.")
-    last_seen_at = _Fact[datetime]("The last activity, exact to `KVSESSION_RENEWAL_INTERVAL`.")
-    authenticated_at = _Fact[datetime](
+    created_at: _Fact[datetime] = _Fact(
+        "The time of the login, or of an anonymous session's first write."
+    )
+    last_seen_at: _Fact[datetime] = _Fact(
+        "The last activity, exact to `KVSESSION_RENEWAL_INTERVAL`."
+    )
+    authenticated_at: _Fact[datetime] = _Fact(
         "The time of the user's last authentication. Activity does not change it."
     )
-    expires_at = _Fact[datetime]("The time at which the session ends if there is no more activity.")
-    ip_address = _Fact[str]("The address of the last activity, if `KVSESSION_RECORD_IP` is on.")
-    user_agent = _Fact[str](
+    expires_at: _Fact[datetime] = _Fact(
+        "The time at which the session ends if there is no more activity."
+    )
+    ip_address: _Fact[str] = _Fact(
+        "The address of the last activity, if `KVSESSION_RECORD_IP` is on."
+    )
+    user_agent: _Fact[str] = _Fact(
         "The user agent of the last activity, if `KVSESSION_RECORD_USER_AGENT` is on."
     )
-    remembered = _Fact[bool]("False if the cookie ends with the browser.")
+    remembered: _Fact[bool] = _Fact("False if the cookie ends with the browser.")
 
     @property
     def id(self) -> str | None:

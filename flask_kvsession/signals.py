@@ -13,7 +13,7 @@ login by `abort(403)`.
 
 from __future__ import annotations
 
-from blinker import Namespace
+from blinker import NamedSignal, Namespace
 
 __all__ = [
     "client_changed",
@@ -28,26 +28,28 @@ __all__ = [
 
 _signals = Namespace()
 
-user_logged_in = _signals.signal("user-logged-in", "A user logged in with this new session.")
-user_logged_out = _signals.signal(
+user_logged_in: NamedSignal = _signals.signal(
+    "user-logged-in", "A user logged in with this new session."
+)
+user_logged_out: NamedSignal = _signals.signal(
     "user-logged-out", "The session's own browser ended it, by a logout or by another login."
 )
-login_confirmed = _signals.signal(
+login_confirmed: NamedSignal = _signals.signal(
     "login-confirmed", "The user authenticated again, and the session is fresh."
 )
-session_renewed = _signals.signal(
+session_renewed: NamedSignal = _signals.signal(
     "session-renewed", "Activity extended the session's idle timeout."
 )
-token_rotated = _signals.signal("token-rotated", "The session has a new secret.")
-token_reused = _signals.signal(
+token_rotated: NamedSignal = _signals.signal("token-rotated", "The session has a new secret.")
+token_reused: NamedSignal = _signals.signal(
     "token-reused",
     "A replaced secret was used again, so the cookie was copied, and the session was ended. The"
     " signal has the ip_address and user_agent of that request; the session has those before it.",
 )
-session_revoked = _signals.signal(
+session_revoked: NamedSignal = _signals.signal(
     "session-revoked", "The session was ended from outside, or by the limit of sessions per user."
 )
-client_changed = _signals.signal(
+client_changed: NamedSignal = _signals.signal(
     "client-changed",
     "A request came from another IP address or user agent than the last recorded one, which the"
     " signal has as ip_address_before and user_agent_before.",

@@ -136,10 +136,12 @@ def ip_function(value: t.Any) -> t.Any:
     return value
 
 
-key_prefix = text(r"[A-Za-z0-9_.:-]+", "must consist of letters, digits and the characters _ . : -")
-endpoint = text(r".+", 'must be the name of an endpoint, such as "auth.login"')
-host_name = text(_HOST_NAME, "must be a host name without scheme and port, or None")
-cookie_path = text(
+key_prefix: Validator = text(
+    r"[A-Za-z0-9_.:-]+", "must consist of letters, digits and the characters _ . : -"
+)
+endpoint: Validator = text(r".+", 'must be the name of an endpoint, such as "auth.login"')
+host_name: Validator = text(_HOST_NAME, "must be a host name without scheme and port, or None")
+cookie_path: Validator = text(
     r"/[^;,\s\x00-\x20\x7f]*", 'must be a path that begins with "/" and has no space, ";" or ","'
 )
 _cookie_token = text(  # RFC 6265, 4.1.1, and RFC 9110, 5.6.2

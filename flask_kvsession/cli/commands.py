@@ -28,7 +28,7 @@ from .statistics import Statistics
 if t.TYPE_CHECKING:
     from click.decorators import FC
 
-kvsession = AppGroup("kvsession", help="Looks at the sessions of the app, and ends them.")
+kvsession: AppGroup = AppGroup("kvsession", help="Looks at the sessions of the app, and ends them.")
 
 _LIST_COLUMNS = (
     Column("SESSION"),

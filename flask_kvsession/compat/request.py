@@ -28,7 +28,7 @@ class FlaskRequestSession(RequestSession):
     """Carries out what the app changes in `flask.session`: a change of `KVSESSION_USER_ID_KEY` is a
     login or a logout, and a change of `permanent` gives the browser another cookie."""
 
-    session_class = FlaskSession
+    session_class: t.ClassVar[type[FlaskSession]] = FlaskSession
     session: FlaskSession
 
     def __init__(self, app: AppState, request: Request) -> None:
@@ -110,7 +110,7 @@ class FlaskRequestSession(RequestSession):
         had_session = self.session.stored is not None
         super().save(changes)
         if not had_session and not self.session and self._has_cookie_to_clear():
-            self.has_logged_out = self._is_logout_by_clear()
+            self.has_logged_out: bool = self._is_logout_by_clear()
             self.drop()
 
     def create_anonymous_session(

@@ -16,7 +16,7 @@ from . import coerce
 from .owners import DataOwners
 from .transition import previous_user_keys_of
 
-log = logging.getLogger("flask_kvsession")
+log: logging.Logger = logging.getLogger("flask_kvsession")
 
 
 class FlaskSession(Session):
@@ -57,13 +57,13 @@ class FlaskSession(Session):
         self._forget_changes()
         self.on_load: Callable[[], None] = lambda: None
         """Called after the load, before the app sees the session."""
-        self.is_decided_elsewhere = False
+        self.is_decided_elsewhere: bool = False
         """Whether Flask-Login decides who is signed in, and reports each login."""
         self.accepts_user: Callable[[FlaskSession], bool] = lambda session: True
         """Whether Flask-Login accepts the user whom the key names."""
         self.forget_csrf_tokens: Callable[[], Set[str]] = frozenset
         """Removes the CSRF tokens in `flask.g`; gives the keys of those in the session."""
-        self.has_logout_without_user = False
+        self.has_logout_without_user: bool = False
         """Whether the app has signed out although nobody was signed in, for example because another
         request has just replaced the token."""
         self.owners: DataOwners | None = None

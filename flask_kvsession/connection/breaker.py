@@ -23,7 +23,7 @@ class Breaker:
     """
 
     def __init__(self) -> None:
-        self.is_open = False
+        self.is_open: bool = False
         """Whether the last call had a timeout. The first call that is answered sets it to False."""
         self._next_attempt = 0.0
 

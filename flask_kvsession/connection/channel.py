@@ -22,7 +22,7 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(0)
-        self.end = 0.0
+        self.end: float = 0.0
         """When the current exchange must be over, by the monotonic clock."""
         self._socket = sock
         self._is_tls = isinstance(sock, ssl.SSLSocket)

@@ -25,7 +25,7 @@ _ASK_SLOTS: t.Final = Command(("CLUSTER", "SLOTS"), Repeat.READ)
 class Cluster:
     """Sends each command to the primary that has the slot of the command's key."""
 
-    heartbeat = ("CLUSTER", "INFO")
+    heartbeat: tuple[str, ...] = ("CLUSTER", "INFO")
 
     def __init__(self, addresses: Sequence[Address], make_node: NodeMaker) -> None:
         self._make_node = make_node

@@ -11,8 +11,8 @@ class Deadline:
     __slots__ = ("end", "seconds")
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.end = time.monotonic() + seconds
+        self.seconds: float = seconds
+        self.end: float = time.monotonic() + seconds
         """The moment, by the monotonic clock."""
 
     @property

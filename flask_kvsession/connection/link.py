@@ -140,7 +140,8 @@ class Link:
         self._current.deadline = deadline
         self.is_new = True
         """Whether no call has used the connection before."""
-        self.is_idle = self.is_closed = False
+        self.is_idle: bool = False
+        self.is_closed: bool = False
 
     def connect(self) -> None:
         """Raises an error of redis-py or an `OSError` if that fails."""

@@ -43,7 +43,7 @@ class ReplyReader:
         self._receive = receive
         self._buffer = b""
         self._at = 0
-        self.is_empty = True
+        self.is_empty: bool = True
         """Whether no byte followed the last reply."""
 
     def read(self) -> Reply:

@@ -13,7 +13,7 @@ from ..app_state import app_state
 from ..record import SessionInfo
 from .describe import Device, describe
 
-log = logging.getLogger("flask_kvsession")
+log: logging.Logger = logging.getLogger("flask_kvsession")
 
 NEW_FOR = timedelta(days=1)
 """How long after its login another device is marked as new."""

@@ -65,7 +65,7 @@ USER_FIELD = "kvs-user"
 
 P = t.ParamSpec("P")
 
-sessions_blueprint = Blueprint(
+sessions_blueprint: Blueprint = Blueprint(
     "kvsession",
     __name__,
     static_folder="static",

@@ -18,6 +18,7 @@ from ..errors import SessionTooLarge, StoreUnavailable
 from ..record import Record, SessionInfo, Stored, Tombstone, UnreadableRecord
 from ..settings import Settings
 from ..token import Token
+from .clock import ServerClock
 from .server import (
     Server,
     SlotIsMoving,
@@ -27,8 +28,9 @@ from .server import (
     is_records_and_ids,
     texts,
 )
+from .tracking import Tracker
 
-log = logging.getLogger("flask_kvsession")
+log: logging.Logger = logging.getLogger("flask_kvsession")
 
 F = t.TypeVar("F", bound=Callable[..., t.Any])
 
@@ -71,8 +73,8 @@ class Acts:
     def __init__(self, client: Servers | RedisClient, settings: Settings | None = None) -> None:
         self._settings = settings or Settings()
         self._server = Server(client, self._settings)
-        self.clock = self._server.clock
-        self.tracker = self._server.tracker
+        self.clock: ServerClock = self._server.clock
+        self.tracker: Tracker = self._server.tracker
 
     def close(self) -> None:
         """Closes the connections, for example before a worker ends. A later call opens new ones."""

@@ -16,7 +16,7 @@ class ServerClock:
 
     def __init__(self) -> None:
         self._difference = 0
-        self.is_set = False
+        self.is_set: bool = False
         """Whether the server has told its time."""
 
     def learn(self, server_ms: int) -> None:

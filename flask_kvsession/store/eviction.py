@@ -8,7 +8,7 @@ import typing as t
 
 from ..errors import StoreUnavailable
 
-log = logging.getLogger("flask_kvsession")
+log: logging.Logger = logging.getLogger("flask_kvsession")
 
 _SECONDS_BETWEEN_QUESTIONS = 300.0
 _SAFE_POLICY = "noeviction"

@@ -48,7 +48,7 @@ class Contents:
         self.entries: OrderedDict[str, Entry] = OrderedDict()
         """By the records' keys, the least recently used first."""
         self.loads: dict[str, Load] = {}
-        self.bytes = 0
+        self.bytes: int = 0
         self.is_changing = False
         """Whether a change has begun and has not ended."""
 

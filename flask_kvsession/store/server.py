@@ -33,7 +33,7 @@ from .near_cache import NearCache
 from .problems import PASSWORD_ADVICE, is_wrong_password
 from .tracking import Tracker
 
-log = logging.getLogger("flask_kvsession")
+log: logging.Logger = logging.getLogger("flask_kvsession")
 
 SCRIPTS = (
     *("create", "commit", "remove", "revoke", "limit", "set_index_entry"),
@@ -69,17 +69,17 @@ class Server:
     def __init__(self, client: Servers | RedisClient, settings: Settings) -> None:
         servers = client if isinstance(client, Servers) else adopt(client)
         self._client = TracedServers(servers) if settings.trace_commands else servers
-        self.prefix = settings.key_prefix
-        self.timeout = settings.store_timeout.total_seconds()
+        self.prefix: str = settings.key_prefix
+        self.timeout: float = settings.store_timeout.total_seconds()
         self._outages = OutageLog()
         self._eviction = EvictionPolicy()
         self._warnings: set[str] = set()
         self.deadline: Deadline | None = None
         """When the commands must have been answered; None: each has its own deadline."""
-        self.clock = ServerClock()
-        self.tracker = Tracker(self._client, self.prefix)
+        self.clock: ServerClock = ServerClock()
+        self.tracker: Tracker = Tracker(self._client, self.prefix)
         """Reports changes of keys, once it was started."""
-        self.near_cache = (
+        self.near_cache: NearCache | None = (
             NearCache(self.tracker, self.clock, settings) if settings.near_cache else None
         )
 
@@ -322,7 +322,7 @@ class OutageLog:
     """Logs failures: one line for each kind of error and minute, not one for each request."""
 
     def __init__(self) -> None:
-        self.is_logged = False
+        self.is_logged: bool = False
         """Whether the server was unavailable at the last call that was logged."""
         self._next_line: dict[str, float] = {}
 

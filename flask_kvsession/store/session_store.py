@@ -26,7 +26,7 @@ from .inspection import Inspection
 from .maintenance import Maintenance
 from .watcher import OnEnd, WatchedSession, Watcher
 
-log = logging.getLogger("flask_kvsession")
+log: logging.Logger = logging.getLogger("flask_kvsession")
 
 _UNDO_SECONDS = 0.5
 """The time to undo a failed login, in addition to `KVSESSION_STORE_TIMEOUT`."""

@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from ..connection import Deadline, Listener, Node, Refused, Servers, changed_keys
 
-log = logging.getLogger("flask_kvsession")
+log: logging.Logger = logging.getLogger("flask_kvsession")
 
 BEAT = 0.25
 """A heartbeat is sent so often, s."""
@@ -59,7 +59,7 @@ class Tracker:
     """
 
     def __init__(self, servers: Servers, prefix: str) -> None:
-        self.epoch = 0
+        self.epoch: int = 0
         """Another number after each time at which reports may have been lost."""
         self._servers = servers
         self._prefix = f"{prefix}:"
@@ -215,7 +215,7 @@ class Track:
         self.listener = listener
         self.asked: float | None = None
         """When the heartbeat was sent that has no reply yet, by the monotonic clock."""
-        self.proven = 0.0
+        self.proven: float = 0.0
         """When the last heartbeat was sent that has a reply."""
 
     def ask(self, heartbeat: tuple[str, ...]) -> None:
@@ -233,16 +233,16 @@ class Run:
     """The connections of one thread."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
-        self.began = time.monotonic()
+        self.pid: int = os.getpid()
+        self.began: float = time.monotonic()
         self.is_running = False
-        self.stop = threading.Event()
-        self.proven_until = 0.0
+        self.stop: threading.Event = threading.Event()
+        self.proven_until: float = 0.0
         """All changes are known up to `PROOF` before this time of the monotonic clock."""
-        self.pause = _FIRST_PAUSE / 2
-        self.next_beat = 0.0
+        self.pause: float = _FIRST_PAUSE / 2
+        self.next_beat: float = 0.0
         self.tracks: list[Track] = []
-        self.is_complete = False
+        self.is_complete: bool = False
         """Whether there is a connection to each primary."""
         self._selector: selectors.BaseSelector | None = None
 

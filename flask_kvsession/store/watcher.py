@@ -21,7 +21,7 @@ from ..record import Stored, Tombstone
 from ..settings import Settings
 from .clock import ServerClock
 
-log = logging.getLogger("flask_kvsession")
+log: logging.Logger = logging.getLogger("flask_kvsession")
 
 OnEnd = Callable[[str | None], object]
 """Called with the reason why a session has ended."""
@@ -43,7 +43,7 @@ class WatchedSession:
     ) -> None:
         self.id = session_id
         """The public id of the session; None if there is no session, which never ends."""
-        self.is_closed = False
+        self.is_closed: bool = False
         """Whether the session is no longer watched, so that `ended` does not change any more."""
         self._on_end = on_end
         self._on_close = on_close

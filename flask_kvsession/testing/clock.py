@@ -16,7 +16,7 @@ class Clock:
     """Moves the time that sessions see. The server's own expiry of keys is not affected."""
 
     def __init__(self) -> None:
-        self.ahead = timedelta()
+        self.ahead: timedelta = timedelta()
         """The difference to the real time."""
 
     def advance(

@@ -239,12 +239,12 @@ def _remove_folder() -> None:
     import shutil  # imported here because it is slow to import and only needed here
 
     with contextlib.suppress(OSError):  # the folder was deleted, or it cannot be renamed
-        folder = os.getcwd()
+        folder: str = os.getcwd()
         renamed = f"{folder}.{os.getpid()}"
         os.rename(folder, renamed)
         shutil.rmtree(renamed, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    folder, binary, socket_path, lock, ephemeral = sys.argv[1:]
-    main(folder, binary, socket_path, int(lock), ephemeral=ephemeral == "ephemeral")
+    _folder, _binary, _socket_path, _lock, _ephemeral = sys.argv[1:]
+    main(_folder, _binary, _socket_path, int(_lock), ephemeral=_ephemeral == "ephemeral")
