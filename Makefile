@@ -36,7 +36,7 @@ TYPES_INSTALLED := $(VENV)/.types-installed
 NEAR_CACHE_TESTS = $(addprefix tests/test_,$(addsuffix .py,revocation races rotation periodic_rotation \
   logout login limit timeouts freshness interruptions moving_slot reply_shapes secrets))
 
-.PHONY: help example test test-redis near-cache near-cache-quick browser faults faults-quick soak simulate simulate-quick outside fuzz fuzz-quick bench docs lint type package dist check clean coverage
+.PHONY: help example test test-redis near-cache near-cache-quick browser faults faults-quick soak simulate simulate-quick outside fuzz fuzz-quick bench docs lanes lanes-quick lint type package dist check clean coverage
 
 help:
 	@echo "make example     serves the example at http://127.0.0.1:$(PORT)"
@@ -56,6 +56,8 @@ help:
 	@echo "make fuzz-quick  the fuzz targets with random input, for some seconds"
 	@echo "make bench       measures against other sessions, and writes docs/benchmarks.md (7 minutes)"
 	@echo "make docs        writes the documentation to build/docs; a warning is an error"
+	@echo "make lanes       the built package and the suite, with each Python, lowest and newest versions"
+	@echo "make lanes-quick  some minutes of these"
 	@echo "make check       style, typing and packaging"
 	@echo "make dist        builds the sdist and the wheel for a package index into dist/"
 	@echo "make clean       removes all files that these commands have made"
@@ -132,6 +134,12 @@ docs: $(DOCS_INSTALLED)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 	@echo "Open build/docs/index.html"
 
+lanes: $(INSTALLED)
+	$(BIN)/python -m tests.lanes
+
+lanes-quick: $(INSTALLED)
+	$(BIN)/python -m tests.lanes --quick
+
 fuzz-quick: $(INSTALLED)
 	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest -n 2 tests/fuzz
 
@@ -158,7 +166,7 @@ dist: $(INSTALLED)
 	$(BIN)/python .ci/dist.py
 
 clean:
-	rm -rf $(VENV) .bench .outside instance build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .bench .lanes .outside instance build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
 # Stamp files: a second run starts at once. If the requirements change, everything is installed again.
 $(VENV)/.created:

@@ -10,8 +10,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 30
 
@@ -19,11 +17,16 @@ START_SECONDS = 30
 class FlaskServer:
     """The app of a folder, started as README.md says, always on the same port.
 
-    `app` is the option `--app` of flask; without it flask looks for `app.py`.
+    `app` is the option `--app` of flask; without it flask looks for `app.py`. `installed_in` is the
+    Python of an environment that has the package; without it, this checkout is used.
     """
 
-    def __init__(self, folder: Path, app: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, app: str | None = None, *, installed_in: Path | None = None
+    ) -> None:
         self.folder = folder
+        self._python = str(installed_in or sys.executable)
+        self._path = {} if installed_in else {"PYTHONPATH": str(ROOT)}
         self._options = ["--app", app] if app else []
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -31,12 +34,13 @@ class FlaskServer:
     def start(self) -> None:
         command = ["-m", "flask", *self._options, "run", "--debug", "--no-reload"]
         # Variables of the developer's shell must not configure this app.
-        environ = {key: value for key, value in os.environ.items() if not key.startswith("FLASK_")}
+        own = ("FLASK_", "PYTHONPATH")
+        environ = {key: value for key, value in os.environ.items() if not key.startswith(own)}
         with (self.folder / "server.log").open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, *command, "--port", str(self.port)],
+                [self._python, *command, "--port", str(self.port)],
                 cwd=self.folder,
-                env=environ | {"PYTHONPATH": str(ROOT)},
+                env=environ | self._path,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -55,7 +59,8 @@ class FlaskServer:
             except OSError:
                 time.sleep(0.05)
         self.stop()
-        pytest.fail("The app did not start:\n" + (self.folder / "server.log").read_text())
+        log = (self.folder / "server.log").read_text()
+        raise AssertionError(f"The app did not start:\n{log}")
 
 
 def _free_port() -> int:

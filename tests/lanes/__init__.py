@@ -1,0 +1,1 @@
+"""Clean environments: several Pythons, with the lowest and the newest versions."""
