@@ -55,6 +55,7 @@ def test_the_source_distribution_has_all_that_tests_need(built: Path) -> None:
     assert {"Makefile", "setup.cfg", "requirements/dev.txt", "tests/conftest.py"} <= names
     assert {"README.md", "CHANGELOG.md", "LICENSE", "example/__init__.py"} <= names
     assert {"CONTRIBUTING.md", "SECURITY.md", ".pre-commit-config.yaml"} <= names
+    assert {"docs/conf.py", "docs/guides/limits.md", "requirements/docs.txt"} <= names
     assert {"benchmarks/__main__.py", "requirements/bench.txt", "docs/benchmarks.md"} <= names
 
 
