@@ -192,11 +192,16 @@ def watch_signal(watch: Watch, name: str) -> Callable[..., None]:
     return receive
 
 
+def is_ours(thing: object) -> bool:
+    return str(type(thing).__module__).startswith("flask_kvsession")
+
+
 def see_every_object(watch: Watch) -> set[str]:
     """The repr of every living object of the package. Returns the names of their classes."""
-    tracked = gc.get_objects()  # an object that refers to none of these is only in gc.get_referents
-    ours = {id(thing): thing for thing in [*tracked, *gc.get_referents(*tracked)]
-            if str(type(thing).__module__).startswith("flask_kvsession")}.values()  # fmt: skip
+    tracked = [thing for thing in gc.get_objects() if is_ours(thing)]
+    # The garbage collector does not track an object of texts and numbers only, such as a token.
+    parts = [thing for thing in gc.get_referents(*tracked) if is_ours(thing)]
+    ours = {id(thing): thing for thing in [*tracked, *parts]}.values()
     for thing in ours:
         watch.see(f"repr of {type(thing).__name__}", repr(thing))
     return {type(thing).__name__ for thing in ours}
