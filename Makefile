@@ -14,8 +14,9 @@ PYTEST_OPTIONS ?=
 
 # The browser tests need Chromium and half a minute: make browser
 # The fault tests need minutes, and a redis-server on PATH that was built with TLS: make faults
+# What listens to Redis is tested in real time, with real servers for the app: make live
 # The simulated browsers and the fuzz targets have targets of their own: make simulate, make fuzz
-WITHOUT := $(foreach name,browser faults simulation fuzz,--ignore=tests/$(name))
+WITHOUT := $(foreach name,browser faults live simulation fuzz,--ignore=tests/$(name))
 
 # The lives of each scenario in make simulate, and the seed of the first life.
 RUNS ?= 1000
@@ -36,16 +37,17 @@ TYPES_INSTALLED := $(VENV)/.types-installed
 NEAR_CACHE_TESTS = $(addprefix tests/test_,$(addsuffix .py,revocation races rotation periodic_rotation \
   logout login limit timeouts freshness interruptions moving_slot reply_shapes secrets))
 
-.PHONY: help example test test-redis near-cache near-cache-quick browser faults faults-quick soak simulate simulate-quick outside fuzz fuzz-quick bench docs lanes lanes-quick lint type package dist check clean coverage
+.PHONY: help example test test-redis live near-cache near-cache-quick browser faults faults-quick soak simulate simulate-quick outside fuzz fuzz-quick bench docs lanes lanes-quick lint type package dist check clean coverage
 
 help:
 	@echo "make example     serves the example at http://127.0.0.1:$(PORT)"
 	@echo "make test        the test suite, on the embedded server"
 	@echo "make test-redis  the same suite, on the redis-server on PATH"
-	@echo "make coverage    make test and faults-quick with branch coverage; fails below the limit in setup.cfg"
+	@echo "make coverage    make test, live and faults-quick with branch coverage; fails below the limit in setup.cfg"
 	@echo "make browser     the browser tests (they need Chromium)"
 	@echo "make faults      the store under faults, with real servers, Sentinels and a cluster"
 	@echo "make faults-quick  a minute of these"
+	@echo "make live        the near cache, watched sessions and open connections, in real time"
 	@echo "make near-cache  the suites of revocation, races and faults, with the near cache on"
 	@echo "make near-cache-quick  a minute of these"
 	@echo "make soak        random use under random faults for SECONDS=$(SECONDS), beside a model of what must hold"
@@ -92,6 +94,7 @@ test-redis: $(INSTALLED)
 # The quick fault tests are the only ones with Sentinels and a whole cluster.
 coverage: $(INSTALLED)
 	$(MAKE) faults-quick PYTEST_OPTIONS="--cov --cov-report= --cov-fail-under=0"
+	$(MAKE) live PYTEST_OPTIONS="--cov --cov-append --cov-report= --cov-fail-under=0"
 	$(MAKE) test PYTEST_OPTIONS="--cov --cov-append --cov-report=term-missing:skip-covered"
 
 browser: $(INSTALLED)
@@ -103,6 +106,9 @@ faults: $(INSTALLED)
 
 faults-quick: $(INSTALLED)
 	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest -n 2 --dist loadscope -m quick tests/faults $(PYTEST_OPTIONS)
+
+live: $(INSTALLED)
+	KVSESSION_EMBEDDED_SERVER="$${KVSESSION_EMBEDDED_SERVER:-$(WHEEL_SERVER)}" $(BIN)/python -m pytest -n 3 --dist worksteal tests/live $(PYTEST_OPTIONS)
 
 near-cache: $(INSTALLED)
 	KVSESSION_TEST_NEAR_CACHE=1 $(MAKE) test WITHOUT= PYTEST_OPTIONS="$(NEAR_CACHE_TESTS)"

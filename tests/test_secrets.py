@@ -7,6 +7,7 @@ encoded, in everything that anybody but the browser may see.
 from __future__ import annotations
 
 import base64
+import functools
 import gc
 import hmac
 import logging
@@ -14,7 +15,7 @@ import re
 import traceback
 import typing as t
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from datetime import timedelta
 from itertools import product
 
@@ -192,15 +193,22 @@ def watch_signal(watch: Watch, name: str) -> Callable[..., None]:
     return receive
 
 
+@functools.cache  # a process has 300,000 objects of some thousand classes
+def is_class_of_ours(kind: Hashable) -> bool:
+    return str(getattr(kind, "__module__", "")).startswith("flask_kvsession")
+
+
 def is_ours(thing: object) -> bool:
-    return str(type(thing).__module__).startswith("flask_kvsession")
+    kind: t.Any = type(thing)
+    return is_class_of_ours(kind)
 
 
 def see_every_object(watch: Watch) -> set[str]:
     """The repr of every living object of the package. Returns the names of their classes."""
     tracked = [thing for thing in gc.get_objects() if is_ours(thing)]
     # The garbage collector does not track an object of texts and numbers only, such as a token.
-    parts = [thing for thing in gc.get_referents(*tracked) if is_ours(thing)]
+    referents = gc.get_referents(*tracked)
+    parts = [thing for thing in referents if is_ours(thing)]
     ours = {id(thing): thing for thing in [*tracked, *parts]}.values()
     for thing in ours:
         watch.see(f"repr of {type(thing).__name__}", repr(thing))

@@ -2,7 +2,7 @@
 
 With `KVSESSION_TEST_NEAR_CACHE`, a cached read first waits until the process has been told of all
 changes up to now. So a test may expect that a change by another worker is seen at once. What
-happens before a report comes is tested in test_near_cache.py.
+happens before a report comes is tested in tests/live/test_near_cache.py.
 """
 
 from __future__ import annotations

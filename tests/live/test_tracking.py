@@ -16,10 +16,10 @@ import redis
 from flask_kvsession.connection import Servers, adopt, connect
 from flask_kvsession.store.tracking import Run, Tracker
 
-from .support.proxy import Proxy
-from .support.rights import allow, url_of
-from .support.servers import Server, wait_until
-from .support.tracking import Noted
+from ..support.proxy import Proxy
+from ..support.rights import allow, url_of
+from ..support.servers import Server, wait_until
+from ..support.tracking import Noted
 
 MakeTracker = Callable[[Servers], Tracker]
 

@@ -21,13 +21,13 @@ from flask_kvsession.store import watcher
 from flask_kvsession.store.watcher import WatchedSession, Watcher
 from flask_kvsession.token import Token
 
-from .support.apps import MakeApp, store_of
-from .support.browsers import SignIn, browser_with, token_of
-from .support.clock import Clock
-from .support.proxy import Proxy
-from .support.rights import allow, url_of
-from .support.servers import Server, wait_until
-from .support.tracking import Noted
+from ..support.apps import MakeApp, store_of
+from ..support.browsers import SignIn, browser_with, token_of
+from ..support.clock import Clock
+from ..support.proxy import Proxy
+from ..support.rights import allow, url_of
+from ..support.servers import Server, wait_until
+from ..support.tracking import Noted
 
 PATIENCE = 20.0
 

@@ -21,8 +21,8 @@ import flask_kvsession as kvs
 from flask_kvsession.record import Stored
 from flask_kvsession.token import Token, new_session_id
 
-from .support.apps import MakeApp, close, in_context, state_of, store_of
-from .support.browsers import (
+from ..support.apps import MakeApp, close, in_context, state_of, store_of
+from ..support.browsers import (
     SignIn,
     browser_with,
     cookies_of,
@@ -31,12 +31,12 @@ from .support.browsers import (
     may_enter,
     token_of,
 )
-from .support.clock import Clock
-from .support.commands import CountCommands
-from .support.near_cache import cache_of, catch_up, is_kept, key_of, prove
-from .support.proxy import Proxy
-from .support.races import PATIENCE
-from .support.servers import Server, wait_until
+from ..support.clock import Clock
+from ..support.commands import CountCommands
+from ..support.near_cache import cache_of, catch_up, is_kept, key_of, prove
+from ..support.proxy import Proxy
+from ..support.races import PATIENCE
+from ..support.servers import Server, wait_until
 
 pytestmark = pytest.mark.without_near_cache  # these tests choose when the process is told
 

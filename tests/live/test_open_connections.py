@@ -27,12 +27,12 @@ from flask_kvsession import SessionStore, Settings
 from flask_kvsession.errors import KVSessionError, StoreUnavailable
 from flask_kvsession.open_connections import _socket_in
 
-from .support.apps import Do, MakeApp, state_of, store_of
-from .support.browsers import SignIn, anonymous_token_of, id_of, token_of
-from .support.commands import Keys
-from .support.gunicorn import gunicorn
-from .support.proxy import Proxy
-from .support.servers import LOOPBACK, Server, wait_until
+from ..support.apps import Do, MakeApp, state_of, store_of
+from ..support.browsers import SignIn, anonymous_token_of, id_of, token_of
+from ..support.commands import Keys
+from ..support.gunicorn import gunicorn
+from ..support.proxy import Proxy
+from ..support.servers import LOOPBACK, Server, wait_until
 
 PATIENCE = 20.0
 
@@ -540,7 +540,7 @@ def serve(redis_server: Server) -> Iterator[Callable[[str], Live]]:
             environ = {"LIVE_URL": f"unix://{redis_server.path}", "LIVE_PREFIX": prefix}
             if name == "werkzeug":
                 with in_environ(**environ):
-                    from .support.live_app import app as live_app
+                    from ..support.live_app import app as live_app
                 port = stack.enter_context(werkzeug(live_app))
             else:
                 app = "tests.support.live_app:app"
@@ -668,7 +668,7 @@ def read_packets(websocket: t.Any, packets: list[str]) -> None:
 
 BLOCKS = re.findall(
     r"^```python\n(.*?)^```",
-    (Path(__file__).parent.parent / "docs" / "open-connections.md").read_text(),
+    (Path(__file__).parents[2] / "docs" / "open-connections.md").read_text(),
     re.MULTILINE | re.DOTALL,
 )
 
