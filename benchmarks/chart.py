@@ -10,7 +10,7 @@ from .timing import Rows
 
 SHOWN = ("untouched", "read", "write", "login")
 
-_WIDTH, _LEFT, _RIGHT = 760, 220, 70
+_WIDTH, _LEFT, _RIGHT = 800, 260, 70
 _BAR, _STEP, _GROUP = 14, 20, 34
 
 _STYLE = """\
