@@ -23,8 +23,8 @@ from .support.apps import Do, MakeApp, store_of
 from .support.browsers import SignIn, token_of
 from .support.near_cache import cache_of, catch_up, key_of, prove
 
-# An exception between the creation of a socket and its first owner lets Python close the socket, with
-# this warning.
+# If an exception comes between the creation of a socket and its first owner, Python closes the
+# socket, with this warning.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 PACKAGE = str(kvs.__file__).rsplit("/", 1)[0]
