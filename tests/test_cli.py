@@ -534,12 +534,14 @@ def test_ctrl_c_stops_and_a_second_run_ends_the_others(
     """After Ctrl-C one sentence says how many sessions have ended. No session is lost: the second
     run ends exactly the others."""
     sign_in(app)
-    [stored], many = store_of(app).sessions_of("ada"), 50_000
+    [stored], many = store_of(app).sessions_of("ada"), 100_000
     copies = {f"{prefix}:{{{n % 1000:03}}}:s:{n:016}": stored.raw for n in range(1, many)}
     redis_client.mset(copies)
     command = [*FLASK, "revoke-everyone", "--yes"]
     first = in_terminal(command, folder, 80, until=b"#-")
-    [ended] = re.findall(r"Stopped: ([\d,]+) sessions ended\. Run the command again", first)
+    stopped = re.findall(r"Stopped: ([\d,]+) sessions ended\. Run the command again", first)
+    assert len(stopped) == 1, first
+    [ended] = stopped
     assert 0 < (count := int(ended.replace(",", ""))) < many
     second = subprocess.run(
         [*command, "--json"], cwd=folder, capture_output=True, text=True, check=True

@@ -122,13 +122,13 @@ def revoke_everyone(anonymous: bool, yes: bool, as_json: bool) -> None:
     maintenance = app_state().store.maintenance
     _confirm("End the sessions of ALL users?", yes)
     ended = 0
-    with _progress("Ending sessions", maintenance.count_keys()) as advance:
-        try:
+    try:
+        with _progress("Ending sessions", maintenance.count_keys()) as advance:
             for batch in maintenance.revoke_everyone(anonymous=anonymous):
                 ended += batch.ended
                 advance(batch.keys)
-        except (StoreUnavailable, KeyboardInterrupt) as error:
-            raise _stopped(error, f"{counted(ended, 'session')} ended") from error
+    except (StoreUnavailable, KeyboardInterrupt) as error:
+        raise _stopped(error, f"{counted(ended, 'session')} ended") from error
     _print_ended(ended, as_json)
 
 

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import selectors
+import sys
 import threading
 import time
 import typing as t
@@ -273,6 +274,8 @@ _NEVER.pid = 0
 
 def _listen(reference: weakref.ref[Tracker], run: Run) -> None:
     """What the thread runs. It has only a weak reference between two steps."""
+    if (trace := threading.gettrace()) is not None:  # as `Thread` does, for debuggers
+        sys.settrace(trace)
     try:
         run.is_running = True
         while (tracker := reference()) is not None and tracker.is_run_by(run):
