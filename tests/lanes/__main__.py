@@ -33,7 +33,7 @@ CORE = (
     *("login", "logout", "revocation", "timeouts", "values", "guards", "signals", "rotation"),
     *("anonymous_sessions", "flask_session", "user_id_key", "devices", "ready_clients", "limit"),
 )
-WITH_TARGETS_OF_THEIR_OWN = ("browser", "faults", "simulation", "fuzz")
+WITH_TARGETS_OF_THEIR_OWN = ("browser", "faults", "live", "simulation", "fuzz")
 
 
 def main() -> int:
@@ -68,10 +68,11 @@ def is_good(lane: Lane, quick: bool) -> bool:
             follow(python, Path(folder, "app"))
             if lane.package.suffix == ".whl" and (lane.versions == "lowest" or not quick):
                 run_tests(lane, python, quick)
+            found = versions(python)
         except Exception:
             print(f"FAILED {lane.name}\n{traceback.format_exc()}")
             return False
-    print(f"{lane.name} ({versions(python)}): good ({time.monotonic() - began:.0f} s)", flush=True)
+    print(f"{lane.name} ({found}): good ({time.monotonic() - began:.0f} s)", flush=True)
     return True
 
 
