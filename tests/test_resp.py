@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 import time
@@ -141,6 +142,22 @@ def test_more_than_fits_into_the_socket_is_sent_as_a_whole(
     channel.send(data)
     reader.join(30)
     assert bytes(received) == data
+
+
+def test_without_poll_the_channel_waits_by_select(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `select.poll` is missing (Windows, eventlet), a channel sends, receives and ends its
+    wait at the deadline as elsewhere."""
+    monkeypatch.delattr(select, "poll")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(ours)
+        channel.end = time.monotonic() + 30
+        assert channel.is_silent
+        theirs.sendall(b"x")
+        assert channel.receive() == b"x"
+        channel.end = time.monotonic() + 0.05
+        with pytest.raises(TimeoutError):
+            channel.send(bytes(50_000_000))
 
 
 @pytest.mark.parametrize("act", ["send", "receive"])

@@ -16,6 +16,7 @@ from flask_kvsession.store.server import Server
 
 from .support.apps import MakeApp
 from .support.browsers import token_of
+from .support.near_cache import catch_up, prove
 
 GetSpans = t.Callable[[], tuple[ReadableSpan, ...]]
 
@@ -43,6 +44,20 @@ def test_each_command_of_the_sessions_is_a_span(make_app: MakeApp, spans: GetSpa
     names = [span.name for span in spans() if span.name not in ("TIME", "INFO")]  # asked once
     assert names == ["EVALSHA", "GET", "EVALSHA", "GET"]
     assert token[19:] not in "".join(span.to_json() for span in spans())
+
+
+def test_a_traced_app_may_have_a_near_cache(make_app: MakeApp, spans: GetSpans) -> None:
+    """With both settings, a read from the near cache sends no command, so it is no span."""
+    app = make_app(trace_commands=True, near_cache=True)
+    client = app.test_client()
+    client.post("/login/ada")
+    prove(app)
+    catch_up(app)
+    assert client.get("/me").status_code == 200
+    before = len(spans())
+    assert client.get("/me").status_code == 200
+    assert len(spans()) == before
+    app.extensions["kvsession"].store.close()
 
 
 def test_without_the_setting_no_command_is_a_span(make_app: MakeApp, spans: GetSpans) -> None:

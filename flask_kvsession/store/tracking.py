@@ -273,9 +273,15 @@ _NEVER.pid = 0
 
 
 def _listen(reference: weakref.ref[Tracker], run: Run) -> None:
-    """What the thread runs. It has only a weak reference between two steps."""
-    if (trace := threading.gettrace()) is not None:  # as `Thread` does, for debuggers
-        sys.settrace(trace)
+    """What the thread runs, with the debugger that other threads have."""
+    if (trace := threading.gettrace()) is not None:
+        sys.settrace(trace)  # for the functions that are called from now on
+    _listen_while_used(reference, run)
+
+
+def _listen_while_used(reference: weakref.ref[Tracker], run: Run) -> None:
+    """Listens as long as somebody refers to the tracker. There is only a weak reference to it
+    between two steps."""
     try:
         run.is_running = True
         while (tracker := reference()) is not None and tracker.is_run_by(run):
