@@ -29,6 +29,7 @@ from .support.apps import Do, MakeApp, add_views, close
 from .support.browsers import SignIn
 from .support.clock import Clock
 from .support.commands import CountCommands, Keys, commands_sent
+from .support.races import Stage
 from .support.rights import allow, url_of
 
 
@@ -125,6 +126,14 @@ def _near_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
     return make_app()
+
+
+@pytest.fixture
+def stage(app: Flask) -> Iterator[Stage]:
+    """Requests that run in parallel, each parked where the test says."""
+    stage = Stage(app)
+    yield stage
+    stage.pool.shutdown()
 
 
 @pytest.fixture

@@ -27,13 +27,6 @@ def count(data: Data) -> None:
 
 
 @pytest.fixture
-def stage(app: Flask) -> Iterator[Stage]:
-    stage = Stage(app)
-    yield stage
-    stage.pool.shutdown()
-
-
-@pytest.fixture
 def token(client: FlaskClient) -> str:
     """Ada's, signed in."""
     client.post("/login/ada", json={"data": {"n": 0}})

@@ -31,13 +31,6 @@ from .support.signals import recorded_signals
 
 
 @pytest.fixture
-def stage(app: Flask) -> Iterator[Stage]:
-    stage = Stage(app)
-    yield stage
-    stage.pool.shutdown()
-
-
-@pytest.fixture
 def token(client: FlaskClient) -> str:
     """Ada's, signed in."""
     client.post("/login/ada", json={"data": {"a": 0, "b": 0}})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -27,13 +27,6 @@ from .support.commands import CountCommands, Keys
 from .support.races import Act, Stage
 
 Send = Callable[..., TestResponse]
-
-
-@pytest.fixture
-def stage(app: Flask) -> Iterator[Stage]:
-    stage = Stage(app)
-    yield stage
-    stage.pool.shutdown()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from flask import Flask
@@ -81,7 +82,7 @@ def test_a_near_cache_listens_to_each_primary_of_a_cluster(
         assert browsers[user].get("/me").status_code == 200
         assert is_kept(browsers[user])
     for user in users[:6]:
-        in_context(other, lambda user=user: kvs.revoke_all_sessions(user))  # type: ignore[misc]
+        in_context(other, partial(kvs.revoke_all_sessions, user))
     catch_up(app)
     assert [is_kept(browsers[user]) for user in users] == [False] * 6 + [True] * 6
     for node in cluster.nodes:
@@ -92,7 +93,7 @@ def test_a_near_cache_listens_to_each_primary_of_a_cluster(
     wait_until(lambda: store_of(app).tracker.epoch > epoch and store_of(app).tracker.is_proven())
     for user in users[6:]:
         wait_until(lambda user=user: browsers[user].get("/me").status_code == 200)  # type: ignore[misc]
-        in_context(other, lambda user=user: kvs.revoke_all_sessions(user))  # type: ignore[misc]
+        in_context(other, partial(kvs.revoke_all_sessions, user))
         catch_up(app)
         assert browsers[user].get("/me").status_code == 401
 

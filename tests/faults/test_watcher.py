@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from flask import Flask
 
@@ -69,6 +71,6 @@ def test_watched_sessions_end_on_every_primary_of_a_cluster(
     wait_until(lambda: listening_anew(store, epoch))
     assert not any(watched[user].ended for user in users[6:])
     for user in users[6:]:
-        wait_until(lambda user=user: other.revoke_all(user), ignoring=Exception)  # type: ignore[misc]
+        wait_until(partial(other.revoke_all, user), ignoring=Exception)
         assert watched[user].wait(PATIENCE)
         assert watched[user].reason == "revoked"

@@ -14,6 +14,7 @@ import subprocess
 import time
 import typing as t
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import redis
@@ -175,7 +176,7 @@ class SentinelGroup:
             for n, port in enumerate(ports)
         ]
         for sentinel in self.sentinels:
-            wait_until(lambda sentinel=sentinel: self._knows_all(sentinel))  # type: ignore[misc]
+            wait_until(partial(self._knows_all, sentinel))
 
     @property
     def url(self) -> str:
@@ -294,7 +295,7 @@ class ClusterGroup:
             wait_until(lambda node=node: len(node.peers()) == len(self.nodes))  # type: ignore[misc]
         for n, node in enumerate(self.nodes[3:]):
             name = self.names[primaries[n % 3].port]
-            wait_until(lambda node=node, name=name: _replicates(node, name))  # type: ignore[misc]
+            wait_until(partial(_replicates, node, name))
         wait_until(self.is_healthy)
 
     def _links_are_up(self, node: Server) -> bool:
