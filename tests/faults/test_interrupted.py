@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ..support.figures import Figure
+from ..support.gunicorn import NOT_COUNTED
 from ..support.servers import Server, free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ def run(server: Server, kind: str, exception: str, count: int) -> dict[str, t.An
     done = subprocess.run(
         [*program, server.path, str(server.port), kind, exception, str(count)],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | NOT_COUNTED,
         capture_output=True,
         text=True,
         check=False,

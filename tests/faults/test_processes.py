@@ -23,7 +23,7 @@ from flask_kvsession.settings import Settings
 from flask_kvsession.store import SessionStore
 
 from ..support.figures import Figure
-from ..support.gunicorn import gunicorn
+from ..support.gunicorn import NOT_COUNTED, gunicorn
 from ..support.near_cache import IS_ON as NEAR_CACHE_IS_ON
 from ..support.requests import AS_ANOTHER, at_once
 from ..support.servers import LOOPBACK, Server, wait_until
@@ -63,6 +63,8 @@ def served(
         "FAULTS_NEAR_CACHE": "1" if near_cache else "",
         "FAULTS_URL": f"unix://{server.path}",
     }
+    if not near_cache:
+        environ |= NOT_COUNTED
     return gunicorn("tests.faults.gunicorn_app:served", options, environ, ready="/untouched")
 
 

@@ -14,6 +14,10 @@ from .servers import LOOPBACK, free_ports, wait_until
 
 ROOT = Path(__file__).parents[2]
 
+NOT_COUNTED = {"COVERAGE_PROCESS_CONFIG": ""}
+"""For the environment of a process in which exceptions come at random: coverage would not count it.
+An exception inside of coverage leaves its lock locked, and the process hangs."""
+
 
 @contextmanager
 def gunicorn(app: str, options: str, environ: dict[str, str], ready: str = "/") -> Iterator[int]:
