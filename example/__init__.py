@@ -10,7 +10,7 @@ from flask import Flask, Response, g, render_template
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
-from flask_kvsession import KVSession, cross_origin_guard
+from flask_kvsession import KVSession, cross_origin_guard, device_bound_blueprint
 from flask_kvsession.errors import RoleRequired, StoreUnavailable
 
 from . import account, admin, auth, pages, places, users
@@ -43,6 +43,7 @@ def create_app(config: Mapping[str, object] | None = None) -> Flask:
 
     KVSession(app)  # after all settings
     app.before_request(cross_origin_guard)
+    app.register_blueprint(device_bound_blueprint)  # used by `make example-https`
     app.after_request(add_headers)
     app.register_error_handler(StoreUnavailable, show_unavailable)
     app.register_error_handler(RoleRequired, show_role_required)

@@ -26,6 +26,7 @@ REASONS = {
         "This device was signed out, because somebody has used a copy of its sign-in. Change your"
         " password."
     ),
+    "unbound": "This sign-in belongs to another device.",
     "expired": "You were signed out, because this device was not used for some time.",
 }
 

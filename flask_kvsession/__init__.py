@@ -18,9 +18,11 @@ from .api import (
     session_ended_reason,
     update_all_sessions,
 )
+from .device_bound import device_bound_blueprint
 from .devices import sessions_blueprint
 from .extension import KVSession
 from .guards import (
+    bound_device_required,
     cross_origin_guard,
     fresh_login_required,
     login_required,
@@ -40,10 +42,12 @@ __all__ = [
     "SessionStore",
     "Settings",
     "WatchedSession",
+    "bound_device_required",
     "change_session",
     "confirm_login",
     "cross_origin_guard",
     "current_session",
+    "device_bound_blueprint",
     "errors",
     "fresh_login_required",
     "list_sessions",

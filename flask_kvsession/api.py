@@ -127,7 +127,8 @@ def session_ended_reason() -> str | None:
     """Why this browser's session ended, for the sign-in page.
 
     `"revoked"`, `"limit"` or `"stolen"` if it was ended from outside; `"expired"` if the browser
-    still has the cookie of a session that does not exist any more. None if a user is signed in,
+    still has the cookie of a session that does not exist any more; `"unbound"` if the session is
+    bound to a device, and the request did not prove to be from it. None if a user is signed in,
     after a logout, and for a browser that has not signed in yet.
     """
     return _session_for("session_ended_reason").end_reason()

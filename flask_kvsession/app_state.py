@@ -94,6 +94,8 @@ class AppState:
     first_use_checks: list[Callable[[AppState], None]] = field(default_factory=list, repr=False)
     """Called before the settings are first used. Each raises `ConfigurationError` if the app was
     changed after `init_app` in a way that cannot work."""
+    registration_url: Callable[[], str] = field(default=lambda: "", repr=False)
+    """The URL at which browsers bind a session to a key, if `KVSESSION_DEVICE_BOUND` is on."""
     _logins: RecentLogins = field(default_factory=RecentLogins, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _warnings: set[str] = field(default_factory=set, repr=False)

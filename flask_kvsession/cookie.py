@@ -43,6 +43,7 @@ class CookieKeys(t.NamedTuple):
     domain: str
     path: str
     secure: str
+    partitioned: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,14 @@ class SessionCookie:
         `__Secure-`. Neither can be set over plain http, and a cookie with `__Host-` cannot be set
         by another host of the domain (OWASP ASVS 5.0, 3.3.1).
         """
-        needs_secure = settings.cookie_samesite == "None" or settings.cookie_partitioned
+        needs_secure = (
+            settings.cookie_samesite == "None"
+            or settings.cookie_partitioned
+            or settings.device_bound
+        )
         secure = settings.cookie_secure
         if secure is None:
-            secure = needs_secure or not development
+            secure = bool(needs_secure or not development)
         host_only = settings.cookie_path == "/" and settings.cookie_domain is None
         prefix = ("__Host-" if host_only else "__Secure-") if secure else ""
         return cls(
@@ -88,6 +93,7 @@ class SessionCookie:
                 domain=config_key("cookie_domain"),
                 path=config_key("cookie_path"),
                 secure=config_key("cookie_secure"),
+                partitioned=config_key("cookie_partitioned"),
             ),
         )
 
@@ -110,12 +116,18 @@ class SessionCookie:
                 domain="SESSION_COOKIE_DOMAIN",
                 path="SESSION_COOKIE_PATH",
                 secure="SESSION_COOKIE_SECURE",
+                partitioned="SESSION_COOKIE_PARTITIONED",
             ),
         )
 
     @property
     def has_one_name(self) -> bool:
         return self.name == self.anonymous_name
+
+    @property
+    def bound_name(self) -> str:
+        """The name of the short cookie of a session that is bound to a device."""
+        return f"__Host-{_without_prefix(self.name)}-bound"
 
     def tokens_in(self, request: Request) -> PresentedTokens:
         """The first four different values of these cookies that have the shape of a token. A value
@@ -134,7 +146,13 @@ class SessionCookie:
 
     def names_in(self, request: Request) -> set[str]:
         """The names of these cookies that the request carries, whatever their values are."""
-        return {self.name, self.anonymous_name} & {name for name, _ in _cookies_in(request)}
+        ours = {self.name, self.anonymous_name, self.bound_name}
+        return ours & {name for name, _ in _cookies_in(request)}
+
+    def bound_values_in(self, request: Request) -> list[str]:
+        """The values of the short cookie, at most as many as tokens are looked at."""
+        name = self.bound_name
+        return [value for each, value in _cookies_in(request) if each == name][:MAX_TOKENS]
 
     def write(
         self, response: Response, token: Token, max_age: int | None, *, anonymous: bool
@@ -143,6 +161,19 @@ class SessionCookie:
         name = self.anonymous_name if anonymous else self.name
         response.set_cookie(name, str(token), max_age=max_age, **self.attributes)
         _forbid_caching(response)
+
+    def write_bound(self, response: Response, value: str, max_age: int) -> None:
+        """Gives the browser this short cookie for `max_age` seconds."""
+        attributes = self.attributes | {"httponly": True}
+        response.set_cookie(self.bound_name, value, max_age=max_age, **attributes)
+        _forbid_caching(response)
+
+    @property
+    def bound_attributes(self) -> str:
+        """The attributes of the short cookie, as they are in its Set-Cookie. Browsers compare
+        them."""
+        samesite = f"; SameSite={self.samesite}" if self.samesite else ""
+        return f"Secure; HttpOnly; Path=/{samesite}"
 
     def clear(self, response: Response, name: str) -> None:
         """Deletes a cookie. Browsers demand the attributes with which the cookie was set."""
@@ -159,6 +190,10 @@ class SessionCookie:
             "samesite": self.samesite,
             "partitioned": self.partitioned,
         }
+
+
+def _without_prefix(name: str) -> str:
+    return name.removeprefix("__Host-").removeprefix("__Secure-")
 
 
 @lru_cache(maxsize=64)

@@ -7,6 +7,7 @@ import typing as t
 from collections.abc import Callable
 from functools import partial
 
+from .binding import Offer
 from .record import Record, Stored
 from .token import Token
 
@@ -14,6 +15,10 @@ if t.TYPE_CHECKING:
     from flask.wrappers import Request, Response
 
     from .app_state import AppState
+
+
+_OFFER = "Secure-Session-Registration"
+"""The header by which a response offers to bind a session; no cookie has this name."""
 
 
 class CookieChanges:
@@ -24,7 +29,7 @@ class CookieChanges:
         self._app = app
         self._request = request
         self._changes: dict[str, Callable[[Response], None]] = {}
-        """By cookie name: applied to the response."""
+        """By cookie name, or `_OFFER`: applied to the response."""
 
     def set(self, stored: Stored, token: Token) -> None:
         """Gives the browser the token of this session, under the name for its kind of session."""
@@ -35,10 +40,16 @@ class CookieChanges:
             cookie.write, token=token, max_age=max_age, anonymous=record.is_anonymous
         )
 
+    def offer_binding(self, offer: Offer) -> None:
+        """Offers the browser to bind the session to a key of its device."""
+        self._changes[_OFFER] = partial(_add_offer, offer, self._app.registration_url())
+
     def clear(self, *names: str) -> None:
         """Deletes the cookies of these names that the request carries, and takes back those that
-        were to be set."""
+        were to be set. With the cookie of a user, an offer is taken back too."""
         cookie = self._app.cookie
+        if cookie.name in names:
+            self._changes.pop(_OFFER, None)
         carried = cookie.names_in(self._request)
         for name in names:
             self._changes.pop(name, None)
@@ -55,3 +66,10 @@ class CookieChanges:
         settings = self._app.settings
         remaining = settings.absolute_end(record) - self._app.now()
         return math.ceil(min(remaining, settings.milliseconds.absolute) / 1000)
+
+
+def _add_offer(offer: Offer, url: str, response: Response) -> None:
+    response.headers.add(
+        _OFFER,
+        f'(ES256);path="{url}";challenge="{offer.challenge}";authorization="{offer.authorization}"',
+    )

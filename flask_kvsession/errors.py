@@ -14,6 +14,7 @@ if t.TYPE_CHECKING:
     from werkzeug.sansio.response import Response
 
 __all__ = [
+    "BoundDeviceRequired",
     "ConfigurationError",
     "FreshLoginRequired",
     "KVSessionError",
@@ -118,7 +119,8 @@ class LoginRequired(_RequestRefused, Unauthorized):
     """No user is signed in: 401.
 
     `ended` says why, for the app's error handler: `"revoked"` or `"limit"` if the session was ended
-    from outside. It is None for an anonymous session and after expiry.
+    from outside, and `"unbound"` if it is bound to another device. It is None for an anonymous
+    session and after expiry.
     """
 
     error = "Unauthorized"
@@ -142,6 +144,14 @@ class FreshLoginRequired(_RequestRefused, Unauthorized):
 
     error = "FreshLoginRequired"
     description: str = "Please confirm your password."
+
+
+class BoundDeviceRequired(_RequestRefused, Unauthorized):
+    """The user is signed in, but the browser has not proved that it is the device to which the
+    session is bound, or no device is bound: 401. See `bound_device_required`."""
+
+    error = "BoundDeviceRequired"
+    description: str = "This page needs a browser that has bound the sign-in to its device."
 
 
 class RoleRequired(_RequestRefused, Forbidden):

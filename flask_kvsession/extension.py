@@ -6,7 +6,7 @@ import time
 import typing as t
 import weakref
 
-from . import cli, compat, renamed
+from . import cli, compat, device_bound, renamed
 from .api import current_session
 from .app_state import EXTENSION, AppState
 from .connection import adopt, check_url
@@ -21,6 +21,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Callable
 
     from flask import Flask
+    from flask.wrappers import Response
 
     from .connection import RedisClient
 
@@ -65,6 +66,8 @@ class KVSession:
             # Flask calls after_request functions in reverse order. So this one is the last: it
             # commits the changes of all the others.
             app.after_request_funcs.setdefault(None, []).insert(0, finish_request)
+        if settings.device_bound:
+            device_bound.install(state)
         state.first_use_checks.append(require_guards_below_routes)
         app.extensions[EXTENSION] = state
         if settings.g_name is not None:
@@ -111,13 +114,17 @@ def _put_session_into_g(app: Flask, name: str) -> None:
     )
 
 
-def _before_request(state: AppState) -> Callable[[], None]:
-    """The first `before_request` function of the app."""
+def _before_request(state: AppState) -> Callable[[], Response | None]:
+    """The first `before_request` function of the app. If it returns a response, Flask calls no
+    other, and no view."""
 
-    def check_settings_and_guard() -> None:
+    def check_settings_and_guard() -> Response | None:
         setattr(get_request(), BEGAN, time.monotonic())
         settings = state.settings  # raises at first use if they were changed after init_app
+        if settings.device_bound and (answer := device_bound.answer()):
+            return answer
         if settings.protected_paths:
             guard_protected_paths(settings)
+        return None
 
     return check_settings_and_guard

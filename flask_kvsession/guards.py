@@ -22,7 +22,13 @@ from . import decorator_order, errors
 from .api import current_session
 from .app_state import app_state
 from .current import request_session
-from .errors import ConfigurationError, FreshLoginRequired, LoginRequired, RoleRequired
+from .errors import (
+    BoundDeviceRequired,
+    ConfigurationError,
+    FreshLoginRequired,
+    LoginRequired,
+    RoleRequired,
+)
 from .settings import Settings, config_key
 
 P = t.ParamSpec("P")
@@ -65,6 +71,17 @@ def fresh_login_required(view: Callable[P, R]) -> Callable[P, R]:
     5.0, 7.5.1).
     """
     return _guarded(view, require_fresh_login)
+
+
+@_without_parentheses
+def bound_device_required(view: Callable[P, R]) -> Callable[P, R]:
+    """Lets a view be called only from a device that has proved that the session is bound to it.
+
+    A user whose browser has not bound the session gets 401, `BoundDeviceRequired`: its own error,
+    because signing in again does not help in a browser that cannot do it. Right after a login the
+    browser needs a moment. Raises `ConfigurationError` if `KVSESSION_DEVICE_BOUND` is False.
+    """
+    return _guarded(view, _require_bound_device)
 
 
 def roles_required(*roles: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -156,6 +173,20 @@ def require_fresh_login(back_to: str | None = None) -> None:
         refusal = FreshLoginRequired()
         request_session().events.log_refusal(refusal)
         _redirect_browser("confirm_view", refusal, back_to)
+        raise refusal
+
+
+def _require_bound_device() -> None:
+    if not app_state().settings.device_bound:
+        raise ConfigurationError(
+            f'bound_device_required needs {config_key("device_bound")} = "offer", because no'
+            " session is bound otherwise; set it, or remove the decorator."
+        )
+    require_login()
+    current = request_session()
+    if not current.shows_bound_device():
+        refusal = BoundDeviceRequired()
+        current.events.log_refusal(refusal)
         raise refusal
 
 

@@ -1,11 +1,17 @@
-"""The sessions that a request's cookies name, and which of them the request belongs to."""
+"""The sessions that a request's cookies name, and which of them the request belongs to.
+
+A session that is bound to a device also needs the short cookie (`binding`).
+"""
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 import msgspec
 
+from . import binding
+from .errors import StoreUnavailable
 from .record import SessionInfo, Stored
 from .rotation import Standing
 from .store import Found
@@ -23,6 +29,9 @@ if t.TYPE_CHECKING:
 _OPENED = "kvsession.opened"
 """The key of a WSGI environ with the tokens that have opened a session in it. No header of a
 request can set this key."""
+
+_FAILED_REFRESH = re.compile(r"\b(server_error|unreachable)\b")
+"""Why a browser, by its header `Secure-Session-Skipped`, has no short cookie: we did not answer."""
 
 
 class Presented(msgspec.Struct, frozen=True):
@@ -43,6 +52,8 @@ class Presented(msgspec.Struct, frozen=True):
     """Why a session that a token belongs to was ended from outside."""
     names_no_session: bool = False
     """Whether a token names a session that does not exist; it has probably expired."""
+    unproven: Sequence[Stored] = ()
+    """Sessions that are bound to a device, without a proof that the request comes from it."""
 
 
 NOTHING_PRESENTED: t.Final = Presented()
@@ -63,11 +74,13 @@ def look_up(
     look_up_token = app.store.look_up_in_redis if in_redis else app.store.look_up
     if len(tokens.user) == 1:
         found = [look_up_token(tokens.user[0], get_began)]
-        if found[0].standing.is_valid:  # the usual case
+        if found[0].standing.is_valid and not _is_bound(found[0]):  # the usual case
             _remember(request.environ, found[0])
             return Presented(own=found[0], unread=tokens.anonymous)
     else:
         found = [look_up_token(token, get_began) for token in tokens.user]
+    if app.settings.device_bound:
+        found = [_judge_device(app, request, each, get_began) for each in found]
     found = [_as_opened_before(request.environ, each) for each in found]
     own = _user_session_among(app, found)
     if own:
@@ -80,6 +93,9 @@ def look_up(
     open_sessions = {each.stored.id: each.stored for each in _valid(found) if each.stored}
     if own and own.stored:
         open_sessions.pop(own.stored.id)
+    unproven = [each.stored for each in found if each.standing is Standing.UNPROVEN and each.stored]
+    if unproven and own is None and _failed_to_refresh(request):
+        raise StoreUnavailable
     replaced = (each.stored for each in found if each.standing is Standing.REPLACED)
     reasons = [each.end_reason for each in found if each.end_reason]
     return Presented(
@@ -88,9 +104,45 @@ def look_up(
         unread=unread,
         replaced=[stored for stored in replaced if stored],
         stolen=stolen,
-        end_reason="stolen" if stolen else next(iter(reasons), None),
+        end_reason="stolen" if stolen else "unbound" if unproven else next(iter(reasons), None),
         names_no_session=any(not each.stored and not each.end_reason for each in found),
+        unproven=unproven,
     )
+
+
+def shows_device(
+    app: AppState, request: Request, found: Found, get_began: Callable[[], int]
+) -> bool:
+    """Whether the session is bound to a device, and the request has its short cookie."""
+    stored = found.stored
+    if stored is None or not _is_bound(found):
+        return False
+    values = app.cookie.bound_values_in(request)
+    return binding.is_any_valid(values, stored.id, stored.record, get_began())
+
+
+def _is_bound(found: Found) -> bool:
+    return found.stored is not None and binding.is_bound(found.stored.record)
+
+
+def _judge_device(
+    app: AppState, request: Request, found: Found, get_began: Callable[[], int]
+) -> Found:
+    """A token of a session that is bound opens it only together with the short cookie."""
+    if not (found.standing.is_valid and found.stored and _is_bound(found)):
+        return found
+    if shows_device(app, request, found, get_began):
+        return found
+    if binding.is_under_way(found.stored.record, get_began()):
+        return found
+    return msgspec.structs.replace(found, standing=Standing.UNPROVEN)
+
+
+def _failed_to_refresh(request: Request) -> bool:
+    """Whether the browser says that this server has not answered its proof. Then it is unknown
+    whether it is the device, and nothing is gained by saying so without being it: the answer is
+    503."""
+    return bool(_FAILED_REFRESH.search(request.headers.get("Secure-Session-Skipped", "")))
 
 
 def _remember(environ: WSGIEnvironment, found: Found) -> None:

@@ -45,6 +45,24 @@ class Before(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The end of the time (ms) in which the credential counts."""
 
 
+class Binding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The offer to bind a session to a key of the user's device, or that key. `binding` explains
+    the fields."""
+
+    offer: str = ""
+    """Hash of what the login's response offered."""
+    offer_until: Time = 0
+    """The end of the time (ms) in which the browser may answer the offer."""
+    key: str = ""
+    """The public key, once the browser has answered."""
+    secret: str = ""
+    """Makes the MACs of short cookies and challenges."""
+    since: Time = 0
+    """When the session was bound (ms)."""
+    answered: list[str] = []
+    """The challenges that were answered and have not ended yet."""
+
+
 Encoded = bytes | msgspec.Raw
 """JSON of the module `codec`. `Raw` is a part of the bytes of a record, which are not copied."""
 
@@ -75,6 +93,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The keys of the data that a user has left in this anonymous session at a logout."""
     previous_end_reason: str | msgspec.UnsetType = msgspec.UNSET
     """Only in an anonymous session: why the browser's previous session was ended from outside."""
+    device: Binding | msgspec.UnsetType = msgspec.UNSET
     data: dict[str, msgspec.Raw] = {}
 
     def __repr__(self) -> str:
@@ -199,6 +218,8 @@ class SessionInfo:
     ip_address: str | None
     user_agent: str | None
     remembered: bool
+    is_device_bound: bool = False
+    """Whether the session is bound to a key of the device (`KVSESSION_DEVICE_BOUND`)."""
 
 
 def new_record(
@@ -303,6 +324,7 @@ def info(stored: Stored, *, expires: int, is_current: bool = False) -> SessionIn
         ip_address=record.ip,
         user_agent=record.agent,
         remembered=record.remembered,
+        is_device_bound=bool(record.device and record.device.key),
     )
 
 

@@ -17,13 +17,13 @@ from functools import cached_property, partial
 
 from flask import g, has_app_context
 
-from . import codec, signals
+from . import binding, codec, signals
 from .app_state import AppState
 from .cookie_changes import CookieChanges
 from .data import NO_CHANGES, Changes
 from .errors import KVSessionError, LoginRequired, StoreUnavailable
 from .events import RequestEvents
-from .presented import NOTHING_PRESENTED, look_up
+from .presented import NOTHING_PRESENTED, look_up, shows_device
 from .record import (
     Client,
     Encoded,
@@ -197,7 +197,16 @@ class RequestSession:
         the browser names a session that does not exist any more. None if a user is signed in."""
         if self.session.is_authenticated:
             return None
-        return self.session.ended or ("expired" if self._presented.names_no_session else None)
+        presented = self._presented
+        ended = self.session.ended or presented.end_reason
+        return ended or ("expired" if presented.names_no_session else None)
+
+    def shows_bound_device(self) -> bool:
+        """Whether this request has proved that it comes from the device to which its session is
+        bound."""
+        self.session.require_loaded()
+        own = self._presented.own
+        return bool(own and shows_device(self._app, self._request, own, self._get_began))
 
     def require_user(self) -> UserId:
         """The id of the signed-in user; raises `LoginRequired` if nobody is signed in."""
@@ -350,8 +359,10 @@ class RequestSession:
 
     def _drops_anonymous_writes(self) -> bool:
         """Whether an anonymous session would get the cookie of a user whose secret was replaced
-        while this request was under way. It can, if there is one name for both."""
-        return bool(self._presented.replaced) and self._app.cookie.has_one_name
+        while this request was under way, or whose device has not proved itself. It can, if there is
+        one name for both."""
+        of_users = self._presented.replaced or self._presented.unproven
+        return bool(of_users) and self._app.cookie.has_one_name
 
     # Acts: each changes the store, then this session, the cookie and the pending signals
 
@@ -372,7 +383,8 @@ class RequestSession:
         self.session.require_open()
         with self._store_calls() as store:
             old = self.session.stored
-            token = Token.for_session(new_session_id(user_hash(user_id)))
+            user = user_hash(user_id)
+            token = Token.for_session(new_session_id(user))
             record = new_record(
                 token,
                 now=store.now(),
@@ -383,13 +395,22 @@ class RequestSession:
                 end_at=end_at,
                 data=merge(old.record if old else None) or {},
             )
+            offer = self._new_offer(token.session_id)
+            record = binding.with_offer(record, offer, record.created) if offer else record
             new, on_revoked = Stored.of(token.session_id, record), self.events.queue_revoked
             presented, self._presented = self._presented, NOTHING_PRESENTED
-            login = store.login(new, old, merge, on_revoked, presented.others, presented.unread)
+            # Who has just proved to be this user may also end the user's session of this browser
+            # that the browser could not open.
+            own = [stored for stored in presented.unproven if stored.user_hash == user]
+            others = [*presented.others, *own]
+            login = store.login(new, old, merge, on_revoked, others, presented.unread)
         if login.stored is None:
             self.session.rebase(None)
             return
+        self._cookies.clear(self._app.cookie.bound_name)  # it belongs to a former session
         self._use(login.stored, token)
+        if offer:
+            self._cookies.offer_binding(offer)
         self._warn_if_cookie_will_be_lost()
         self.events.queue_logouts(login.ended)
         self._app.warn_of_many_logins(login.stored.user_hash, self._client)
@@ -478,12 +499,14 @@ class RequestSession:
                 return None
             now, client, changes = store.now(), self._client, self.session.changes()
             token = Token.for_session(loaded.id)
+            offer = self._new_offer(loaded.id) if confirm else None
 
             def change(current: Record) -> Record:
                 new = self.with_data(current, changes.applied_to(current.data))
                 new = new.with_activity(now, client)
                 new = new if remembered is None else new.with_remembered(remembered)
                 new = new.with_authentication(now) if confirm else new
+                new = binding.with_offer(new, offer, now) if offer else new
                 return (
                     rotated_explicitly(new, token, now) if self._may_rotate(new, confirm) else new
                 )
@@ -491,6 +514,8 @@ class RequestSession:
             stored = store.update(loaded, change).stored
         if stored and token.matches(stored.record.secret):
             self._use(stored, token)
+            if offer and offer.is_open(stored.record, now):
+                self._cookies.offer_binding(offer)
             self.events.queue_for_current(signals.token_rotated)
         else:
             self.session.rebase(stored)
@@ -582,7 +607,8 @@ class RequestSession:
         if (stored := self.session.stored) and not stored.record.is_anonymous:
             self.has_logged_out = True
         self.session.rebase(None)
-        self._cookies.clear(self._app.cookie.name, self._app.cookie.anonymous_name)
+        cookie = self._app.cookie
+        self._cookies.clear(cookie.name, cookie.anonymous_name, cookie.bound_name)
 
     def _delete_if_unchanged(self, stored: Stored) -> Stored | None:
         """Deletes an anonymous session that this request has emptied.
@@ -672,6 +698,10 @@ class RequestSession:
         if not stored.record.is_anonymous:
             self._cookies.clear(self._app.cookie.anonymous_name)
         self._cookies.set(stored, token)
+
+    def _new_offer(self, session_id: str) -> binding.Offer | None:
+        """An offer to bind this session to the device, if the app makes such offers."""
+        return binding.Offer.for_session(session_id) if self._app.settings.device_bound else None
 
     def _changed_data(self, record: Record) -> Data:
         return self.session.changes().applied_to(record.encoded_data())

@@ -25,7 +25,7 @@ EXPLICIT_GRACE_MS = 10_000
 
 
 class Standing(IntEnum):
-    """What a shown secret is to a record. The numbers are the rows of DESIGN, "Rotation"."""
+    """What a shown secret is to a record. The numbers to 6 are the rows of DESIGN, "Rotation"."""
 
     CURRENT = 1
     SUPERSEDED = 2
@@ -38,6 +38,9 @@ class Standing(IntEnum):
     """A secret from before an explicit rotation, of a request that was under way."""
     UNKNOWN = 6
     """Any other secret. It opens nothing, and ends nothing."""
+    UNPROVEN = 7
+    """A valid secret of a session that is bound to a device, in a request that does not prove that
+    it comes from the device. It opens nothing, and ends nothing."""
 
     @property
     def is_valid(self) -> bool:

@@ -248,6 +248,9 @@ class Session(MutableMapping[str, t.Any]):
         "The user agent of the last activity, if `KVSESSION_RECORD_USER_AGENT` is on."
     )
     remembered: _Fact[bool] = _Fact("False if the cookie ends with the browser.")
+    is_device_bound: _Fact[bool] = _Fact(
+        "Whether the session is bound to a key of the device, so that a copied cookie is of no use."
+    )
 
     @property
     def id(self) -> str | None:
@@ -276,7 +279,9 @@ class Session(MutableMapping[str, t.Any]):
 
     @property
     def ended(self) -> str | None:
-        """Why this browser's last session was ended from outside: `"revoked"` or `"limit"`.
+        """Why this browser's last session was ended from outside: `"revoked"` or `"limit"`; or
+        `"unbound"` if the session is bound to a device, and the request did not prove to be from
+        it.
 
         It is kept until the next login. None after a logout or an expiry: neither leaves a
         tombstone.

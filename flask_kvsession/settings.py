@@ -79,6 +79,7 @@ class Milliseconds(t.NamedTuple):
     fresh_for: int
     rotation_interval: int | None
     rotation_grace: int
+    device_bound_lifetime: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +173,16 @@ class Settings:
     """What a browser shall forget at a logout, over https: `"cache"` (or True), so that the Back
     button shows no private page; `"*"` also all cookies and the storage of the site; False: nothing
     but the cookie."""
+
+    device_bound: t.Literal[False, "offer"] = _setting(validators.device_bound, False)
+    """`"offer"`: after a login, a browser that can do it binds the session to a key of its device,
+    which cannot be copied with the cookies (DBSC). It needs `device_bound_blueprint` and the extra
+    `[device-bound]`. False: the cookie alone opens each session."""
+    device_bound_lifetime: timedelta = _setting(
+        validators.device_bound_lifetime, timedelta(minutes=10)
+    )
+    """How long the browser of a bound session may go on without a new proof that it is on the
+    device, and so how long all its copied cookies are of use. At least 1 minute."""
 
     as_flask_session: bool = _setting(validators.boolean, False)
     """Whether `flask.session` is this session too. Flask's own settings then define its cookie and
@@ -302,6 +313,7 @@ class Settings:
             fresh_for=_to_ms(self.fresh_for),
             rotation_interval=_to_ms(self.rotation_interval) if self.rotation_interval else None,
             rotation_grace=_to_ms(self.rotation_grace),
+            device_bound_lifetime=_to_ms(self.device_bound_lifetime),
         )
 
     def session_limit(self, user_id: UserId) -> int | None:

@@ -17,6 +17,7 @@ from blinker import NamedSignal, Namespace
 
 __all__ = [
     "client_changed",
+    "device_bound",
     "login_confirmed",
     "session_renewed",
     "session_revoked",
@@ -48,6 +49,9 @@ token_reused: NamedSignal = _signals.signal(
 )
 session_revoked: NamedSignal = _signals.signal(
     "session-revoked", "The session was ended from outside, or by the limit of sessions per user."
+)
+device_bound: NamedSignal = _signals.signal(
+    "device-bound", "The session is now bound to a key of the user's device."
 )
 client_changed: NamedSignal = _signals.signal(
     "client-changed",

@@ -71,17 +71,17 @@ class Token(msgspec.Struct, frozen=True):
 
     @property
     def family_hash(self) -> str:
-        return _hash(self.family)
+        return hash_of(self.family)
 
     @property
     def secret_hash(self) -> str:
-        return _hash(self.secret)
+        return hash_of(self.secret)
 
     def successor(self, nonce: str) -> Token:
         """The token after a periodic rotation with this nonce. It has the same family, and only the
         owner of this token can compute it."""
         digest = hmac.digest(self.secret.encode(), nonce.encode(), "sha256")
-        return Token(self.session_id, self.family + _base64url(digest)[:_ROTATING_CHARS])
+        return Token(self.session_id, self.family + base64url(digest)[:_ROTATING_CHARS])
 
     def is_of_family(self, family_hash: str) -> bool:
         """Whether this is the hash of the token's family, compared in constant time."""
@@ -109,7 +109,7 @@ def user_hash(user_id: UserId) -> str:
     42 and "42" are the same user. Raises `ValueError` as `check_user_id` does.
     """
     check_user_id(user_id)
-    return _base64url(sha256(str(user_id).encode()).digest())[:22]
+    return base64url(sha256(str(user_id).encode()).digest())[:22]
 
 
 def check_user_id(user_id: object) -> None:
@@ -134,10 +134,10 @@ def _random_chars(count: int) -> str:
     return secrets.token_urlsafe(count)[:count]
 
 
-def _hash(secret: str) -> str:
+def hash_of(secret: str) -> str:
     """128 bits of SHA-256: nobody can find a secret for them, and records stay small."""
-    return _base64url(sha256(secret.encode()).digest()[:16])
+    return base64url(sha256(secret.encode()).digest()[:16])
 
 
-def _base64url(digest: bytes) -> str:
+def base64url(digest: bytes) -> str:
     return b2a_base64(digest, newline=False).translate(_URL_SAFE, b"=").decode()

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 Validator = Callable[[t.Any], t.Any]
 
+MIN_DEVICE_BOUND_LIFETIME = timedelta(minutes=1)
 MIN_DURATION, MAX_DURATION = timedelta(milliseconds=1), timedelta(days=36500)
 
 _URL_FORMS: t.Final = {
@@ -93,6 +94,25 @@ def clear_site_data(value: t.Any) -> t.Literal[False, "cache", "*"]:
     if value not in ("cache", "*"):
         raise InvalidValue(f'must be False, "cache" or "*", not {quoted(value)}')
     return t.cast('t.Literal["cache", "*"]', value)
+
+
+def device_bound(value: t.Any) -> t.Literal[False, "offer"]:
+    """False or the word."""
+    if value is not False and value != "offer":
+        raise InvalidValue(f'must be False or "offer", not {quoted(value)}')
+    return t.cast('t.Literal[False, "offer"]', value)
+
+
+def device_bound_lifetime(value: t.Any) -> timedelta:
+    """A duration for which browsers can afford to sign: they sign rarely, and sign a user out
+    rather than more often."""
+    lifetime = duration(value)
+    if lifetime < MIN_DEVICE_BOUND_LIFETIME:
+        raise InvalidValue(
+            "must be at least 1 minute, because browsers limit how often a device signs, and a"
+            f" user is signed out beyond that, not {quoted(value)}"
+        )
+    return lifetime
 
 
 def duration(value: t.Any) -> timedelta:

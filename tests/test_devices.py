@@ -35,7 +35,7 @@ from .support.browsers import (
 )
 from .support.clock import Clock
 from .support.commands import CountCommands, Keys
-from .support.devices import names_on, parsed_user_agents
+from .support.devices import badges_on, names_on, parsed_user_agents
 
 LIST = "/devices/"
 UNKNOWN_ID = "x" * 19
@@ -86,12 +86,6 @@ def notices_on(page: str) -> list[str]:
     """The messages of a page, as a reader sees them."""
     messages = re.findall(r'<p [^>]*role="status"[^>]*>(.*?)</p>', page, re.DOTALL)
     return [html.unescape(" ".join(message.split())) for message in messages]
-
-
-def badges_on(page: str) -> list[list[str]]:
-    """The marks of each device on a page."""
-    headings = re.findall(r"<h3>(.*?)</h3>", page, re.DOTALL)
-    return [re.findall(r'<span class="kvs-badge[^>]*>(.*?)<', heading) for heading in headings]
 
 
 def time_element(moment: datetime, text: str) -> str:
@@ -196,6 +190,7 @@ class TestList:
             "device": "Firefox on Linux",
             "ip_address": "192.0.2.1",
             "location": None,
+            "device_bound": False,
         }
 
     @pytest.mark.parametrize(

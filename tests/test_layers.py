@@ -27,7 +27,7 @@ ROWS = [
     ["cookie_changes", "presented", "events", "response", "app_state"],
     ["cookie", "store", "session"],
     ["connection", "data"],
-    ["settings", "rotation"],
+    ["settings", "rotation", "binding"],
     ["record", "validators"],
     ["codec", "token", "signals", "renamed"],
     ["errors"],

@@ -69,7 +69,7 @@ def test_the_metadata_name_the_distribution_and_carry_the_readme(metadata: Messa
     """The metadata give the name, the oldest Python and the extras, and hold the README."""
     assert metadata["Name"] == "Flask-KVSession-Redis"
     assert metadata["Requires-Python"] == ">=3.11"
-    extras = {"async", "devices", "embedded", "geo", "valkey"}
+    extras = {"async", "device-bound", "devices", "embedded", "geo", "valkey"}
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert str(metadata.get_payload()).strip() == readme.strip()

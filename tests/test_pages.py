@@ -17,6 +17,7 @@ import flask_kvsession as kvs
 
 from .support.apps import close
 from .support.clock import Clock
+from .support.device import Device, Offer
 from .support.pages import blocks, pages, run, run_block
 from .support.passwords import cheap_password_hash
 from .support.rights import url_of
@@ -321,6 +322,25 @@ class TestStepUp:
         assert client.post(asked, data={"password": "x"}).status_code == 401
         assert client.post(asked, data={"password": "lovelace"}).location == "/email"
         assert client.post("/email", data={"email": "a@b"}).json == {"email": "a@b"}
+
+
+class TestDeviceBoundSessions:
+    def test_a_bound_session_enters_and_a_copied_cookie_does_not(self, clock: Clock) -> None:
+        """The app binds a session, lets it into the guarded page, and refuses a copied cookie."""
+        app = app_of("guides/device-bound-sessions.md")
+        device = Device(app)
+        device.offer = Offer.of(device.post("/sign-in/ada"))
+        assert device.get("/payments").json == {"error": "BoundDeviceRequired"}
+        assert device.get("/").json == {"user": "ada", "bound": False}
+        assert device.register().status_code == 200
+        assert device.get("/").json == {"user": "ada", "bound": True}
+        assert device.get("/payments").json == {"payments": []}
+        clock.advance(timedelta(seconds=10))
+        thief = device.copy(device.name)
+        assert thief.get("/").status_code == 401
+        assert "another device" in thief.get("/sign-in").text
+        device.post("/sign-out")
+        assert device.ask().json == {"session_identifier": device.session_id, "continue": False}
 
 
 class TestFromASessionModule:

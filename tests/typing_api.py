@@ -27,10 +27,12 @@ from flask_kvsession import (
     SessionStore,
     Settings,
     WatchedSession,
+    bound_device_required,
     change_session,
     confirm_login,
     cross_origin_guard,
     current_session,
+    device_bound_blueprint,
     errors,
     fresh_login_required,
     list_sessions,
@@ -218,6 +220,11 @@ def admin(number: int) -> ResponseReturnValue:
     return {"number": number}, 200
 
 
+@bound_device_required
+def payment(number: int) -> str:
+    return str(number)
+
+
 @login_required
 async def later(number: int) -> str:
     return str(number)
@@ -226,6 +233,8 @@ async def later(number: int) -> str:
 t.assert_type(page(1, name="x"), str)
 t.assert_type(account(), Response)
 t.assert_type(admin(1), ResponseReturnValue)
+t.assert_type(payment(1), str)
+payment("1")  # type: ignore[arg-type]
 coming: Callable[[int], Coroutine[t.Any, t.Any, str]] = later
 page("1")  # type: ignore[arg-type]
 page()  # type: ignore[call-arg]
@@ -248,6 +257,7 @@ def check() -> None:
 blueprint.before_request(cross_origin_guard)
 blueprint.register_blueprint(sessions_blueprint, url_prefix="/sessions")
 app.register_blueprint(sessions_blueprint, url_prefix="/account/sessions")
+app.register_blueprint(device_bound_blueprint)
 app.before_request(cross_origin_guard)
 
 

@@ -37,6 +37,7 @@ _LIST_COLUMNS = (
     Column("LAST SEEN (UTC)", rank=2),
     Column("CREATED (UTC)", rank=5),
     Column("EXPIRES (UTC)", rank=4),
+    Column("BOUND", rank=6),
 )
 _TITLES = {"id": "Session", "user_id": "User", "ip_address": "Address", "data_bytes": "Data"}
 _KEYS_WITHOUT_BAR = 5000
@@ -303,6 +304,7 @@ def _row(info: SessionInfo) -> list[str]:
         info.ip_address or "",
         *(f"{each:%Y-%m-%d %H:%M}" for each in (info.last_seen_at, info.created_at)),
         f"{info.expires_at:%Y-%m-%d %H:%M}",
+        "yes" if info.is_device_bound else "no",
     ]
 
 
@@ -318,6 +320,7 @@ def _as_dict(info: SessionInfo) -> dict[str, t.Any]:
         "authenticated_at": info.authenticated_at,
         "expires_at": info.expires_at,
         "remembered": info.remembered,
+        "device_bound": info.is_device_bound,
     }
 
 

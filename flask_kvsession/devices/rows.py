@@ -53,6 +53,7 @@ def as_json(session: SessionInfo, locate: Locator) -> dict[str, t.Any]:
         "created_at": _iso(session.created_at),
         "last_seen_at": _iso(session.last_seen_at),
         "expires_at": _iso(session.expires_at),
+        "device_bound": session.is_device_bound,
     }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-EXTRAS = "async,devices,embedded,geo,valkey"
+EXTRAS = "async,device-bound,devices,embedded,geo,valkey"
 
 
 @dataclass(frozen=True)

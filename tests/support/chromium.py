@@ -7,11 +7,12 @@ import shutil
 import typing as t
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 if t.TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, BrowserType, Page
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_ARGS = (
@@ -31,6 +32,27 @@ Screenshot = Callable[["Page", str], None]
 def chromium(**options: t.Any) -> Iterator[Browser]:
     """The Chromium on PATH, or the one that the variable `CHROMIUM` names; `options` are those of
     Playwright's `launch`."""
+    with _installed_chromium() as (kind, path):
+        browser = kind.launch(executable_path=path, args=CHROMIUM_ARGS, **options)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def chromium_profile(folder: Path, *args: str) -> Iterator[BrowserContext]:
+    """The same Chromium with a profile in this folder, which another start finds again. `args` are
+    further arguments of the program."""
+    with _installed_chromium() as (kind, path):
+        profile = kind.launch_persistent_context(
+            folder, executable_path=path, args=[*CHROMIUM_ARGS, *args]
+        )
+        yield profile
+        profile.close()
+
+
+@contextmanager
+def _installed_chromium() -> Iterator[tuple[BrowserType, str]]:
+    """Playwright's Chromium type, and the path of the program."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -39,9 +61,7 @@ def chromium(**options: t.Any) -> Iterator[Browser]:
     if path is None:
         missing("there is no Chromium on PATH, and CHROMIUM names none")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS, **options)
-        yield browser
-        browser.close()
+        yield playwright.chromium, path
 
 
 def missing(what: str) -> t.NoReturn:

@@ -28,3 +28,9 @@ def names_on(page: str) -> list[str]:
     """The devices on a page, from top to bottom."""
     names = re.findall(r'<li class="kvs-row kvs-session">.*?<h3>(.*?)</h3>', page, re.DOTALL)
     return [re.sub(r"\s*<.*", "", name).strip() for name in names]
+
+
+def badges_on(page: str) -> list[list[str]]:
+    """The marks of each device on a page."""
+    headings = re.findall(r"<h3>(.*?)</h3>", page, re.DOTALL)
+    return [re.findall(r'<span class="kvs-badge[^>]*>(.*?)<', heading) for heading in headings]

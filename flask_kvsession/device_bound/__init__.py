@@ -1,0 +1,14 @@
+"""Device-bound sessions (DBSC): a browser binds its session to a key of the device.
+
+`views` has the two endpoints that browsers call, and the function that answers them before the
+app's own hooks. `proof` checks what a device has signed; only this module needs the extra
+`[device-bound]`. `checks` looks at the app's settings. What the core needs to know of it is in the
+module `binding`.
+"""
+
+from __future__ import annotations
+
+from .checks import install
+from .views import answer, device_bound_blueprint
+
+__all__ = ["answer", "device_bound_blueprint", "install"]

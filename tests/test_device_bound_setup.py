@@ -1,0 +1,348 @@
+"""Device-bound sessions in an app: settings, the app's own hooks, proxies, other kinds of apps."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import typing as t
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from flask import Blueprint, Flask, abort, g, request, session
+from flask_wtf import CSRFProtect  # type: ignore[import-untyped]
+from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+import flask_kvsession as kvs
+from flask_kvsession import binding
+from flask_kvsession.errors import ConfigurationError, StoreUnavailable
+
+from .support.apps import MakeApp
+from .support.clock import Clock
+from .support.device import (
+    COOKIE,
+    HTTPS,
+    ID,
+    PROOF,
+    SKIPPED,
+    Device,
+    Offer,
+    challenge_of,
+    offering,
+    signed,
+)
+from .support.devices import badges_on
+from .support.servers import Server, wait_until
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"cookie_secure": False}, "KVSESSION_COOKIE_SECURE True"),
+        ({"cookie_path": "/app"}, "KVSESSION_COOKIE_PATH"),
+        ({"cookie_domain": "example.com"}, "KVSESSION_COOKIE_DOMAIN"),
+        ({"cookie_partitioned": True, "cookie_samesite": "None"}, "KVSESSION_COOKIE_PARTITIONED"),
+    ],
+)
+def test_a_cookie_that_cannot_be_bound_is_refused_at_start(
+    make_app: MakeApp, settings: dict[str, t.Any], names: str
+) -> None:
+    """The error names the setting that stands against the offer, and both remedies."""
+    with pytest.raises(ConfigurationError) as error:
+        make_app(device_bound="offer", **settings)
+    assert 'KVSESSION_DEVICE_BOUND = "offer"' in str(error.value)
+    assert names in str(error.value)
+    assert "or remove KVSESSION_DEVICE_BOUND" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({}, "SESSION_COOKIE_SECURE True"),
+        ({"SESSION_COOKIE_SECURE": True, "APPLICATION_ROOT": "/app"}, "SESSION_COOKIE_PATH"),
+        ({"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_DOMAIN": "a.b"}, "SESSION_COOKIE_DOMAIN"),
+        (
+            {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_PARTITIONED": True},
+            "SESSION_COOKIE_PARTITIONED",
+        ),
+    ],
+)
+def test_a_flask_session_that_cannot_be_bound_is_refused_at_the_first_request(
+    make_app: MakeApp, config: dict[str, t.Any], names: str
+) -> None:
+    """With `flask.session`, the error names Flask's own setting."""
+    app = offering(make_app(device_bound="offer", as_flask_session=True))
+    app.config.update(config)
+    with pytest.raises(ConfigurationError, match=names):
+        app.test_client().get("/untouched")
+
+
+def test_without_the_blueprint_the_offer_is_an_error(make_app: MakeApp) -> None:
+    """The first request raises, and the message has the line to add."""
+    app = make_app(device_bound="offer")
+    with pytest.raises(ConfigurationError, match=r"app\.register_blueprint\(device_b"):
+        app.test_client().get("/untouched")
+
+
+def test_without_the_extra_the_offer_is_an_error(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without joserfc, the message has the command that installs it."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "joserfc" else find(name)
+    )
+    with pytest.raises(ConfigurationError, match=r"Flask-KVSession-Redis\[device-bound\]"):
+        make_app(device_bound="offer")
+
+
+def test_the_guard_without_the_setting_is_an_error(make_app: MakeApp) -> None:
+    """`bound_device_required` without the offer would let nobody in, so it raises."""
+    app = make_app()
+    app.add_url_rule("/guarded", "guarded", kvs.bound_device_required(lambda: "in"))
+    with pytest.raises(ConfigurationError, match='KVSESSION_DEVICE_BOUND = "offer"'):
+        app.test_client().get("/guarded")
+
+
+def test_in_development_the_cookie_of_an_offer_is_secure(make_app: MakeApp) -> None:
+    """In debug and testing mode too, because the offer is of use over https only."""
+    response = offering(make_app(device_bound="offer")).test_client().post("/login/ada")
+    assert response.headers["Set-Cookie"].startswith(f"{COOKIE}=")
+    assert "Secure" in response.headers["Set-Cookie"]
+
+
+def test_the_lifetime_is_that_of_the_short_cookie(make_app: MakeApp, clock: Clock) -> None:
+    """`KVSESSION_DEVICE_BOUND_LIFETIME` is its Max-Age, and ends it in the store's eyes."""
+    app = offering(make_app(device_bound="offer", device_bound_lifetime=timedelta(minutes=2)))
+    device = Device(app)
+    device.sign_in()
+    assert "Max-Age=120;" in device.register().headers["Set-Cookie"]
+    clock.advance(minutes=2, seconds=10)
+    assert device.copy(COOKIE, device.short_name).get().status_code == 401
+
+
+# The app's own hooks
+
+
+def own_page(error: Exception) -> tuple[str, int]:
+    return "the app's own page", 404
+
+
+def strict(make_app: MakeApp, **settings: t.Any) -> Flask:
+    """An app whose guards, hooks, extensions and error handlers would each end a binding."""
+    app = make_app(device_bound="offer", protected_paths=["/device-bound/*"], **settings)
+    app.config["SECRET_KEY"] = "x"
+    app.before_request(kvs.cross_origin_guard)
+    CSRFProtect(app).exempt(app.view_functions["login"])
+
+    @app.before_request
+    def refuse() -> None:
+        if request.path.startswith("/device-bound"):
+            abort(401)
+
+    for kind in (Exception, HTTPException, StoreUnavailable, 401, 403, 404, 500, 503):
+        app.register_error_handler(kind, own_page)
+    blueprint = Blueprint("device_area", __name__)
+    blueprint.before_request(lambda: abort(401))
+    blueprint.register_blueprint(kvs.device_bound_blueprint)
+    app.register_blueprint(blueprint)
+    return app
+
+
+def test_no_hook_of_the_app_answers_a_browser(make_app: MakeApp) -> None:
+    """Neither a protected path nor Flask-WTF, nor a `before_request` function of the app or of a
+    blueprint around ours, nor an error handler, changes an answer to a browser."""
+    device = Device(strict(make_app))
+    device.sign_in()
+    assert device.post("/data", json={}).text == "the app's own page"  # there is no CSRF token
+    assert device.register("x").get_json() == {"error": "InvalidProof"}
+    assert device.register().status_code == 200
+    other_site = {ID: device.session_id, "Origin": "https://other.example"}
+    assert device.post("/device-bound/refresh", other_site).status_code == 403
+    assert device.refresh().status_code == 200
+    device.post("/logout")
+    assert Device(strict(make_app)).post("/device-bound/refresh").get_json()["continue"] is False
+
+
+def test_a_fault_of_the_code_is_a_503(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If an answer raises anything, the browser gets 503, after which its binding goes on, and the
+    log has the traceback."""
+    device = Device(strict(make_app)).bind()
+    with monkeypatch.context() as broken:
+        broken.setattr(binding, "new_challenge", lambda *args: 1 / 0)
+        assert device.ask().status_code == 503
+    assert "ZeroDivisionError" in caplog.text
+    assert device.refresh().status_code == 200
+
+
+@pytest.fixture
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("s"))
+    yield server
+    server.kill()
+
+
+def test_a_store_that_fails_is_a_503_at_the_endpoints(
+    make_app: MakeApp, own_server: Server
+) -> None:
+    """Whatever the app's error handlers say, and for every kind of request of a browser. When the
+    store is back, the binding goes on."""
+    url = f"unix://{own_server.path}"
+    app = offering(make_app(device_bound="offer", redis_url=url, store_timeout=0.3))
+    for kind in (Exception, HTTPException, StoreUnavailable, 503):
+        app.register_error_handler(kind, own_page)
+    device, late = Device(app).bind(), Device(app)
+    late.sign_in("bob")
+    challenge = challenge_of(device.ask())
+    own_server.stop()
+    answers = [
+        device.ask(),
+        device.ask(signed({"jti": challenge}, device.key)),
+        device.ask(signed({"jti": "x"}, device.key)),
+        late.register(),
+    ]
+    for response in answers:
+        assert response.status_code == 503
+        assert response.get_json() == {"error": "StoreUnavailable"}
+        assert response.headers["Retry-After"]
+        assert "Set-Cookie" not in response.headers
+    own_server.resume()
+    wait_until(lambda: device.ask().status_code == 403)
+    assert device.refresh().status_code == 200
+    assert late.register().status_code == 200
+
+
+def test_a_failed_refresh_is_no_access_without_the_store_either(
+    make_app: MakeApp, clock: Clock
+) -> None:
+    """With `KVSESSION_ON_STORE_FAILURE = "anonymous"`, a page after a failed refresh is anonymous
+    if it only reads, and 503 if it is guarded."""
+    app = offering(make_app(device_bound="offer", on_store_failure="anonymous"))
+    thief = Device(app).bind().copy(COOKIE)
+    clock.advance(seconds=10)
+    assert thief.get("/data", **{SKIPPED: "server_error"}).get_json() == {}
+    assert thief.get("/me", **{SKIPPED: "server_error"}).status_code == 503
+
+
+# Proxies, prefixes, static files
+
+
+def test_under_a_prefix_all_urls_have_it(make_app: MakeApp) -> None:
+    """In an app under SCRIPT_NAME, with a prefix for the blueprint, the offer and the instructions
+    name the whole paths, and the cookie is one of the whole host."""
+    app = offering(make_app(device_bound="offer"), url_prefix="/account/binding")
+    device = Device(app, base_url=f"{HTTPS}/shop")
+    device.sign_in()
+    assert device.offer and device.offer.path == "/shop/account/binding/register"
+    device.offer = device.offer._replace(path="/account/binding/register")
+    response = device.register()
+    assert device.instructions["refresh_url"] == "/shop/account/binding/refresh"
+    assert device.instructions["scope"]["scope_specification"] == [
+        {"type": "exclude", "domain": "*", "path": "/shop/static"}
+    ]
+    assert "Path=/;" in response.headers["Set-Cookie"]
+
+
+def test_behind_a_proxy_the_browser_sees_its_own_origin(make_app: MakeApp) -> None:
+    """Behind a proxy that ends TLS, with ProxyFix and without, no answer names a scheme or host."""
+    for use_fix in (False, True):
+        app = offering(make_app(device_bound="offer"))
+        if use_fix:
+            app.wsgi_app = ProxyFix(app.wsgi_app, x_host=1)  # type: ignore[method-assign]
+        device = Device(app, base_url="http://10.0.0.5:8000")
+        headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "shop.example"}
+        device.offer = Offer.of(device.post("/login/ada", headers))
+        assert device.offer and device.offer.path.startswith("/device-bound")
+        answer = device.post(device.offer.path, {PROOF: device.registration()} | headers)
+        assert answer.status_code == 200
+        assert "10.0.0.5" not in answer.text
+        assert "shop.example" not in answer.text
+
+
+def test_static_files_need_no_refresh(make_app: MakeApp) -> None:
+    """The folders of static files are excluded, those of blueprints too. A folder at the root of
+    the site is not: that would exclude every page."""
+    app = make_app("site", device_bound="offer")
+    app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
+    at_root = Blueprint("root", __name__, static_folder=".", static_url_path="/")
+    app.register_blueprint(at_root)
+    device = Device(offering(app)).bind()
+    excluded = device.instructions["scope"]["scope_specification"]
+    assert [rule["path"] for rule in excluded] == ["/devices/kvsession-static", "/static"]
+
+
+# Other kinds of apps
+
+
+def test_an_app_with_flask_session_binds_too(make_app: MakeApp, clock: Clock) -> None:
+    """With `KVSESSION_AS_FLASK_SESSION`, the short cookie is named for Flask's session cookie. An
+    anonymous write without the proof sets no cookie: both have one name."""
+    app = offering(make_app(device_bound="offer", as_flask_session=True))
+    app.config["SESSION_COOKIE_SECURE"] = True
+
+    @app.post("/cart")
+    def cart() -> t.Any:
+        session["cart"] = 1
+        return {}
+
+    device = Device(app, name="session").bind()
+    assert device.short_name == "__Host-session-bound"
+    assert device.get().status_code == 200
+    clock.advance(seconds=10)
+    thief = device.copy("session")
+    assert thief.get().status_code == 401
+    assert "Set-Cookie" not in thief.post("/cart").headers
+    assert device.get().get_json()["data"] == {}
+
+
+def test_an_app_that_signs_in_by_a_key_binds_too(make_app: MakeApp, clock: Clock) -> None:
+    """With `KVSESSION_USER_ID_KEY`, the response to the assignment of the key has the offer. For a
+    request without the proof, the key is gone."""
+    app = make_app(device_bound="offer", as_flask_session=True, user_id_key="user", views=False)
+    app.config.update(SESSION_COOKIE_SECURE=True, SESSION_COOKIE_NAME="__Host-shop")
+
+    @app.post("/login/<user>")
+    def login(user: str) -> t.Any:
+        session["user"] = user
+        return {}
+
+    @app.post("/logout")
+    def logout() -> t.Any:
+        session.pop("user", None)
+        return {}
+
+    @app.get("/me")
+    def me() -> t.Any:
+        return {"user": session.get("user"), "ended": g.session.ended}
+
+    device = Device(offering(app), name="__Host-shop").bind()
+    assert device.short_name == "__Host-shop-bound"
+    clock.advance(seconds=10)
+    assert device.get().get_json() == {"user": "ada", "ended": None}
+    assert device.copy("__Host-shop").get().get_json() == {"user": None, "ended": "unbound"}
+    assert device.refresh().status_code == 200
+    device.post("/logout")
+    assert device.ask().get_json()["continue"] is False
+
+
+def test_the_devices_page_and_the_command_line_mark_bound_sessions(make_app: MakeApp) -> None:
+    """The page has a mark, its JSON a field, and `flask kvsession list` a column."""
+    app = offering(make_app(device_bound="offer"))
+    app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
+    other, device = Device(app), Device(app)
+    other.sign_in()
+    device.bind()
+    page = device.get("/devices/", Accept="text/html")
+    assert badges_on(page.text) == [["This device", "Device-bound"], ["New"]]
+    rows = device.get("/devices/").get_json()["sessions"]
+    assert [row["device_bound"] for row in rows] == [True, False]
+    listed = app.test_cli_runner().invoke(args=["kvsession", "list", "ada"])
+    title, *lines = [line.split("\t") for line in listed.output.splitlines()]
+    assert [line[title.index("BOUND")] for line in lines].count("yes") == 1
+    shown = app.test_cli_runner().invoke(args=["kvsession", "show", device.session_id, "--json"])
+    assert json.loads(shown.output)["device_bound"] is True
