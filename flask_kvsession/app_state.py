@@ -13,7 +13,7 @@ from functools import cached_property
 
 from flask import current_app
 
-from . import signals, validators
+from . import binding, signals, validators
 from .connection import Servers, connect
 from .cookie import SessionCookie
 from .errors import ConfigurationError
@@ -25,9 +25,9 @@ if t.TYPE_CHECKING:
 
     from blinker import NamedSignal
     from flask import Flask
-    from flask.wrappers import Request
+    from flask.wrappers import Request, Response
 
-    from .record import Client, SessionInfo
+    from .record import Client, SessionInfo, Stored
     from .session import Session
 
 log: logging.Logger = logging.getLogger("flask_kvsession")
@@ -143,6 +143,12 @@ class AppState:
     def now(self) -> int:
         """The server's time, ms."""
         return self.store.now()
+
+    def write_short_cookie(self, response: Response, stored: Stored) -> None:
+        """Gives the browser of a session that is bound to a device a new short cookie."""
+        lifetime = self.settings.milliseconds.device_bound_lifetime
+        value = binding.new_cookie(stored.id, stored.record, self.now() + lifetime)
+        self.cookie.write_bound(response, value, lifetime // 1000)
 
     def send_signal(self, signal: NamedSignal, info: SessionInfo, **more: t.Any) -> None:
         """Logs an act that was done, and calls the receivers of its signal."""

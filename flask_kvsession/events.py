@@ -78,6 +78,15 @@ class RequestEvents:
         )
         self._queue(signals.token_reused, info, ip_address=client.ip, user_agent=client.agent)
 
+    def log_unproven(self, stored: Stored, client: Client) -> None:
+        """Logs that a request had the cookie of a bound session and no proof."""
+        log.warning(
+            "session %s is bound to a device, and a request from %r gave no proof of it: the"
+            " request is not signed in, and its cookie may be a copy",
+            stored.id,
+            client.ip,
+        )
+
     def send(self) -> bool:
         """Sends the pending signals; returns whether there were any."""
         were_any = bool(self._pending)

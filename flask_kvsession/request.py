@@ -656,6 +656,8 @@ class RequestSession:
         )
         for info in presented.stolen:
             self.events.report_theft(info, self._client)
+        for stored in presented.unproven:
+            self.events.log_unproven(stored, self._client)
         own = presented.own
         self._cached = own.stored if own and own.is_cached else None
         if own and own.stored:

@@ -247,6 +247,18 @@ def test_the_reason_is_told(app: Flask, device: Device, clock: Clock) -> None:
     assert reason(device) == "unbound"
 
 
+def test_a_request_without_the_proof_is_a_warning_in_the_log(
+    device: Device, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line names the session and the address of the request, and no secret."""
+    thief = bound_for_long(device, clock).copy(COOKIE)
+    thief.browser.environ_base["REMOTE_ADDR"] = "192.0.2.66"
+    thief.get()
+    [line] = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert device.session_id in line.getMessage() and "192.0.2.66" in line.getMessage()
+    assert device.cookie()[19:] not in caplog.text
+
+
 def test_requests_that_were_under_way_need_no_short_cookie(device: Device, clock: Clock) -> None:
     """For 10 s after the binding, the long cookie alone opens the session."""
     device.bind()

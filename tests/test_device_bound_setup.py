@@ -124,6 +124,20 @@ def test_the_lifetime_is_that_of_the_short_cookie(make_app: MakeApp, clock: Cloc
     assert device.copy(COOKIE, device.short_name).get().status_code == 401
 
 
+def test_a_lifetime_that_browsers_cannot_keep_up_with_is_a_warning(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Below 4 minutes the log has one warning, which names the setting; with 4 minutes, none."""
+    for minutes, warnings in ((4, 0), (1, 1)):
+        caplog.clear()
+        lifetime = timedelta(minutes=minutes)
+        app = offering(make_app(device_bound="offer", device_bound_lifetime=lifetime))
+        for _ in range(2):
+            app.test_client().get("/untouched")
+        said = [text for text in caplog.messages if "KVSESSION_DEVICE_BOUND_LIFETIME" in text]
+        assert len(said) == warnings
+
+
 # The app's own hooks
 
 

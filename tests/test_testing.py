@@ -16,9 +16,15 @@ from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
 from flask_kvsession import signals
-from flask_kvsession.errors import ConfigurationError, KVSessionError, StoreUnavailable
+from flask_kvsession.errors import (
+    ConfigurationError,
+    KVSessionError,
+    LoginRequired,
+    StoreUnavailable,
+)
 from flask_kvsession.testing import (
     authenticated_client,
+    bind_device,
     login_as,
     movable_clock,
     session_transaction,
@@ -26,6 +32,8 @@ from flask_kvsession.testing import (
 
 from .support import flask_login_app
 from .support.apps import MakeApp
+from .support.clock import Clock
+from .support.device import offering
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "testing.md"
@@ -334,6 +342,34 @@ class TestSessionTransaction:
 
 def _refuse(*args: object) -> t.NoReturn:
     raise StoreUnavailable
+
+
+class TestBindDevice:
+    @pytest.fixture
+    def app(self, make_app: MakeApp) -> Flask:
+        app = offering(make_app(device_bound="offer"))
+        app.add_url_rule("/guarded", "guarded", kvs.bound_device_required(lambda: "in"))
+        return app
+
+    def test_lets_the_client_in_until_the_short_cookie_ends(self, app: Flask, clock: Clock) -> None:
+        """After `bind_device` the client passes `bound_device_required`. When the short cookie has
+        ended, it is not signed in, and another call lets it in again."""
+        client = authenticated_client(app, "ada")
+        assert client.get("/guarded").get_json() == {"error": "BoundDeviceRequired"}
+        bind_device(client)
+        assert client.get("/guarded").text == "in"
+        clock.advance(minutes=11)
+        assert client.get("/me").status_code == 401
+        login_as(client, "ada")
+        bind_device(client)
+        assert client.get("/guarded").text == "in"
+
+    def test_needs_the_setting_and_a_user(self, app: Flask, make_app: MakeApp) -> None:
+        """Without `KVSESSION_DEVICE_BOUND`, and without a login, it raises."""
+        with pytest.raises(LoginRequired):
+            bind_device(app.test_client())
+        with pytest.raises(ConfigurationError, match="KVSESSION_DEVICE_BOUND"):
+            bind_device(make_app().test_client())
 
 
 class TestClock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import typing as t
+from datetime import timedelta
 from functools import partial
 
 from flask import url_for
@@ -15,6 +16,10 @@ from .views import endpoint_of
 
 if t.TYPE_CHECKING:
     from ..app_state import AppState
+
+_SAFE_LIFETIME = timedelta(minutes=4)
+"""Chromium 156 renews a short cookie that ends within 2 minutes with each page, and signs at most 6
+times in 9 minutes."""
 
 _KEY = f'{config_key("device_bound")} = "offer"'
 
@@ -41,6 +46,12 @@ def _complete(state: AppState) -> None:
             " app.register_blueprint(device_bound_blueprint)."
         )
     state.registration_url = partial(url_for, endpoint)
+    if state.configured.device_bound_lifetime < _SAFE_LIFETIME:
+        state.warn_once(
+            f"{config_key('device_bound_lifetime')} is shorter than 4 minutes. Browsers limit how"
+            " often a device signs, so a user who opens a page every few seconds will be signed"
+            f" out; set {config_key('device_bound_lifetime')} to 4 minutes or more."
+        )
 
 
 def _require_possible_cookie(cookie: SessionCookie) -> None:

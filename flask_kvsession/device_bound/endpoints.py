@@ -104,13 +104,8 @@ def _session(session_id: str | None) -> Stored | None:
 
 def _renewed(stored: Stored) -> Response:
     """The short cookie, and the instructions to the browser."""
-    state = app_state()
-    settings = state.settings
     response = jsonify(_instructions(stored))
-    until = state.now() + settings.milliseconds.device_bound_lifetime
-    value = binding.new_cookie(stored.id, stored.record, until)
-    max_age = settings.milliseconds.device_bound_lifetime // 1000
-    state.cookie.write_bound(response, value, max_age)
+    app_state().write_short_cookie(response, stored)
     return response
 
 

@@ -114,7 +114,8 @@ class SessionStore(Acts):
     # Reads
 
     def load(self, token: Token) -> Stored | None:
-        """The session that this token opens.
+        """The session that this token opens. It does not ask for the proof of a session that is
+        bound to a device, which only a request can show.
 
         None if there is no such session, if the secret is not valid, or if the session has expired
         by the current settings.

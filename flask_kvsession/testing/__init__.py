@@ -6,7 +6,14 @@ The pytest fixtures are in `flask_kvsession.testing.plugin`. Nothing else here n
 
 from __future__ import annotations
 
-from .clients import authenticated_client, login_as, session_transaction
+from .clients import authenticated_client, bind_device, login_as, session_transaction
 from .clock import Clock, movable_clock
 
-__all__ = ["Clock", "authenticated_client", "login_as", "movable_clock", "session_transaction"]
+__all__ = [
+    "Clock",
+    "authenticated_client",
+    "bind_device",
+    "login_as",
+    "movable_clock",
+    "session_transaction",
+]

@@ -5,21 +5,29 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from flask import Flask
 from flask.testing import FlaskClient
 
+from .. import binding
 from ..app_state import app_state
 from ..cookie import SessionCookie
 from ..current import request_session
 from ..errors import ConfigurationError
-from ..settings import FLASK_LOGIN_USER_KEY
+from ..settings import FLASK_LOGIN_USER_KEY, config_key
 
 if t.TYPE_CHECKING:
+    from flask.wrappers import Response
     from werkzeug.wrappers import Request
 
+    from ..record import Stored
     from ..session import Session
     from ..token import UserId
+
+
+_NO_KEY = "the key of a test client"
+"""What a record keeps as the public key of a test client, which signs nothing."""
 
 
 def authenticated_client(
@@ -66,6 +74,31 @@ def login_as(
     return session
 
 
+def bind_device(client: FlaskClient, *, base_url: str | None = None) -> None:
+    """Binds the session of this client to its device, as a browser does that can do it. Then a view
+    behind `bound_device_required` lets the client in. After `KVSESSION_DEVICE_BOUND_LIFETIME` the
+    client is not signed in any more, unless this function was called again before.
+
+    Raises `ConfigurationError` if `KVSESSION_DEVICE_BOUND` is False, and `LoginRequired` if nobody
+    is signed in.
+    """
+    app = client.application
+    state = app_state(app)
+    if not state.settings.device_bound:
+        raise ConfigurationError(
+            f'bind_device needs {config_key("device_bound")} = "offer" in the app that is tested.'
+        )
+    context, response = _context_of(client, state.cookie, base_url), app.response_class()
+    with context:
+        current = request_session()
+        current.require_user()
+        bind = partial(binding.with_key, key=_NO_KEY, now=state.now())
+        outcome = state.store.update(t.cast("Stored", current.session.stored), bind)
+        current.close()
+        state.write_short_cookie(response, t.cast("Stored", outcome.stored))
+    _keep_cookies(client, context.request, response)
+
+
 @contextmanager
 def session_transaction(client: FlaskClient, *, base_url: str | None = None) -> Iterator[Session]:
     """The session of this client, to read and to change. It is saved at the end of the block.
@@ -96,12 +129,15 @@ def _request_of(client: FlaskClient, base_url: str | None) -> Iterator[Session]:
         response = current.finish(app.response_class())
         if current.session.failure:
             raise current.session.failure
-    # Flask's own session_transaction gives the cookies to the client in the same way.
-    request = context.request
+    _keep_cookies(client, context.request, response)
+    _require_cookie(client, current.session, cookie, context.request)
+
+
+def _keep_cookies(client: FlaskClient, request: Request, response: Response) -> None:
+    """Gives the cookies to the client, as Flask's own session_transaction does."""
     client._update_cookies_from_response(
         _host_of(request), request.path, response.headers.getlist("Set-Cookie")
     )
-    _require_cookie(client, current.session, cookie, request)
 
 
 def _context_of(client: FlaskClient, cookie: SessionCookie, base_url: str | None) -> t.Any:
