@@ -14,10 +14,10 @@ from flask import Flask
 import flask_kvsession as kvs
 from flask_kvsession.cli import checks
 from flask_kvsession.cli.checks import Level
-from flask_kvsession.store import ServerFacts
+from flask_kvsession.store import ServerFacts, inspection
 from flask_kvsession.store.rights import LISTENING, NEEDED
 
-from .support.apps import MakeApp
+from .support.apps import MakeApp, store_of
 from .support.browsers import SignIn
 from .support.rights import PASSWORD, USER, allow, url_of
 from .support.servers import Server
@@ -244,6 +244,20 @@ class TestPrefix:
             assert faults(app) == expected
             assert (f"{prefix}:{key}" in found(app, "prefix")) is is_strange
             client.delete(f"{prefix}:{key}")
+
+    def test_the_check_looks_at_a_part_of_many_keys(
+        self, app: Flask, own_server: Server, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It stops after a number of keys and of sessions, and a record that cannot be read does
+        not count."""
+        monkeypatch.setattr(inspection, "_KEYS_LOOKED_AT", 1)
+        monkeypatch.setattr(inspection, "_SESSIONS_LOOKED_AT", 1)
+        sign_in(app)
+        with own_server.client() as client:
+            corrupt = store_of(app)._server.record_key("AbC" + "x" * 16)
+            client.set(corrupt, "{", px=60_000)
+            assert faults(app) == []
+            client.delete(corrupt)
 
     def test_another_app_with_other_timeouts_is_a_warning(
         self, app: Flask, make_app: MakeApp, own_server: Server, sign_in: SignIn

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import pytest
 
 from flask_kvsession.cli.render import (
@@ -115,3 +118,12 @@ def test_sizes_and_counts_are_written_for_people() -> None:
     assert [counted(n, "session") for n in (0, 1, 1200)] == [
         *("0 sessions", "1 session", "1,200 sessions")
     ]
+
+
+@pytest.mark.parametrize(("encoding", "sign"), [("utf-8", "█"), ("ascii", "#")])
+def test_bars_are_made_of_signs_that_the_output_has(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, sign: str
+) -> None:
+    """If the encoding of the output lacks the block, the bars are made of #."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    assert bars({"Firefox": 2}, 40) == [f"Firefox  2  {sign * 28}"]

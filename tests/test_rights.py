@@ -91,3 +91,48 @@ def test_a_guide_names_these_rights(guide: Path, commands: tuple[str, ...]) -> N
     no others."""
     [rule] = re.findall(r"^ACL SETUSER .*$", guide.read_text(), re.M)
     assert set(re.findall(r"\+(\S+)", rule)) == set(commands)
+
+
+class TestCommandLine:
+    """The commands of an operator, whose user lacks a right."""
+
+    @pytest.fixture
+    def ada(self, client: FlaskClient) -> FlaskClient:
+        client.post("/login/ada")
+        return client
+
+    def run(
+        self, client: FlaskClient, own_server: EmbeddedServer, without: str, *args: str
+    ) -> tuple[int, str]:
+        with redis.Redis(unix_socket_path=own_server.socket_path) as direct:
+            allow(direct, without)
+        result = client.application.test_cli_runner().invoke(args=["kvsession", *args])
+        return result.exit_code, result.output
+
+    def test_without_info_the_number_of_keys_is_unknown(
+        self, ada: FlaskClient, own_server: EmbeddedServer
+    ) -> None:
+        """Counting needs no INFO, which only says how far it is."""
+        code, output = self.run(ada, own_server, "info", "stats")
+        assert code == 0
+        assert "Sessions\t1" in output
+
+    def test_without_scan_the_walk_is_refused(
+        self, ada: FlaskClient, own_server: EmbeddedServer
+    ) -> None:
+        """What looks at all keys says which command the server refuses."""
+        code, output = self.run(ada, own_server, "scan", "stats")
+        assert code == 1
+        assert "to run the 'scan' command" in output
+
+    def test_without_zrem_nothing_is_reported_as_repaired(
+        self, ada: FlaskClient, own_server: EmbeddedServer
+    ) -> None:
+        """If an index entry cannot be removed, the repair fails."""
+        store = store_of(ada.application)
+        with redis.Redis(unix_socket_path=own_server.socket_path) as direct:
+            [session] = store.sessions_of("ada")
+            direct.delete(store._server.record_key(session.id))
+        code, output = self.run(ada, own_server, "zrem", "repair", "--yes")
+        assert code == 1
+        assert "0 index entries" not in output
