@@ -147,7 +147,7 @@ class AppState:
     def write_short_cookie(self, response: Response, stored: Stored) -> None:
         """Gives the browser of a session that is bound to a device a new short cookie."""
         lifetime = self.settings.milliseconds.device_bound_lifetime
-        value = binding.new_cookie(stored.id, stored.record, self.now() + lifetime)
+        value = binding.new_cookie(stored.record, self.now() + lifetime)
         self.cookie.write_bound(response, value, lifetime // 1000)
 
     def send_signal(self, signal: NamedSignal, info: SessionInfo, **more: t.Any) -> None:

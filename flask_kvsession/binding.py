@@ -98,32 +98,32 @@ def is_under_way(record: Record, began: int) -> bool:
 # The short cookie
 
 
-def new_cookie(session_id: str, record: Record, until: int) -> str:
+def new_cookie(record: Record, until: int) -> str:
     """A short cookie that ends at `until` (ms)."""
-    return _sealed(session_id, _bound_to(record), _COOKIE, until)
+    return _sealed(_bound_to(record), _COOKIE, until)
 
 
-def is_any_valid(values: Iterable[str], session_id: str, record: Record, began: int) -> bool:
+def is_any_valid(values: Iterable[str], record: Record, began: int) -> bool:
     """Whether one of these values is a short cookie of the session, for a request that began at
     this time (ms)."""
     device = _bound_to(record)
-    ends = (_end_of(value, session_id, device, _COOKIE) for value in values)
+    ends = (_end_of(value, device, _COOKIE) for value in values)
     return any(end is not None and began < end + GRACE_MS for end in ends)
 
 
 # Challenges
 
 
-def new_challenge(session_id: str, record: Record, now: int) -> str:
+def new_challenge(record: Record, now: int) -> str:
     """A challenge that the device may answer once, within `CHALLENGE_MS`. Others stay valid: the
     answer to one may be under way."""
-    return _sealed(session_id, _bound_to(record), _CHALLENGE, now + CHALLENGE_MS)
+    return _sealed(_bound_to(record), _CHALLENGE, now + CHALLENGE_MS)
 
 
-def is_open_challenge(text: str, session_id: str, record: Record, now: int) -> bool:
+def is_open_challenge(text: str, record: Record, now: int) -> bool:
     """Whether this is a challenge of the session that has neither ended nor been answered."""
     device = _bound_to(record)
-    end = _end_of(text, session_id, device, _CHALLENGE)
+    end = _end_of(text, device, _CHALLENGE)
     return end is not None and now < end and text not in device.answered
 
 
@@ -152,21 +152,21 @@ def _bound_to(record: Record) -> Binding:
     return record.device
 
 
-def _sealed(session_id: str, device: Binding, purpose: str, end: int) -> str:
+def _sealed(device: Binding, purpose: str, end: int) -> str:
     text = f"{end}.{secrets.token_urlsafe(12)}"
-    return f"{text}.{_mac(session_id, device, purpose, text)}"
+    return f"{text}.{_mac(device, purpose, text)}"
 
 
-def _end_of(sealed: str, session_id: str, device: Binding, purpose: str) -> int | None:
+def _end_of(sealed: str, device: Binding, purpose: str) -> int | None:
     """The end (ms) of a text that was sealed for this purpose; None if it was not."""
     parts = _SEALED.fullmatch(sealed)
     if parts is None:
         return None
-    mac = _mac(session_id, device, purpose, f"{parts[1]}.{parts[2]}")
+    mac = _mac(device, purpose, f"{parts[1]}.{parts[2]}")
     return int(parts[1]) if hmac.compare_digest(mac, parts[3]) else None
 
 
-def _mac(session_id: str, device: Binding, purpose: str, text: str) -> str:
-    """A MAC of at least 128 bits, under a key for this purpose only."""
+def _mac(device: Binding, purpose: str, text: str) -> str:
+    """A MAC of 132 bits, under a key for this session and this purpose only."""
     key = hmac.digest(device.secret.encode(), purpose.encode(), "sha256")
-    return base64url(hmac.digest(key, f"{session_id}.{text}".encode(), "sha256"))[:22]
+    return base64url(hmac.digest(key, text.encode(), "sha256"))[:22]

@@ -57,6 +57,7 @@ class Presented(msgspec.Struct, frozen=True):
 
 
 NOTHING_PRESENTED: t.Final = Presented()
+UNPROVEN: t.Final = Standing.UNPROVEN
 
 
 def look_up(
@@ -79,23 +80,22 @@ def look_up(
             return Presented(own=found[0], unread=tokens.anonymous)
     else:
         found = [look_up_token(token, get_began) for token in tokens.user]
-    if app.settings.device_bound:
-        found = [_judge_device(app, request, each, get_began) for each in found]
-    found = [_as_opened_before(request.environ, each) for each in found]
+    found = [_judged_by_request(app, request, each, get_began) for each in found]
     own = _user_session_among(app, found)
     if own:
         unread = tokens.anonymous
     else:
         for token in tokens.anonymous:
-            found.append(_as_opened_before(request.environ, look_up_token(token, get_began)))
+            each = look_up_token(token, get_began)
+            found.append(_judged_by_request(app, request, each, get_began))
+        if _failed_to_refresh(request) and any(each.standing is UNPROVEN for each in found):
+            raise StoreUnavailable
         own, unread = _anonymous_session_among(app, found), []
     stolen = [info for each in found if (info := _end_if_stolen(app, each, found, get_began))]
     open_sessions = {each.stored.id: each.stored for each in _valid(found) if each.stored}
     if own and own.stored:
         open_sessions.pop(own.stored.id)
-    unproven = [each.stored for each in found if each.standing is Standing.UNPROVEN and each.stored]
-    if unproven and own is None and _failed_to_refresh(request):
-        raise StoreUnavailable
+    unproven = [each.stored for each in found if each.standing is UNPROVEN and each.stored]
     replaced = (each.stored for each in found if each.standing is Standing.REPLACED)
     reasons = [each.end_reason for each in found if each.end_reason]
     return Presented(
@@ -114,18 +114,26 @@ def shows_device(
     app: AppState, request: Request, found: Found, get_began: Callable[[], int]
 ) -> bool:
     """Whether the session is bound to a device, and the request has its short cookie."""
-    stored = found.stored
-    if stored is None or not _is_bound(found):
+    if found.stored is None or not _is_bound(found):
         return False
     values = app.cookie.bound_values_in(request)
-    return binding.is_any_valid(values, stored.id, stored.record, get_began())
+    return binding.is_any_valid(values, found.stored.record, get_began())
 
 
 def _is_bound(found: Found) -> bool:
     return found.stored is not None and binding.is_bound(found.stored.record)
 
 
-def _judge_device(
+def _judged_by_request(
+    app: AppState, request: Request, found: Found, get_began: Callable[[], int]
+) -> Found:
+    """What a token is by what else the request shows."""
+    if app.settings.device_bound:
+        found = _unless_unproven(app, request, found, get_began)
+    return _as_opened_before(request.environ, found)
+
+
+def _unless_unproven(
     app: AppState, request: Request, found: Found, get_began: Callable[[], int]
 ) -> Found:
     """A token of a session that is bound opens it only together with the short cookie."""
@@ -135,12 +143,12 @@ def _judge_device(
         return found
     if binding.is_under_way(found.stored.record, get_began()):
         return found
-    return msgspec.structs.replace(found, standing=Standing.UNPROVEN)
+    return msgspec.structs.replace(found, standing=UNPROVEN)
 
 
 def _failed_to_refresh(request: Request) -> bool:
-    """Whether the browser says that this server has not answered its proof. Then it is unknown
-    whether it is the device, and nothing is gained by saying so without being it: the answer is
+    """Whether the browser says that this server has not answered its refresh. Then it is unknown
+    whether the request comes from the device. A thief who says it gains nothing: the answer is
     503."""
     return bool(_FAILED_REFRESH.search(request.headers.get("Secure-Session-Skipped", "")))
 
@@ -205,5 +213,6 @@ def _end_if_stolen(
     """
     if each.standing is not Standing.REUSED or each.stored is None:
         return None
-    is_owner = any(f.stored and f.stored.id == each.stored.id for f in _valid(found))
+    current = [f for f in found if f.standing.is_valid or f.standing is UNPROVEN]
+    is_owner = any(f.stored and f.stored.id == each.stored.id for f in current)
     return None if is_owner else app.store.end_stolen(each, get_began)

@@ -295,6 +295,20 @@ def test_a_thief_cannot_write_log_out_or_revoke(
         assert len(kvs.list_sessions("ada")) == 1
 
 
+def test_a_copied_cookie_under_the_anonymous_name_ends_nothing(
+    app: Flask, device: Device, clock: Clock
+) -> None:
+    """A copied long cookie under the name of an anonymous session neither opens nor ends the
+    session."""
+    bound_for_long(device, clock)
+    for path in ("/logout", "/login/eve"):
+        thief = Device(app)
+        thief.browser.set_cookie(f"{COOKIE}-anonymous", device.cookie(), secure=True)
+        assert thief.get().status_code == 401
+        thief.post(path)
+    assert device.get().status_code == 200
+
+
 def test_a_login_of_the_same_user_ends_the_session_that_it_could_not_open(
     app: Flask, device: Device, clock: Clock
 ) -> None:
@@ -561,6 +575,16 @@ def test_a_page_after_a_failed_refresh_is_a_503(device: Device, clock: Clock, wh
     assert cookies_of(response) == []
 
 
+def test_a_page_after_a_failed_refresh_is_a_503_beside_an_anonymous_session(
+    device: Device, clock: Clock
+) -> None:
+    """An anonymous session of the browser is no reason to show it as signed out."""
+    lost = bound_for_long(device, clock).copy(COOKIE)
+    lost.post("/data", json={"x": 1})
+    assert lost.get("/data").get_json() == {"x": 1}
+    assert lost.get("/data", **{SKIPPED: "server_error"}).status_code == 503
+
+
 @pytest.mark.parametrize("why", ["quota_exceeded", "", "no_server_errors", "x" * 5000])
 def test_other_words_of_the_header_change_nothing(device: Device, clock: Clock, why: str) -> None:
     """With any other reason the request is not signed in, so that the user can sign in again."""
@@ -619,6 +643,50 @@ def test_the_refusal_of_the_guard_is_logged(
     device.get("/guarded")
     assert "BoundDeviceRequired" in caplog.messages[-1]
     assert device.cookie() not in caplog.text
+
+
+# Together with periodic rotations
+
+
+@pytest.fixture
+def rotating(make_app: MakeApp, clock: Clock) -> Device:
+    """A device whose session is bound and gets a new secret each hour."""
+    device = Device(offering(make_app(device_bound="offer", rotation_interval=3600)))
+    return device.bind()
+
+
+def test_a_periodic_rotation_hands_its_successor_to_the_device_only(
+    rotating: Device, clock: Clock
+) -> None:
+    """When a rotation is due, the owner gets the new secret. A thief with the old one gets
+    nothing, and his request is no alarm as long as the old secret is valid."""
+    thief = rotating.copy(COOKIE)
+    clock.advance(minutes=61)
+    rotating.refresh()
+    response = rotating.get()
+    assert any(c.startswith(f"{COOKIE}=") for c in cookies_of(response))
+    refused = thief.get()
+    assert refused.status_code == 401
+    assert cookies_of(refused) == []
+    assert rotating.get().status_code == 200
+
+
+def test_an_unproven_owner_with_an_old_cookie_is_no_thief(rotating: Device, clock: Clock) -> None:
+    """A request that shows the current secret and an older one, both without the short cookie, ends
+    nothing."""
+    old = rotating.cookie()
+    for _ in range(2):
+        clock.advance(minutes=61)
+        rotating.refresh()
+        rotating.get()
+        rotating.get()
+    assert rotating.cookie() != old
+    header = {"Cookie": f"{COOKIE}={rotating.cookie()}; {COOKIE}={old}"}
+    other = rotating.app.test_client(use_cookies=False)
+    clock.advance(minutes=6)
+    assert other.get("/me", base_url=HTTPS, headers=header).status_code == 401
+    rotating.refresh()
+    assert rotating.get().status_code == 200
 
 
 # Old sessions and other settings

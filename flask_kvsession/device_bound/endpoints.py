@@ -71,7 +71,7 @@ def refresh() -> Response:
 
     def use_up(current: Record) -> Record | None:
         now = app_state().now()
-        if not binding.is_open_challenge(challenge, stored.id, current, now):
+        if not binding.is_open_challenge(challenge, current, now):
             return None
         return binding.with_answered(current, challenge, now)
 
@@ -85,7 +85,7 @@ def _answered_challenge(stored: Stored) -> str:
     """The open challenge that the device has signed; raises `InvalidProof`."""
     proof = Proof.parse(request.headers.get(_RESPONSE))
     now = app_state().now()
-    if not binding.is_open_challenge(proof.challenge, stored.id, stored.record, now):
+    if not binding.is_open_challenge(proof.challenge, stored.record, now):
         raise InvalidProof("it answers no open challenge of the session")
     assert stored.record.device, "the session is bound"
     proof.require_signature_of(stored.record.device.key)
@@ -134,7 +134,7 @@ def _static_paths() -> list[str]:
 
 def _challenge(stored: Stored) -> Response:
     response = _error("ProofRequired", 403)
-    challenge = binding.new_challenge(stored.id, stored.record, app_state().now())
+    challenge = binding.new_challenge(stored.record, app_state().now())
     response.headers[_CHALLENGE] = f'"{challenge}";id="{stored.id}"'
     return response
 
