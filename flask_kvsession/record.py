@@ -62,6 +62,10 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     answered: list[str] = []
     """The challenges that were answered and have not ended yet."""
 
+    def __repr__(self) -> str:
+        """Shows no secret."""
+        return f"<Binding since {self.since}>" if self.key else "<Binding, offered>"
+
 
 Encoded = bytes | msgspec.Raw
 """JSON of the module `codec`. `Raw` is a part of the bytes of a record, which are not copied."""

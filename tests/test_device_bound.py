@@ -12,7 +12,7 @@ from flask import Flask, g
 from joserfc.jwk import ECKey
 
 import flask_kvsession as kvs
-from flask_kvsession import signals
+from flask_kvsession import binding, signals
 from flask_kvsession.binding import CHALLENGE_MS, GRACE_MS, MAX_ANSWERS, OFFER_MS
 from flask_kvsession.record import Stored
 
@@ -379,6 +379,31 @@ def test_the_binding_is_not_in_the_secrets_that_the_store_knows(
     assert device.offer.authorization not in stored()
     device.register()
     assert device.cookie(SHORT_COOKIE) not in stored()
+
+
+def test_no_repr_and_no_log_line_shows_a_secret_of_the_binding(
+    app: Flask, device: Device, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the offer nor the short cookie nor the key of its MAC is in a repr or the log."""
+    caplog.set_level(logging.DEBUG)
+    device.sign_in()
+    assert device.offer
+    offer = binding.Offer(device.offer.challenge, device.offer.authorization)
+    offered = store_of(app).current(device.cookie()[:19])
+    device.register("forged")
+    device.register()
+    device.ask("forged")
+    device.refresh()
+    bound = store_of(app).current(device.session_id)
+    assert isinstance(offered, Stored) and isinstance(bound, Stored)
+    assert offered.record.device and bound.record.device
+    reprs = [offer, offered, bound, offered.record.device, bound.record.device, bound.record]
+    shown = caplog.text + "".join(map(repr, reprs))
+    secrets = [
+        *(device.offer.challenge, device.offer.authorization.partition(".")[2]),
+        *(bound.record.device.secret, device.cookie(SHORT_COOKIE), device.cookie()[19:]),
+    ]
+    assert [secret for secret in secrets if secret in shown] == []
 
 
 # Round trips
