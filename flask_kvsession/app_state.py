@@ -94,6 +94,8 @@ class AppState:
     first_use_checks: list[Callable[[AppState], None]] = field(default_factory=list, repr=False)
     """Called before the settings are first used. Each raises `ConfigurationError` if the app was
     changed after `init_app` in a way that cannot work."""
+    device_endpoints: dict[str, str] = field(default_factory=dict, repr=False)
+    """The endpoints of `device_bound_blueprint` in this app, each with what it does."""
     registration_url: Callable[[], str] = field(default=lambda: "", repr=False)
     """The URL at which browsers bind a session to a key, if `KVSESSION_DEVICE_BOUND` is on."""
     _logins: RecentLogins = field(default_factory=RecentLogins, repr=False)
@@ -148,7 +150,7 @@ class AppState:
         """Gives the browser of a session that is bound to a device a new short cookie."""
         lifetime = self.settings.milliseconds.device_bound_lifetime
         value = binding.new_cookie(stored.record, self.now() + lifetime)
-        self.cookie.write_bound(response, value, lifetime // 1000)
+        self.cookie.write_bound(response, stored.id, value, lifetime // 1000)
 
     def send_signal(self, signal: NamedSignal, info: SessionInfo, **more: t.Any) -> None:
         """Logs an act that was done, and calls the receivers of its signal."""
@@ -159,7 +161,15 @@ class AppState:
 
     def warn_of_plain_http(self, host: str) -> None:
         """Warns that browsers will not send the cookie back to this host. They do for their own
-        machine, which they trust without https."""
+        machine, which they trust without https, but there too they bind no session."""
+        if self.settings.device_bound:
+            self.warn_once(
+                f"A login came over plain http to {host!r:.100}, so the browser cannot bind its"
+                f" session ({config_key('device_bound')}). Serve the app over https; behind a proxy"
+                " that speaks https, use werkzeug.middleware.proxy_fix.ProxyFix.",
+                key=f"plain http {host}",
+            )
+            return
         if _OWN_MACHINE.fullmatch(host):
             return
         self.warn_once(

@@ -36,7 +36,8 @@ MAX_ANSWERS = 8
 """How many challenges of one session may be answered within `CHALLENGE_MS`."""
 
 _COOKIE, _CHALLENGE = "cookie", "challenge"
-_SEALED = re.compile(r"([0-9]{1,15})\.([A-Za-z0-9_-]{16})\.([A-Za-z0-9_-]{22})")
+SEALED_PATTERN = r"[0-9]{1,15}\.[A-Za-z0-9_-]{16}\.[A-Za-z0-9_-]{22}"
+_SEALED = re.compile(SEALED_PATTERN)
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -159,11 +160,12 @@ def _sealed(device: Binding, purpose: str, end: int) -> str:
 
 def _end_of(sealed: str, device: Binding, purpose: str) -> int | None:
     """The end (ms) of a text that was sealed for this purpose; None if it was not."""
-    parts = _SEALED.fullmatch(sealed)
-    if parts is None:
+    if _SEALED.fullmatch(sealed) is None:
         return None
-    mac = _mac(device, purpose, f"{parts[1]}.{parts[2]}")
-    return int(parts[1]) if hmac.compare_digest(mac, parts[3]) else None
+    text, _, mac = sealed.rpartition(".")
+    if not hmac.compare_digest(_mac(device, purpose, text), mac):
+        return None
+    return int(text.partition(".")[0])
 
 
 def _mac(device: Binding, purpose: str, text: str) -> str:

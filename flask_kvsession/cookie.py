@@ -13,8 +13,9 @@ from functools import lru_cache
 
 import msgspec
 
+from .binding import SEALED_PATTERN
 from .settings import Settings, config_key
-from .token import TOKEN_PATTERN, Token
+from .token import ID_PATTERN, TOKEN_PATTERN, Token, is_session_id
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -124,10 +125,14 @@ class SessionCookie:
     def has_one_name(self) -> bool:
         return self.name == self.anonymous_name
 
+    def bound_name(self, session_id: str) -> str:
+        """The name of this session's short cookie. Each session has a cookie of its own: a browser
+        may have the bindings of two sessions, and would renew only one of two equal names."""
+        return f"{self._bound_stem}{session_id}"
+
     @property
-    def bound_name(self) -> str:
-        """The name of the short cookie of a session that is bound to a device."""
-        return f"__Host-{_without_prefix(self.name)}-bound"
+    def _bound_stem(self) -> str:
+        return f"__Host-{_without_prefix(self.name)}-bound-"
 
     def tokens_in(self, request: Request) -> PresentedTokens:
         """The first four different values of these cookies that have the shape of a token. A value
@@ -146,13 +151,18 @@ class SessionCookie:
 
     def names_in(self, request: Request) -> set[str]:
         """The names of these cookies that the request carries, whatever their values are."""
-        ours = {self.name, self.anonymous_name, self.bound_name}
-        return ours & {name for name, _ in _cookies_in(request)}
+        return {self.name, self.anonymous_name} & {name for name, _ in _cookies_in(request)}
 
-    def bound_values_in(self, request: Request) -> list[str]:
-        """The values of the short cookie, at most as many as tokens are looked at."""
-        name = self.bound_name
-        return [value for each, value in _cookies_in(request) if each == name][:MAX_TOKENS]
+    def bound_names_in(self, request: Request) -> set[str]:
+        """The names of all short cookies that the request carries."""
+        stem = self._bound_stem
+        names = {name for name, _ in _cookies_in(request) if name.startswith(stem)}
+        return {name for name in names if is_session_id(name.removeprefix(stem))}
+
+    def bound_values_in(self, request: Request, session_id: str) -> list[str]:
+        """The values of this session's short cookie, at most as many as tokens are looked at."""
+        found = _bound_pattern(self._bound_stem).findall(request.environ.get("HTTP_COOKIE", ""))
+        return [value for each, value in found if each == session_id][:MAX_TOKENS]
 
     def write(
         self, response: Response, token: Token, max_age: int | None, *, anonymous: bool
@@ -162,10 +172,10 @@ class SessionCookie:
         response.set_cookie(name, str(token), max_age=max_age, **self.attributes)
         _forbid_caching(response)
 
-    def write_bound(self, response: Response, value: str, max_age: int) -> None:
-        """Gives the browser this short cookie for `max_age` seconds."""
+    def write_bound(self, response: Response, session_id: str, value: str, max_age: int) -> None:
+        """Gives the browser this short cookie of the session for `max_age` seconds."""
         attributes = self.attributes | {"httponly": True}
-        response.set_cookie(self.bound_name, value, max_age=max_age, **attributes)
+        response.set_cookie(self.bound_name(session_id), value, max_age=max_age, **attributes)
         _forbid_caching(response)
 
     @property
@@ -205,6 +215,13 @@ def _pattern_for(name: str, anonymous_name: str) -> re.Pattern[str]:
     """
     names = "|".join(map(re.escape, (anonymous_name, name)))
     return re.compile(rf'(?:\A|;)[ \t]*({names})[ \t]*=[ \t]*("?)({TOKEN_PATTERN})\2[ \t]*(?=;|\Z)')
+
+
+@lru_cache(maxsize=64)
+def _bound_pattern(stem: str) -> re.Pattern[str]:
+    """Finds short cookies. Its groups are the session id in the name, and the value."""
+    name = f"{re.escape(stem)}({ID_PATTERN})"
+    return re.compile(rf"(?:\A|;)[ \t]*{name}[ \t]*=[ \t]*({SEALED_PATTERN})[ \t]*(?=;|\Z)")
 
 
 def _cookies_in(request: Request) -> t.Iterator[tuple[str, str]]:

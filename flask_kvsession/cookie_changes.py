@@ -56,6 +56,11 @@ class CookieChanges:
             if name in carried:
                 self._changes[name] = partial(cookie.clear, name=name)
 
+    def clear_short_cookies(self) -> None:
+        """Deletes the short cookies that the request carries: they belong to former sessions."""
+        for name in self._app.cookie.bound_names_in(self._request):
+            self._changes[name] = partial(self._app.cookie.clear, name=name)
+
     def apply(self, response: Response) -> None:
         for change in self._changes.values():
             change(response)

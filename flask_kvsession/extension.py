@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import typing as t
 import weakref
+from functools import partial
 
 from . import cli, compat, device_bound, renamed
 from .api import current_session
@@ -66,14 +67,16 @@ class KVSession:
             # Flask calls after_request functions in reverse order. So this one is the last: it
             # commits the changes of all the others.
             app.after_request_funcs.setdefault(None, []).insert(0, finish_request)
-        if settings.device_bound:
-            device_bound.install(state)
+        device_bound.install(state)
         state.first_use_checks.append(require_guards_below_routes)
         app.extensions[EXTENSION] = state
         if settings.g_name is not None:
             _put_session_into_g(app, settings.g_name)
             state.first_use_checks.append(_require_session_in_g)
-        app.before_request_funcs.setdefault(None, []).insert(0, _before_request(state))
+        before_request = _before_request(state)
+        app.before_request_funcs.setdefault(None, []).insert(0, before_request)
+        if settings.device_bound:
+            state.first_use_checks.append(partial(_require_first, before_request))
         app.cli.add_command(cli.kvsession)
 
     if not t.TYPE_CHECKING:  # with it, a type checker would accept any name
@@ -89,6 +92,18 @@ def _require_globals_class(app: Flask) -> None:
             f"app.app_ctx_globals_class must be a class, not {app.app_ctx_globals_class!r}, because"
             " KVSession(app) derives a subclass from it; set it to a subclass of"
             " flask.ctx._AppCtxGlobals."
+        )
+
+
+def _require_first(function: object, state: AppState) -> None:
+    """Raises `ConfigurationError` if another function of the app comes before: it could answer a
+    browser that proves its device, and so end the binding."""
+    first = state.app.before_request_funcs[None][0]
+    if first is not function:
+        raise ConfigurationError(
+            f"{first!r} was inserted before the first before_request function of"
+            " Flask-KVSession-Redis, which must answer browsers that prove their device; register"
+            " it with app.before_request, which appends it."
         )
 
 
@@ -121,7 +136,7 @@ def _before_request(state: AppState) -> Callable[[], Response | None]:
     def check_settings_and_guard() -> Response | None:
         setattr(get_request(), BEGAN, time.monotonic())
         settings = state.settings  # raises at first use if they were changed after init_app
-        if settings.device_bound and (answer := device_bound.answer()):
+        if state.device_endpoints and (answer := device_bound.answer(state)):
             return answer
         if settings.protected_paths:
             guard_protected_paths(settings)

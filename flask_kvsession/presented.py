@@ -75,9 +75,14 @@ def look_up(
     look_up_token = app.store.look_up_in_redis if in_redis else app.store.look_up
     if len(tokens.user) == 1:
         found = [look_up_token(tokens.user[0], get_began)]
-        if found[0].standing.is_valid and not _is_bound(found[0]):  # the usual case
-            _remember(request.environ, found[0])
-            return Presented(own=found[0], unread=tokens.anonymous)
+        only = found[0]
+        if only.standing.is_valid and (
+            not _is_bound(only)
+            or not app.settings.device_bound
+            or shows_device(app, request, only, get_began)
+        ):  # the usual case
+            _remember(request.environ, only)
+            return Presented(own=only, unread=tokens.anonymous)
     else:
         found = [look_up_token(token, get_began) for token in tokens.user]
     found = [_judged_by_request(app, request, each, get_began) for each in found]
@@ -116,7 +121,7 @@ def shows_device(
     """Whether the session is bound to a device, and the request has its short cookie."""
     if found.stored is None or not _is_bound(found):
         return False
-    values = app.cookie.bound_values_in(request)
+    values = app.cookie.bound_values_in(request, found.stored.id)
     return binding.is_any_valid(values, found.stored.record, get_began())
 
 
@@ -180,14 +185,15 @@ def _valid(found: list[Found]) -> list[Found]:
 
 def _user_session_among(app: AppState, found: list[Found]) -> Found | None:
     """The session of the one user. None for two users' sessions: nothing tells which of them an
-    attacker may have planted."""
+    attacker may have planted. A session without the proof of its device counts too."""
     users: dict[str, Found] = {}
-    for each in _valid(found):
+    for each in [*_valid(found), *(each for each in found if each.standing is UNPROVEN)]:
         if each.stored and not each.stored.record.is_anonymous:
             users.setdefault(each.stored.id, each)
     if len(users) > 1:
         app.warn_of_two_sessions()
-    return next(iter(users.values())) if len(users) == 1 else None
+    only = next(iter(users.values())) if len(users) == 1 else None
+    return only if only and only.standing.is_valid else None
 
 
 def _anonymous_session_among(app: AppState, found: list[Found]) -> Found | None:

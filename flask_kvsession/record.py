@@ -315,7 +315,10 @@ def end_in_ms(end_at: datetime, now: int) -> int:
     return min(end, _LATEST)
 
 
-def info(stored: Stored, *, expires: int, is_current: bool = False) -> SessionInfo:
+def info(
+    stored: Stored, *, expires: int, binds_devices: bool, is_current: bool = False
+) -> SessionInfo:
+    """`binds_devices`: the app asks for the proof of a session that is bound to a device."""
     record = stored.record
     return SessionInfo(
         id=stored.id,
@@ -328,7 +331,7 @@ def info(stored: Stored, *, expires: int, is_current: bool = False) -> SessionIn
         ip_address=record.ip,
         user_agent=record.agent,
         remembered=record.remembered,
-        is_device_bound=bool(record.device and record.device.key),
+        is_device_bound=bool(binds_devices and record.device and record.device.key),
     )
 
 

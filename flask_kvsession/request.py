@@ -213,7 +213,7 @@ class RequestSession:
         self.session.require_loaded()
         user_id = self.session.user_id
         if user_id is None:
-            refusal = LoginRequired(ended=self.session.ended)
+            refusal = LoginRequired(ended=self.session.ended or self._presented.end_reason)
             self.events.log_refusal(refusal)
             raise refusal
         return user_id
@@ -320,6 +320,12 @@ class RequestSession:
         self._is_finished = True
         self.session.is_closed = True
 
+    def leave(self) -> None:
+        """Ends a request that answers a browser without its session: whoever reads the session in
+        it finds it empty, and it is not loaded."""
+        self.session.rebase(None)
+        self.close()
+
     def has_unsaved_changes(self) -> bool:
         return self.session.is_loaded and bool(self.session.changes())
 
@@ -359,10 +365,8 @@ class RequestSession:
 
     def _drops_anonymous_writes(self) -> bool:
         """Whether an anonymous session would get the cookie of a user whose secret was replaced
-        while this request was under way, or whose device has not proved itself. It can, if there is
-        one name for both."""
-        of_users = self._presented.replaced or self._presented.unproven
-        return bool(of_users) and self._app.cookie.has_one_name
+        while this request was under way. It can, if there is one name for both."""
+        return bool(self._presented.replaced) and self._app.cookie.has_one_name
 
     # Acts: each changes the store, then this session, the cookie and the pending signals
 
@@ -407,9 +411,9 @@ class RequestSession:
         if login.stored is None:
             self.session.rebase(None)
             return
-        self._cookies.clear(self._app.cookie.bound_name)  # it belongs to a former session
         self._use(login.stored, token)
         if offer:
+            self._cookies.clear_short_cookies()
             self._cookies.offer_binding(offer)
         self._warn_if_cookie_will_be_lost()
         self.events.queue_logouts(login.ended)
@@ -461,11 +465,15 @@ class RequestSession:
                 client=self._client,
                 remembered=remembered,
                 previous_user_keys=previous_user_keys,
-                previous_end_reason=self.session.ended,
+                previous_end_reason=self._lasting_end_reason(),
                 data=data,
             )
             store.create(new := Stored.of(token.session_id, record), replaces)
         self._use(new, token)
+
+    def _lasting_end_reason(self) -> str | None:
+        """Why the browser's session was ended. One that is bound and not proven may go on."""
+        return None if self._presented.unproven else self.session.ended
 
     def delete_session(self) -> Stored | None:
         """A logout: ends each session that the request's tokens open.
@@ -607,8 +615,9 @@ class RequestSession:
         if (stored := self.session.stored) and not stored.record.is_anonymous:
             self.has_logged_out = True
         self.session.rebase(None)
-        cookie = self._app.cookie
-        self._cookies.clear(cookie.name, cookie.anonymous_name, cookie.bound_name)
+        self._cookies.clear(self._app.cookie.name, self._app.cookie.anonymous_name)
+        if self._app.settings.device_bound:
+            self._cookies.clear_short_cookies()
 
     def _delete_if_unchanged(self, stored: Stored) -> Stored | None:
         """Deletes an anonymous session that this request has emptied.

@@ -329,7 +329,8 @@ class Session(MutableMapping[str, t.Any]):
         if stored is None:
             return None
         expires = self._settings.expires(stored.record)
-        return record.info(stored, expires=expires, is_current=True)
+        binds = bool(self._settings.device_bound)
+        return record.info(stored, expires=expires, binds_devices=binds, is_current=True)
 
     def require_loaded(self) -> None:
         """Raises `StoreUnavailable` if this request could not load its session."""

@@ -256,8 +256,9 @@ class Settings:
     @property
     def has_one_cookie_name(self) -> bool:
         """Whether all sessions have one cookie name: nothing then tells this package which of them
-        are a user's, because the app signs users in by means that are unknown here."""
-        return self.as_flask_session and self.user_id_key is None
+        are a user's, because the app signs users in by means that are unknown here. An app that
+        binds sessions to devices signs users in with `login_user`."""
+        return self.as_flask_session and self.user_id_key is None and not self.device_bound
 
     @property
     def reserved_keys(self) -> frozenset[str]:
@@ -267,6 +268,11 @@ class Settings:
 
     def is_protected(self, path: str) -> bool:
         return any(_path_matches(pattern, path) for pattern in self.protected_paths)
+
+    def protects_part_of(self, folder: str) -> bool:
+        """Whether some path in this folder, such as "/static", needs a login."""
+        in_folder = any(path.startswith(f"{folder}/") for path in self.protected_paths)
+        return in_folder or self.is_protected(f"{folder}/")
 
     def is_activity(self, path: str) -> bool:
         """Whether a request of this path extends the idle timeout."""

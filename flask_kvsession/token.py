@@ -27,7 +27,8 @@ _ROTATING_CHARS = 22
 TOKEN_PATTERN = "[A-Za-z0-9_-]{62}"
 _TOKEN = re.compile(TOKEN_PATTERN)
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
-_SESSION_ID = re.compile(r"[A-Za-z0-9_-]{19}")
+ID_PATTERN = "[A-Za-z0-9_-]{19}"
+_SESSION_ID = re.compile(ID_PATTERN)
 
 UserId = str | int | UUID
 

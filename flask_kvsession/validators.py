@@ -99,7 +99,7 @@ def clear_site_data(value: t.Any) -> t.Literal[False, "cache", "*"]:
 def device_bound(value: t.Any) -> t.Literal[False, "offer"]:
     """False or the word."""
     if value is not False and value != "offer":
-        raise InvalidValue(f'must be False or "offer", not {quoted(value)}')
+        raise InvalidValue(f'must be False or "offer", which turns it on, not {quoted(value)}')
     return t.cast('t.Literal[False, "offer"]', value)
 
 
@@ -109,8 +109,8 @@ def device_bound_lifetime(value: t.Any) -> timedelta:
     lifetime = duration(value)
     if lifetime < MIN_DEVICE_BOUND_LIFETIME:
         raise InvalidValue(
-            "must be at least 1 minute, because browsers limit how often a device signs, and a"
-            f" user is signed out beyond that, not {quoted(value)}"
+            f"must be at least 1 minute, not {quoted(value)}, because browsers limit how often a"
+            " device signs, and then the user is signed out"
         )
     return lifetime
 

@@ -14,6 +14,7 @@ from joserfc.jwk import ECKey
 import flask_kvsession as kvs
 from flask_kvsession import binding, signals
 from flask_kvsession.binding import CHALLENGE_MS, GRACE_MS, MAX_ANSWERS, OFFER_MS
+from flask_kvsession.connection.link import Link
 from flask_kvsession.record import Stored
 
 from .support.apps import Do, MakeApp, in_context, store_of
@@ -25,7 +26,6 @@ from .support.device import (
     COOKIE,
     HTTPS,
     OFFER,
-    SHORT_COOKIE,
     SKIPPED,
     Device,
     Offer,
@@ -103,14 +103,15 @@ def test_a_registration_binds_the_session_and_sends_the_short_cookie(device: Dev
         "credentials": [
             {
                 "type": "cookie",
-                "name": SHORT_COOKIE,
+                "name": device.short_name,
                 "attributes": "Secure; HttpOnly; Path=/; SameSite=Lax",
             }
         ],
+        "allowed_refresh_initiators": ["*"],
     }
     [cookie] = response.headers.getlist("Set-Cookie")
     name, *attributes = cookie.split("; ")
-    assert name.startswith(f"{SHORT_COOKIE}=")
+    assert name.startswith(f"{device.short_name}=")
     lasting = [part for part in attributes if part.startswith(("Expires=", "Max-Age="))]
     assert (
         "; ".join(a for a in attributes if a not in lasting)
@@ -222,7 +223,7 @@ def test_all_copied_cookies_are_worthless_after_the_short_cookie(
 ) -> None:
     """A copy of the whole cookie jar opens the session until the short cookie ends. The owner's
     browser gets another one."""
-    thief = bound_for_long(device, clock).copy(COOKIE, SHORT_COOKIE)
+    thief = bound_for_long(device, clock).copy(COOKIE, device.short_name)
     assert thief.get().status_code == 200
     clock.advance(LIFETIME)
     assert thief.get().status_code == 401
@@ -275,9 +276,9 @@ def test_a_request_that_was_under_way_may_show_an_ended_short_cookie(
     """For 10 s after its end, a short cookie is still valid."""
     device.bind()
     clock.advance(LIFETIME + GRACE - SECOND)
-    assert device.copy(COOKIE, SHORT_COOKIE).get().status_code == 200
+    assert device.copy(COOKIE, device.short_name).get().status_code == 200
     clock.advance(SECOND)
-    assert device.copy(COOKIE, SHORT_COOKIE).get().status_code == 401
+    assert device.copy(COOKIE, device.short_name).get().status_code == 401
 
 
 def test_a_thief_cannot_write_log_out_or_revoke(
@@ -337,19 +338,19 @@ def test_a_login_of_the_same_user_ends_the_session_that_it_could_not_open(
 def test_a_forged_short_cookie_is_worthless(device: Device, clock: Clock, value: str) -> None:
     """No other value of the short cookie opens a bound session, whatever its shape."""
     thief = bound_for_long(device, clock).copy(COOKIE)
-    thief.browser.set_cookie(SHORT_COOKIE, value, secure=True)
+    thief.browser.set_cookie(device.short_name, value, secure=True)
     assert thief.get().status_code == 401
 
 
 def test_a_changed_short_cookie_is_worthless(device: Device, clock: Clock) -> None:
     """A later end, another nonce or another MAC makes a short cookie worthless."""
     bound_for_long(device, clock)
-    end, nonce, mac = device.cookie(SHORT_COOKIE).split(".")
+    end, nonce, mac = device.cookie(device.short_name).split(".")
     swapped = nonce[::-1] if nonce[::-1] != nonce else nonce[1:] + nonce[0]
     later, other_mac = str(int(end) + 1), mac[::-1]
     for parts in ((later, nonce, mac), (end, swapped, mac), (end, nonce, other_mac)):
         thief = device.copy(COOKIE)
-        thief.browser.set_cookie(SHORT_COOKIE, ".".join(parts), secure=True)
+        thief.browser.set_cookie(device.short_name, ".".join(parts), secure=True)
         assert thief.get().status_code == 401
 
 
@@ -359,9 +360,27 @@ def test_a_short_cookie_is_of_its_own_session_only(app: Flask, clock: Clock) -> 
     ada, eve = Device(app).bind("ada"), Device(app).bind("eve")
     clock.advance(GRACE)
     thief = ada.copy(COOKIE)
-    for value in (eve.cookie(SHORT_COOKIE), challenge_of(ada.ask()), challenge_of(eve.ask())):
-        thief.browser.set_cookie(SHORT_COOKIE, value, secure=True)
+    for value in (eve.cookie(eve.short_name), challenge_of(ada.ask()), challenge_of(eve.ask())):
+        for name in (ada.short_name, eve.short_name):
+            thief.browser.set_cookie(name, value, secure=True)
         assert thief.get().status_code == 401
+
+
+def test_a_browser_with_two_bindings_is_signed_in_to_the_newer_session(
+    app: Flask, clock: Clock
+) -> None:
+    """A browser that has lost the long cookie of its first session, for example at its end, keeps
+    that binding. Neither its short cookie nor its refresh disturbs the second session."""
+    first = Device(app).bind()
+    first.browser.delete_cookie(COOKIE)
+    second = Device(app)
+    second.browser, second.key = first.browser, first.key
+    second.bind()
+    clock.advance(minutes=9)
+    assert second.refresh().status_code == 200
+    assert first.refresh().status_code == 200
+    clock.advance(minutes=9)
+    assert second.get().get_json()["id"] == second.session_id
 
 
 def test_the_binding_is_not_in_the_secrets_that_the_store_knows(
@@ -378,7 +397,7 @@ def test_the_binding_is_not_in_the_secrets_that_the_store_knows(
     assert device.offer.challenge not in stored()
     assert device.offer.authorization not in stored()
     device.register()
-    assert device.cookie(SHORT_COOKIE) not in stored()
+    assert device.cookie(device.short_name) not in stored()
 
 
 def test_no_repr_and_no_log_line_shows_a_secret_of_the_binding(
@@ -401,7 +420,7 @@ def test_no_repr_and_no_log_line_shows_a_secret_of_the_binding(
     shown = caplog.text + "".join(map(repr, reprs))
     secrets = [
         *(device.offer.challenge, device.offer.authorization.partition(".")[2]),
-        *(bound.record.device.secret, device.cookie(SHORT_COOKIE), device.cookie()[19:]),
+        *(bound.record.device.secret, device.cookie(device.short_name), device.cookie()[19:]),
     ]
     assert [secret for secret in secrets if secret in shown] == []
 
@@ -447,7 +466,7 @@ def test_a_refresh_costs_three_round_trips(device: Device, count_commands: Count
 def test_a_refresh_challenges_and_then_sends_a_new_short_cookie(device: Device) -> None:
     """Without a proof the answer is 403 with a challenge for this session; with the signed
     challenge it is a new short cookie."""
-    before = device.bind().cookie(SHORT_COOKIE)
+    before = device.bind().cookie(device.short_name)
     asked = device.ask()
     assert asked.status_code == 403
     assert asked.headers[CHALLENGE].endswith(f';id="{device.session_id}"')
@@ -455,7 +474,7 @@ def test_a_refresh_challenges_and_then_sends_a_new_short_cookie(device: Device) 
     answered = device.ask(signed({"jti": challenge_of(asked)}, device.key))
     assert answered.status_code == 200
     assert answered.get_json() == device.instructions
-    assert device.cookie(SHORT_COOKIE) != before
+    assert device.cookie(device.short_name) != before
 
 
 def test_earlier_challenges_stay_valid(device: Device) -> None:
@@ -562,15 +581,15 @@ def test_a_logout_deletes_the_short_cookie(device: Device) -> None:
     """A logout deletes the long cookie and the short one."""
     response = device.bind().post("/logout")
     cleared = response.headers.getlist("Set-Cookie")
-    assert [c.split("=")[0] for c in cleared] == [COOKIE, SHORT_COOKIE]
+    assert [c.split("=")[0] for c in cleared] == [COOKIE, device.short_name]
     assert is_clearing(cleared[0]) and "Max-Age=0" in cleared[1]
 
 
 def test_another_login_in_the_same_browser_offers_another_binding(device: Device) -> None:
     """A login deletes the short cookie of the session before, and makes an offer of its own."""
-    first = device.bind().session_id
+    first, short_name = device.bind().session_id, device.short_name
     response = device.sign_in("ada")
-    assert any(c.startswith(f"{SHORT_COOKIE}=;") for c in response.headers.getlist("Set-Cookie"))
+    assert any(c.startswith(f"{short_name}=;") for c in response.headers.getlist("Set-Cookie"))
     assert device.register().status_code == 200
     assert device.session_id != first
     assert device.get().status_code == 200
@@ -728,17 +747,73 @@ def test_a_session_from_before_the_setting_goes_on(make_app: MakeApp, clock: Clo
     assert after.get().status_code == 200
 
 
-def test_without_the_setting_a_bound_session_needs_no_proof(
+def test_a_worker_without_the_setting_neither_asks_for_a_proof_nor_ends_a_binding(
     make_app: MakeApp, device: Device, clock: Clock
 ) -> None:
-    """An app that no longer offers bindings accepts the long cookie alone, and answers 404 to the
-    browser, which then ends its binding."""
-    bound_for_long(device, clock)
-    off = Device(offering(make_app(cookie_secure=True)))
-    off.browser.set_cookie(COOKIE, device.cookie(), secure=True)
-    assert off.get().status_code == 200
-    for path in ("register", "refresh"):
-        assert off.post(f"/device-bound/{path}").status_code == 404
+    """While workers are replaced, one without the setting accepts the long cookie alone, and says
+    nowhere that the session is bound. It answers browsers as the others do, so that their bindings
+    go on."""
+    off = offering(make_app(cookie_secure=True))
+    device.sign_in()
+    device.browser, on = off.test_client(), device.browser
+    assert device.register().status_code == 200
+    device.browser = on
+    clock.advance(GRACE)
+    copy = Device(off)
+    copy.browser.set_cookie(COOKIE, device.cookie(), secure=True)
+    assert copy.get().status_code == 200
+    with off.app_context():
+        assert [info.is_device_bound for info in kvs.list_sessions("ada")] == [False]
+    copy.key, copy.instructions = device.key, device.instructions
+    assert copy.refresh().status_code == 200
+    assert device.copy(COOKIE).get().status_code == 401
+    device.browser.set_cookie(device.short_name, copy.cookie(device.short_name), secure=True)
+    assert device.get().status_code == 200
+
+
+def test_a_registration_whose_reply_was_lost_is_answered(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the reply of Redis is lost after the binding was stored, the next attempt finds it, and
+    the browser gets its short cookie."""
+    device.sign_in()
+    real, lost = Link.exchange, [True]
+
+    def exchange(link: Link, command: t.Any, end: float) -> t.Any:
+        reply = real(link, command, end)
+        if lost and command[0] == "EVALSHA":
+            lost.pop()
+            link.close()
+            raise redis.ConnectionError("the reply is lost")
+        return reply
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Link, "exchange", exchange)
+        assert device.register().status_code == 200
+    assert lost == []
+    assert device.get().status_code == 200
+
+
+def test_an_end_is_told_after_a_request_without_a_proof(
+    app: Flask, device: Device, clock: Clock
+) -> None:
+    """The reason "unbound" is of one request only: an anonymous session that such a request has
+    made does not keep it. Beside an anonymous session, the error has it too."""
+    seen: list[str | None] = []
+
+    @app.errorhandler(kvs.errors.LoginRequired)
+    def note(error: kvs.errors.LoginRequired) -> t.Any:
+        seen.append(error.ended)
+        return "", 401
+
+    lost = bound_for_long(device, clock).copy(COOKIE)
+    lost.post("/data", json={"x": 1})
+    lost.get()
+    in_context(app, lambda: kvs.revoke_all_sessions("ada"))
+    lost.get()
+    lost.browser.delete_cookie(COOKIE)
+    lost.get()
+    assert seen == ["unbound", "revoked", None]
 
 
 def test_two_devices_that_answer_one_offer(device: Device) -> None:

@@ -23,7 +23,6 @@ from .support.device import (
     COOKIE,
     ID,
     PROOF,
-    SHORT_COOKIE,
     Device,
     challenge_of,
     encoded,
@@ -229,7 +228,7 @@ def test_a_forged_refresh_refreshes_nothing_and_ends_nothing(device: Device, for
 
 def test_the_key_of_another_device_refreshes_nothing(device: Device) -> None:
     """A thief signs an open challenge with a key of his own, and names that key in the proof."""
-    thief = device.bind().copy(COOKIE, SHORT_COOKIE)
+    thief = device.bind().copy(COOKIE, device.short_name)
     thief.instructions = device.instructions
     for jwk in (None, thief.jwk):
         proof = signed({"jti": challenge_of(thief.ask())}, thief.key, jwk=jwk)
@@ -285,7 +284,7 @@ def test_the_challenge_of_another_session_is_none(app: Flask, device: Device) ->
     other = Device(app)
     other.key = device.key
     other.bind("ada")
-    for text in (challenge_of(other.ask()), device.cookie(SHORT_COOKIE)):
+    for text in (challenge_of(other.ask()), device.cookie(device.short_name)):
         response = device.ask(signed({"jti": text}, device.key))
         assert response.status_code == 403
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import typing as t
@@ -9,8 +10,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from flask import Blueprint, Flask, abort, g, request, session
+from flask import Blueprint, Flask, Response, abort, g, request, session
 from flask_wtf import CSRFProtect  # type: ignore[import-untyped]
+from flask_wtf.csrf import generate_csrf  # type: ignore[import-untyped]
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -35,13 +37,21 @@ from .support.device import (
 from .support.devices import badges_on
 from .support.servers import Server, wait_until
 
+
+@pytest.fixture
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("s"))
+    yield server
+    server.kill()
+
+
 # Settings
 
 
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
-        ({"cookie_secure": False}, "KVSESSION_COOKIE_SECURE True"),
+        ({"cookie_secure": False}, "KVSESSION_COOKIE_SECURE = True"),
         ({"cookie_path": "/app"}, "KVSESSION_COOKIE_PATH"),
         ({"cookie_domain": "example.com"}, "KVSESSION_COOKIE_DOMAIN"),
         ({"cookie_partitioned": True, "cookie_samesite": "None"}, "KVSESSION_COOKIE_PARTITIONED"),
@@ -61,7 +71,7 @@ def test_a_cookie_that_cannot_be_bound_is_refused_at_start(
 @pytest.mark.parametrize(
     ("config", "names"),
     [
-        ({}, "SESSION_COOKIE_SECURE True"),
+        ({}, "SESSION_COOKIE_SECURE = True"),
         ({"SESSION_COOKIE_SECURE": True, "APPLICATION_ROOT": "/app"}, "SESSION_COOKIE_PATH"),
         ({"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_DOMAIN": "a.b"}, "SESSION_COOKIE_DOMAIN"),
         (
@@ -181,6 +191,111 @@ def test_no_hook_of_the_app_answers_a_browser(make_app: MakeApp) -> None:
     assert Device(strict(make_app)).post("/device-bound/refresh").get_json()["continue"] is False
 
 
+def test_a_function_that_was_inserted_before_ours_is_an_error(make_app: MakeApp) -> None:
+    """It could answer a browser, and so end its binding. The first request says which it is."""
+    app = offering(make_app(device_bound="offer"))
+
+    def somebody_elses() -> None: ...
+
+    app.before_request_funcs[None].insert(0, somebody_elses)
+    with pytest.raises(ConfigurationError, match=r"somebody_elses.*app\.before_request"):
+        app.test_client().get("/data")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"url_prefix": "/<tenant>/binding"}, {"subdomain": "auth"}],
+    ids=["a variable", "a subdomain"],
+)
+def test_urls_that_a_browser_could_not_call_are_an_error(
+    make_app: MakeApp, options: dict[str, str]
+) -> None:
+    """The URLs need no value, and belong to the host of the app."""
+    app = offering(make_app(device_bound="offer", flask_class=SubdomainFlask), **options)
+    app.config["SERVER_NAME"] = "shop.example"
+    with pytest.raises(ConfigurationError, match="without a variable part"):
+        app.test_client().get("/untouched", base_url="http://shop.example")
+
+
+class SubdomainFlask(Flask):
+    def __init__(self, name: str) -> None:
+        super().__init__(name, subdomain_matching=True)
+
+
+def test_a_wrapped_view_is_found(make_app: MakeApp) -> None:
+    """An extension may wrap every view, as those do that count requests."""
+    app = offering(make_app(device_bound="offer"))
+    for endpoint, view in app.view_functions.items():
+        wrapped: t.Any = functools.wraps(view)(functools.partial(view))
+        app.view_functions[endpoint] = wrapped
+    device = Device(app).bind()
+    assert device.refresh().status_code == 200
+
+
+def test_without_the_extra_and_the_setting_the_urls_are_404(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An app may register the blueprint and offer nothing, without joserfc."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    browser = offering(make_app()).test_client()
+    assert browser.post("/device-bound/refresh").status_code == 404
+
+
+def test_a_login_over_plain_http_is_a_warning_on_the_own_machine_too(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Browsers bind over https only, so the warning names the setting and ProxyFix."""
+    browser = offering(make_app(device_bound="offer")).test_client()
+    for _ in range(2):
+        browser.post("/login/ada", base_url="http://localhost")
+    [said] = [text for text in caplog.messages if "plain http" in text]
+    assert "KVSESSION_DEVICE_BOUND" in said and "ProxyFix" in said
+    assert "KVSESSION_COOKIE_SECURE" not in said
+
+
+@pytest.mark.parametrize("as_flask_session", [False, True])
+def test_hooks_that_read_the_session_do_not_change_an_answer(
+    make_app: MakeApp, own_server: Server, as_flask_session: bool
+) -> None:
+    """A function of `after_request` that reads the session, as Flask-Login's does, finds it empty,
+    costs nothing, and changes no answer, also if the store fails."""
+    url = f"unix://{own_server.path}"
+    app = make_app(
+        device_bound="offer", redis_url=url, store_timeout=0.3, as_flask_session=as_flask_session
+    )
+    app.config["SESSION_COOKIE_SECURE"] = True
+    app.register_error_handler(StoreUnavailable, lambda error: ("a page", 200))
+    read: list[t.Any] = []
+
+    @app.after_request
+    def look(response: Response) -> Response:
+        if request.path.startswith("/device-bound"):
+            read.append((g.session.user_id, dict(g.session)))
+        return response
+
+    device = Device(offering(app), name="session" if as_flask_session else COOKIE).bind()
+    assert "Vary" not in device.ask().headers
+    own_server.stop()
+    answer = device.ask()
+    assert (answer.status_code, answer.get_json()) == (503, {"error": "StoreUnavailable"})
+    assert read == [(None, {})] * 3
+
+
+def test_a_planted_cookie_is_not_accepted_beside_an_unproven_one(
+    make_app: MakeApp, clock: Clock
+) -> None:
+    """A sibling host can plant a cookie of Flask's own name. Beside the session of a user whose
+    device is not proven, it signs nobody in, as beside one that is."""
+    app = offering(make_app(device_bound="offer", as_flask_session=True))
+    app.config["SESSION_COOKIE_SECURE"] = True
+    ada, eve = Device(app, name="session").bind("ada"), Device(app, name="session")
+    eve.sign_in("eve")
+    clock.advance(seconds=10)
+    both = {"Cookie": f"session={ada.cookie()}; session={eve.cookie()}"}
+    plain = app.test_client(use_cookies=False)
+    assert plain.get("/me", base_url=HTTPS, headers=both).status_code == 401
+
+
 def test_a_fault_of_the_code_is_a_503(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -192,13 +307,6 @@ def test_a_fault_of_the_code_is_a_503(
         assert device.ask().status_code == 503
     assert "ZeroDivisionError" in caplog.text
     assert device.refresh().status_code == 200
-
-
-@pytest.fixture
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("s"))
-    yield server
-    server.kill()
 
 
 def test_a_store_that_fails_is_a_503_at_the_endpoints(
@@ -280,8 +388,13 @@ def test_behind_a_proxy_the_browser_sees_its_own_origin(make_app: MakeApp) -> No
 
 def test_static_files_need_no_refresh(make_app: MakeApp) -> None:
     """The folders of static files are excluded, those of blueprints too. A folder at the root of
-    the site is not: that would exclude every page."""
-    app = make_app("site", device_bound="offer")
+    the site is not: that would exclude every page. Nor is one with files that need a login."""
+    app = make_app("site", device_bound="offer", protected_paths=["/papers/private/*", "/books/*"])
+    for name in ("papers", "books"):
+        path = f"/{name}"
+        app.register_blueprint(
+            Blueprint(name, __name__, static_folder=".", static_url_path=path), name=name
+        )
     app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
     at_root = Blueprint("root", __name__, static_folder=".", static_url_path="/")
     app.register_blueprint(at_root)
@@ -295,23 +408,32 @@ def test_static_files_need_no_refresh(make_app: MakeApp) -> None:
 
 def test_an_app_with_flask_session_binds_too(make_app: MakeApp, clock: Clock) -> None:
     """With `KVSESSION_AS_FLASK_SESSION`, the short cookie is named for Flask's session cookie. An
-    anonymous write without the proof sets no cookie: both have one name."""
+    anonymous session has a cookie of another name, so a browser that has lost its key gets the CSRF
+    token of the sign-in form and keeps the long cookie until the sign-in."""
     app = offering(make_app(device_bound="offer", as_flask_session=True))
-    app.config["SESSION_COOKIE_SECURE"] = True
+    app.config.update(SESSION_COOKIE_SECURE=True, SECRET_KEY="x", WTF_CSRF_SSL_STRICT=False)
+    CSRFProtect(app)
+    app.add_url_rule("/form", "form", lambda: generate_csrf())
 
-    @app.post("/cart")
-    def cart() -> t.Any:
-        session["cart"] = 1
-        return {}
+    def signed_in(device: Device) -> Device:
+        token = device.get("/form").text
+        response = device.post("/login/ada", {"X-CSRFToken": token})
+        assert response.status_code == 200
+        device.offer = Offer.of(response)
+        return device
 
-    device = Device(app, name="session").bind()
-    assert device.short_name == "__Host-session-bound"
+    device = signed_in(Device(app, name="session"))
+    device.register()
+    assert device.short_name.startswith("__Host-session-bound-")
     assert device.get().status_code == 200
     clock.advance(seconds=10)
-    thief = device.copy("session")
-    assert thief.get().status_code == 401
-    assert "Set-Cookie" not in thief.post("/cart").headers
-    assert device.get().get_json()["data"] == {}
+    lost = device.copy("session")
+    assert lost.get().status_code == 401
+    long_cookie = lost.cookie()
+    assert lost.get("/form").status_code == 200
+    assert lost.cookie() == long_cookie
+    assert signed_in(lost).get().status_code == 200
+    assert device.get().status_code == 401
 
 
 def test_an_app_that_signs_in_by_a_key_binds_too(make_app: MakeApp, clock: Clock) -> None:
@@ -335,7 +457,7 @@ def test_an_app_that_signs_in_by_a_key_binds_too(make_app: MakeApp, clock: Clock
         return {"user": session.get("user"), "ended": g.session.ended}
 
     device = Device(offering(app), name="__Host-shop").bind()
-    assert device.short_name == "__Host-shop-bound"
+    assert device.short_name.startswith("__Host-shop-bound-")
     clock.advance(seconds=10)
     assert device.get().get_json() == {"user": "ada", "ended": None}
     assert device.copy("__Host-shop").get().get_json() == {"user": None, "ended": "unbound"}

@@ -35,9 +35,9 @@ _LIST_COLUMNS = (
     Column("DEVICE", shrinks=True, rank=1),
     Column("ADDRESS", shrinks=True, rank=3),
     Column("LAST SEEN (UTC)", rank=2),
-    Column("CREATED (UTC)", rank=5),
-    Column("EXPIRES (UTC)", rank=4),
-    Column("BOUND", rank=6),
+    Column("CREATED (UTC)", rank=6),
+    Column("EXPIRES (UTC)", rank=5),
+    Column("BOUND", rank=4),
 )
 _TITLES = {"id": "Session", "user_id": "User", "ip_address": "Address", "data_bytes": "Data"}
 _KEYS_WITHOUT_BAR = 5000

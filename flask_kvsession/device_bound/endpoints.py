@@ -37,17 +37,24 @@ def register() -> Response:
         offer = binding.Offer(proof.challenge, proof.authorization)
         stored = _session(offer.session_id)
         if stored is None or not offer.is_open(stored.record, app_state().now()):
-            raise InvalidProof("there is no such offer, or no more")
+            raise InvalidProof("the offer is unknown, already used, or older than 5 minutes")
         key = proof.new_key()
     except InvalidProof as problem:
         return _refusal(f"a registration: {problem}")
 
+    bound: list[Record] = []
+
     def bind(current: Record) -> Record | None:
         now = app_state().now()
-        return binding.with_key(current, key, now) if offer.is_open(current, now) else None
+        if not offer.is_open(current, now):
+            return None
+        bound[:] = [binding.with_key(current, key, now)]
+        return bound[0]
 
-    outcome = app_state().store.update(stored, bind, once=True)
-    if not (outcome.written and outcome.stored):
+    # The record has a new random secret. So if the reply to a first attempt was lost, the record
+    # tells that it was this attempt that has written it.
+    outcome = app_state().store.update(stored, bind)
+    if outcome.stored is None or [outcome.stored.record] != bound:
         return _refusal("a registration: another request has used the offer")
     _announce(outcome.stored)
     return _renewed(outcome.stored)
@@ -119,17 +126,24 @@ def _instructions(stored: Stored) -> dict[str, t.Any]:
         "refresh_url": url_for(".refresh"),
         "scope": {"include_site": False, "scope_specification": excluded},
         "credentials": [
-            {"type": "cookie", "name": cookie.bound_name, "attributes": cookie.bound_attributes}
+            {
+                "type": "cookie",
+                "name": cookie.bound_name(stored.id),
+                "attributes": cookie.bound_attributes,
+            }
         ],
+        # A link on another site, such as a mail, must find the user signed in.
+        "allowed_refresh_initiators": ["*"],
     }
 
 
 def _static_paths() -> list[str]:
     """The folders of static files, which no session protects: they need not wait for a refresh."""
-    rules = current_app.url_map.iter_rules()
+    rules, settings = current_app.url_map.iter_rules(), app_state().settings
     static = (rule.rule for rule in rules if rule.endpoint.rpartition(".")[2] == "static")
     folders = {rule.partition("<")[0].rstrip("/") for rule in static}
-    return sorted(request.script_root + folder for folder in folders if folder)
+    public = (folder for folder in folders if folder and not settings.protects_part_of(folder))
+    return sorted(request.script_root + folder for folder in public)
 
 
 def _challenge(stored: Stored) -> Response:

@@ -43,6 +43,10 @@ class _Claims(msgspec.Struct):
     jti: str
     authorization: str = ""
 
+    def __repr__(self) -> str:
+        """Shows no secret."""
+        return "<_Claims>"
+
 
 class Proof(msgspec.Struct, frozen=True):
     """What a text says, before its signature is checked."""
@@ -51,6 +55,10 @@ class Proof(msgspec.Struct, frozen=True):
     header: _Header
     challenge: str
     authorization: str
+
+    def __repr__(self) -> str:
+        """Shows no secret: the proof may not have been used yet."""
+        return f"<Proof of {len(self.text)} characters>"
 
     @classmethod
     def parse(cls, header: str | None) -> Proof:

@@ -94,7 +94,8 @@ class Acts:
     def info(self, stored: Stored, *, is_current: bool = False) -> SessionInfo:
         """The session as lists and signals show it."""
         expires = self._settings.expires(stored.record)
-        return record.info(stored, expires=expires, is_current=is_current)
+        binds = bool(self._settings.device_bound)
+        return record.info(stored, expires=expires, binds_devices=binds, is_current=is_current)
 
     # Atomic acts: one script each
 

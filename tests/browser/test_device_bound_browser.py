@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import ssl
 import threading
 import time
@@ -22,19 +24,22 @@ from werkzeug.serving import make_server
 import flask_kvsession as kvs
 from example import certificate
 from flask_kvsession import binding, validators
+from flask_kvsession import request as request_module
 
 from ..support.apps import MakeApp, add_views
 from ..support.chromium import Screenshot, chromium_profile
-from ..support.device import COOKIE, SHORT_COOKIE, SKIPPED
+from ..support.device import COOKIE, SKIPPED
 from ..support.servers import Server, wait_until
 
 if t.TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
 REFRESH = "/device-bound/refresh"
+SHORT_COOKIE = re.compile(r"__Host-kvsession-bound-[\w-]{19}$")
 
 HOME = """<!doctype html><title>home</title>
 <form method="post" action="/sign-in"><button>Sign in</button></form>
+<form method="post" action="/sign-in-for-now"><button>For now</button></form>
 <form method="post" action="/sign-out"><button>Sign out</button></form>"""
 
 
@@ -61,9 +66,18 @@ class Site:
         with self.app.app_context():
             return kvs.list_sessions("ada")
 
-    def bound_id(self) -> str | None:
-        """The id of ada's bound session; None if there is none."""
-        return next((info.id for info in self.sessions() if info.is_device_bound), None)
+    def bound_ids(self) -> set[str]:
+        """The ids of ada's bound sessions."""
+        return {info.id for info in self.sessions() if info.is_device_bound}
+
+    def bound_id(self) -> str:
+        """The id of ada's one bound session."""
+        [bound] = self.bound_ids()
+        return bound
+
+    def elsewhere(self) -> str:
+        """A URL of the same server, as another site."""
+        return self.url.replace("localhost", "127.0.0.1")
 
     def refreshes(self) -> int:
         """How many new short cookies were sent by refreshes."""
@@ -101,6 +115,11 @@ def add_pages(app: Flask) -> Flask:
     @app.post("/sign-in")
     def sign_in() -> t.Any:
         kvs.login_user("ada")
+        return HOME
+
+    @app.post("/sign-in-for-now")
+    def sign_in_for_now() -> t.Any:
+        kvs.login_user("ada", remember=False)
         return HOME
 
     @app.post("/sign-out")
@@ -141,16 +160,21 @@ def page(profile: BrowserContext, site: Site) -> Page:
     return page
 
 
-def sign_in(page: Page, site: Site) -> None:
-    before = site.bound_id()
+def sign_in(page: Page, site: Site, button: str = "Sign in") -> None:
+    before = site.bound_ids()
     page.goto(site.url)
-    page.get_by_role("button", name="Sign in").click()
-    wait_until(lambda: site.bound_id() not in (None, before))
-    wait_until(lambda: SHORT_COOKIE in cookies_of(page))
+    page.get_by_role("button", name=button).click()
+    wait_until(lambda: site.bound_ids() - before)
+    wait_until(lambda: short_cookies_of(page))
 
 
 def cookies_of(page: Page) -> dict[str, str]:
     return {c.get("name", ""): c.get("value", "") for c in page.context.cookies()}
+
+
+def short_cookies_of(page: Page) -> list[str]:
+    """The names of the short cookies."""
+    return [name for name in cookies_of(page) if SHORT_COOKIE.match(name)]
 
 
 def end_short_cookie(page: Page) -> None:
@@ -163,8 +187,10 @@ def who(page: Page, site: Site) -> dict[str, t.Any]:
     return t.cast("dict[str, t.Any]", page.evaluate("JSON.parse(document.body.innerText)"))
 
 
-def copied(site: Site, cookies: dict[str, str], *names: str) -> int:
-    """The status of a guarded page in another client, with copies of these cookies."""
+def copied(site: Site, cookies: dict[str, str], *, long_only: bool = False) -> int:
+    """The status of a guarded page in another client, with copies of the cookies, or only of the
+    long one."""
+    names = [COOKIE] if long_only else list(cookies)
     header = "; ".join(f"{name}={cookies[name]}" for name in names)
     context = ssl._create_unverified_context()
     asked = urllib.request.Request(f"{site.url}/me", headers={"Cookie": header})
@@ -182,8 +208,8 @@ def test_a_login_binds_the_session_and_a_copied_cookie_is_refused(
     while the browser goes on, and the devices page marks the session."""
     monkeypatch.setattr(binding, "GRACE_MS", 0)
     cookies = cookies_of(page)
-    assert copied(site, cookies, COOKIE) == 401
-    assert copied(site, cookies, COOKIE, SHORT_COOKIE) == 200
+    assert copied(site, cookies, long_only=True) == 401
+    assert copied(site, cookies) == 200
     assert who(page, site)["user"] == "ada"
     page.goto(f"{site.url}/devices/")
     assert page.get_by_text("Device-bound", exact=True).first.is_visible()
@@ -205,11 +231,11 @@ def test_all_copied_cookies_are_refused_after_the_end_of_the_short_cookie(
         page = profile.new_page()
         sign_in(page, site)
         cookies, bound = cookies_of(page), site.bound_id()
-        assert copied(site, cookies, COOKIE, SHORT_COOKIE) == 200
+        assert copied(site, cookies) == 200
         time.sleep(5)
-        assert copied(site, cookies, COOKIE, SHORT_COOKIE) == 401
+        assert copied(site, cookies) == 401
         assert who(page, site) == {"user": "ada", "id": bound, "reason": None}
-        assert copied(site, cookies, COOKIE, SHORT_COOKIE) == 401
+        assert copied(site, cookies) == 401
         assert site.refreshes() >= 1
 
 
@@ -218,7 +244,7 @@ def test_a_refresh_is_not_noticed_by_the_page(site: Site, page: Page) -> None:
     end_short_cookie(page)
     assert who(page, site)["user"] == "ada"
     assert site.refreshes() == 1
-    assert SHORT_COOKIE in cookies_of(page)
+    assert short_cookies_of(page)
     assert ("/who", 401) not in site.answers
 
 
@@ -328,7 +354,7 @@ def test_sign_out_and_in_again(site: Site, page: Page) -> None:
     first = site.bound_id()
     page.goto(site.url)
     page.get_by_role("button", name="Sign out").click()
-    assert not {COOKIE, SHORT_COOKIE} & cookies_of(page).keys()
+    assert not cookies_of(page)
     assert who(page, site)["user"] is None
     sign_in(page, site)
     second = site.bound_id()
@@ -342,3 +368,43 @@ def test_static_files_do_not_wait_for_a_refresh(site: Site, page: Page) -> None:
     end_short_cookie(page)
     page.goto(f"{site.url}/devices/kvsession-static/devices.css")
     assert site.refreshes() == 0
+
+
+def test_a_link_on_another_site_finds_the_user_signed_in(site: Site, page: Page) -> None:
+    """The short cookie has ended, and the user follows a link in a mail: the browser refreshes
+    first, as for a link on the site itself."""
+    page.goto(f"{site.elsewhere()}/untouched")
+    page.evaluate(
+        "url => document.body.append(Object.assign(document.createElement('a'),"
+        " {href: url, textContent: 'to the shop'}))",
+        f"{site.url}/who",
+    )
+    end_short_cookie(page)
+    page.get_by_text("to the shop").click()
+    page.wait_for_url(f"{site.url}/who")
+    assert page.evaluate("JSON.parse(document.body.innerText)")["user"] == "ada"
+    assert site.refreshes() == 1
+
+
+def test_a_browser_with_two_bindings_stays_signed_in(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that ends with the browser leaves its binding in the profile. After the next
+    sign-in the browser has two, renews both, and the user stays signed in. Chromium goes through
+    its bindings in the order of their ids, and here the old one comes first."""
+    monkeypatch.setattr(binding, "GRACE_MS", 0)
+    numbers = itertools.count(1)
+    monkeypatch.setattr(
+        request_module, "new_session_id", lambda user: f"{user[:3]}{next(numbers):016}"
+    )
+    for _ in range(2):
+        with browser_of(site, tmp_path / "profile") as profile:
+            page = profile.new_page()
+            sign_in(page, site, "For now")
+            signed_in_as = who(page, site)["id"]
+            for _ in range(2):
+                end_short_cookie(page)
+                assert who(page, site) == {"user": "ada", "id": signed_in_as, "reason": None}
+            profile.clear_cookies(name=COOKIE)  # it would end with the browser
+            time.sleep(1)  # Chromium writes its bindings to the disk later
+    assert len(site.bound_ids()) == 2

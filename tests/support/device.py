@@ -17,7 +17,6 @@ import flask_kvsession as kvs
 
 HTTPS = "https://localhost"
 COOKIE = "__Host-kvsession"
-SHORT_COOKIE = "__Host-kvsession-bound"
 
 OFFER, CHALLENGE = "Secure-Session-Registration", "Secure-Session-Challenge"
 PROOF, ID, SKIPPED = "Secure-Session-Response", "Sec-Secure-Session-Id", "Secure-Session-Skipped"
@@ -74,7 +73,6 @@ class Device:
     def __init__(self, app: Flask, base_url: str = HTTPS, name: str = COOKIE) -> None:
         self.app = app
         self.name = name
-        self.short_name = f"__Host-{name.removeprefix('__Host-')}-bound"
         self.base_url = base_url
         self.browser: FlaskClient = app.test_client()
         self.key = ECKey.generate_key("P-256")
@@ -84,6 +82,11 @@ class Device:
     @property
     def jwk(self) -> dict[str, t.Any]:
         return dict(self.key.as_dict(private=False))
+
+    @property
+    def short_name(self) -> str:
+        """The name of the short cookie of the session that was bound last."""
+        return f"__Host-{self.name.removeprefix('__Host-')}-bound-{self.session_id}"
 
     @property
     def session_id(self) -> str:
