@@ -89,7 +89,7 @@ HTTPS_FOLDER := instance/https
 example-https: $(EXAMPLE_HTTPS_INSTALLED)
 	$(announce_example)
 	@$(BIN)/python -m example.certificate $(HTTPS_FOLDER) $(PORT)
-	@echo "Other browsers: open https://localhost:$(PORT) and accept the certificate. Ctrl-C stops the app and its server."
+	@echo "Ctrl-C stops the app and its server."
 	@FLASK_KVSESSION_DEVICE_BOUND=offer $(BIN)/flask --app example run --debug --host localhost --port $(PORT) \
 	  --cert $(HTTPS_FOLDER)/cert.pem --key $(HTTPS_FOLDER)/key.pem
 

@@ -26,7 +26,7 @@ REASONS = {
         "This device was signed out, because somebody has used a copy of its sign-in. Change your"
         " password."
     ),
-    "unbound": "This sign-in belongs to another device.",
+    "unbound": "This browser could not prove that it is the device on which you signed in.",
     "expired": "You were signed out, because this device was not used for some time.",
 }
 

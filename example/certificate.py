@@ -83,8 +83,13 @@ def main(folder: str, port: str) -> None:
     options = chromium_options(make(Path(folder)))
     profile = Path(folder, "chromium").resolve()
     lines = ["chromium", f"--user-data-dir={profile}", *options, f"https://localhost:{port}"]
-    print("Start Chromium with device-bound sessions, in another terminal:\n")
+    print(
+        "Start Chromium with device-bound sessions, in another terminal (root adds --no-sandbox):\n"
+    )
     print("  " + " \\\n    ".join(lines) + "\n")
+    print("Sign in and wait 10 seconds. A copied cookie __Host-kvsession then gets a 401:\n")
+    print(f'  curl -k --cookie "__Host-kvsession=..." https://localhost:{port}/me\n')
+    print("Other browsers work too. They do not bind sessions with this certificate.")
 
 
 if __name__ == "__main__":

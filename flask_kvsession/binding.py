@@ -1,13 +1,13 @@
 """The binding of a session to a key of the user's device (Device Bound Session Credentials).
 
-    login                    the record gets an offer, and the response its two secrets
-    registration             the browser answers the offer with a public key, which the record keeps
-    request                  shows the short cookie, which only a proof by that key renews
-    refresh                  a challenge, the device's answer, and a new short cookie
+    login           the record gets the hash of an offer, and the response its two secrets
+    registration    the browser answers the offer with a public key, which the record keeps
+    request         has the short cookie, which only a proof by that key renews
+    refresh         a challenge, the device's answer, and a new short cookie
 
 The short cookie and a challenge are sealed texts: an end, a nonce and a MAC, whose key is in the
 record. So a request is checked with the record that is read anyway, and a challenge needs no write.
-A thief of the database could make short cookies, but has no token of a session.
+Whoever has copied the database could make short cookies, but has no token of a session.
 """
 
 from __future__ import annotations

@@ -249,7 +249,7 @@ class Session(MutableMapping[str, t.Any]):
     )
     remembered: _Fact[bool] = _Fact("False if the cookie ends with the browser.")
     is_device_bound: _Fact[bool] = _Fact(
-        "Whether the session is bound to a key of the device, so that a copied cookie is of no use."
+        "Whether the session is bound to a key of the device (`KVSESSION_DEVICE_BOUND`)."
     )
 
     @property

@@ -175,14 +175,15 @@ class Settings:
     but the cookie."""
 
     device_bound: t.Literal[False, "offer"] = _setting(validators.device_bound, False)
-    """`"offer"`: after a login, a browser that can do it binds the session to a key of its device,
-    which cannot be copied with the cookies (DBSC). It needs `device_bound_blueprint` and the extra
-    `[device-bound]`. False: the cookie alone opens each session."""
+    """`"offer"`: after a login, a browser that supports it binds the session to a key of its
+    device, which cannot be copied with the cookies (DBSC). It needs `device_bound_blueprint`, https
+    and the extra `[device-bound]`. False: the cookie alone opens each session."""
     device_bound_lifetime: timedelta = _setting(
         validators.device_bound_lifetime, timedelta(minutes=10)
     )
-    """How long the browser of a bound session may go on without a new proof that it is on the
-    device, and so how long all its copied cookies are of use. At least 1 minute."""
+    """How long the short cookie of a bound session is valid. Then the browser must prove again that
+    it has the key. At least 1 minute; below 4 minutes the log has a warning, because browsers limit
+    how often a device signs."""
 
     as_flask_session: bool = _setting(validators.boolean, False)
     """Whether `flask.session` is this session too. Flask's own settings then define its cookie and
