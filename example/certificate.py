@@ -88,7 +88,7 @@ def main(folder: str, port: str) -> None:
     )
     print("  " + " \\\n    ".join(lines) + "\n")
     print("Sign in and wait 10 seconds. A copied cookie __Host-kvsession then gets a 401:\n")
-    print(f'  curl -k --cookie "__Host-kvsession=..." https://localhost:{port}/me\n')
+    print(f'  curl -k --cookie "__Host-kvsession=..." https://localhost:{port}/api/me\n')
     print("Other browsers work too. They do not bind sessions with this certificate.")
 
 

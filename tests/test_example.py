@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import socket
+import stat
 import subprocess
 import sys
 import typing as t
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,11 @@ from flask.testing import FlaskClient
 from werkzeug.security import check_password_hash
 from werkzeug.test import TestResponse
 
-from example import auth, create_app, places, users
+from example import auth, certificate, create_app, places, users
 from example.auth import session_data
 from flask_kvsession.testing import Clock, login_as
 
+from .support.device import Device, Offer
 from .support.passwords import cheap_password_hash
 
 pytest_plugins = ["flask_kvsession.testing.plugin"]
@@ -506,3 +509,46 @@ class TestStartingTheApp:
             assert "you have not been signed out" in response.text
             assert response.headers["Retry-After"]
             assert not set_cookie(response)
+
+
+class TestDeviceBound:
+    """`make example-https`: the certificate, and the app that offers to bind sessions."""
+
+    def test_the_app_binds_and_tells_a_copied_cookie_why(
+        self, make_app: AppFactory, kvsession_clock: Clock
+    ) -> None:
+        """The devices page marks the bound session, and the sign-in page tells a browser without
+        the proof why it is signed out."""
+        app = make_app(KVSESSION_DEVICE_BOUND="offer")
+        device = Device(app)
+        form = {"email": ADA, "password": PASSWORDS[ADA]}
+        device.offer = Offer.of(device.post("/sign-in", data=form))
+        assert device.register().status_code == 200
+        assert "Device-bound" in device.get("/account/devices/", **AS_PAGE).text
+        kvsession_clock.advance(seconds=10)
+        copy = device.copy(device.name)
+        assert copy.get("/api/me").status_code == 401
+        assert auth.REASONS["unbound"] in copy.get("/sign-in", **AS_PAGE).text
+
+    def test_the_certificate_is_made_once_and_the_command_for_chromium_is_printed(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The printed hash is that of the certificate's key, and the key is readable by its owner
+        only. A certificate that ends soon is replaced."""
+        certificate.main(str(tmp_path), "8443")
+        first = certificate.make(tmp_path)
+        options = " ".join(certificate.chromium_options(first))
+        printed = " ".join(capsys.readouterr().out.replace("\\", "").split())
+        assert options in printed
+        assert "https://localhost:8443" in printed
+        assert stat.S_IMODE((tmp_path / "key.pem").stat().st_mode) == 0o600
+        assert certificate.make(tmp_path) == first
+
+    def test_a_certificate_that_ends_soon_is_replaced(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A certificate with less than a day left is made anew."""
+        with monkeypatch.context() as short:
+            short.setattr(certificate, "VALID_FOR", timedelta(hours=12))
+            first = certificate.make(tmp_path)
+        assert certificate.make(tmp_path) != first
