@@ -85,9 +85,13 @@ def with_offer(record: Record, offer: Offer, now: int) -> Record:
     return msgspec.structs.replace(record, device=device)
 
 
-def with_key(record: Record, key: str, now: int) -> Record:
-    """The record, bound to this public key. The offer is used up."""
-    device = Binding(key=key, secret=secrets.token_urlsafe(24), since=now)
+def to_key(key: str, now: int) -> Binding:
+    """A binding to this public key. Each has a random secret of its own."""
+    return Binding(key=key, secret=secrets.token_urlsafe(24), since=now)
+
+
+def with_device(record: Record, device: Binding) -> Record:
+    """The record with this binding in place of its offer."""
     return msgspec.structs.replace(record, device=device)
 
 

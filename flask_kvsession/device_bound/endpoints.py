@@ -42,19 +42,16 @@ def register() -> Response:
     except InvalidProof as problem:
         return _refusal(f"a registration: {problem}")
 
-    bound: list[Record] = []
+    now = app_state().now()
+    device = binding.to_key(key, now)
 
     def bind(current: Record) -> Record | None:
-        now = app_state().now()
-        if not offer.is_open(current, now):
-            return None
-        bound[:] = [binding.with_key(current, key, now)]
-        return bound[0]
+        return binding.with_device(current, device) if offer.is_open(current, now) else None
 
-    # The record has a new random secret. So if the reply to a first attempt was lost, the record
-    # tells that it was this attempt that has written it.
+    # The binding has a random secret. So if the reply to a first attempt was lost, the record tells
+    # that this request has written it.
     outcome = app_state().store.update(stored, bind)
-    if outcome.stored is None or [outcome.stored.record] != bound:
+    if outcome.stored is None or outcome.stored.record.device != device:
         return _refusal("a registration: another request has used the offer")
     _announce(outcome.stored)
     return _renewed(outcome.stored)

@@ -92,7 +92,7 @@ def bind_device(client: FlaskClient, *, base_url: str | None = None) -> None:
     with context:
         current = request_session()
         current.require_user()
-        bind = partial(binding.with_key, key=_NO_KEY, now=state.now())
+        bind = partial(binding.with_device, device=binding.to_key(_NO_KEY, state.now()))
         outcome = state.store.update(t.cast("Stored", current.session.stored), bind)
         current.close()
         state.write_short_cookie(response, t.cast("Stored", outcome.stored))
