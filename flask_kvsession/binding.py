@@ -85,6 +85,14 @@ def with_offer(record: Record, offer: Offer, now: int) -> Record:
     return msgspec.structs.replace(record, device=device)
 
 
+def without_ended_offer(record: Record, now: int) -> Record:
+    """The record without an offer that no browser can answer any more, as after most logins."""
+    device = record.device
+    if not device or device.key or now < device.offer_until:
+        return record
+    return msgspec.structs.replace(record, device=msgspec.UNSET)
+
+
 def to_key(key: str, now: int) -> Binding:
     """A binding to this public key. Each has a random secret of its own."""
     return Binding(key=key, secret=secrets.token_urlsafe(24), since=now)

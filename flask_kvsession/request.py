@@ -573,7 +573,7 @@ class RequestSession:
             edited = self.with_data(current, changes.applied_to(current.data))
             new = current
             if is_activity and now - current.seen >= interval:
-                new = edited.with_activity(now, client)
+                new = binding.without_ended_offer(edited, now).with_activity(now, client)
             elif edited != current:
                 new = edited.with_client(client) if is_activity else edited
             is_other_age = remembered is not None and remembered != new.remembered

@@ -170,6 +170,21 @@ def test_an_offer_is_open_for_five_minutes(device: Device, clock: Clock) -> None
     assert device.get().status_code == 200
 
 
+def test_a_renewal_removes_an_offer_that_has_ended(
+    app: Flask, device: Device, clock: Clock
+) -> None:
+    """Most browsers do not answer. After the next renewal their records have nothing of the offer,
+    and a binding stays."""
+    bound = Device(app).bind("bob")
+    device.sign_in()
+    clock.advance(minutes=6)
+    assert bound.refresh().status_code == 200
+    assert (device.get().status_code, bound.get().status_code) == (200, 200)
+    [plain], [kept] = (store_of(app).sessions_of(user) for user in ("ada", "bob"))
+    assert not plain.record.device
+    assert kept.record.device and kept.record.device.key
+
+
 def test_a_password_that_is_checked_again_offers_a_binding(
     app: Flask, device: Device, do: Do
 ) -> None:
