@@ -75,13 +75,15 @@ class Exchange:
     """The first part of the path: `page`, `login` and so on."""
     path: str
     is_perfect: bool
-    header: str
-    user_token: str | None
-    anonymous_token: str | None
-    sent: float
-    launch: int
-    """How often the browser had been started."""
     attempt: int = 1
+    more_headers: dict[str, str] = field(default_factory=dict)
+    header: str = ""
+    """The header `Cookie`."""
+    user_token: str | None = None
+    anonymous_token: str | None = None
+    sent: float = 0.0
+    launch: int = 0
+    """How often the browser had been started."""
     entered: float = 0.0
     answered: float = 0.0
     reply: Reply | None = None
@@ -116,30 +118,36 @@ class Browser:
     def user_token(self) -> str | None:
         return self.jar.value(self.site.user_cookie, self.scheduler.now)
 
-    def send(self, path: str, *, attempt: int = 1, is_perfect: bool = False) -> Exchange:
-        """Sends a request with the cookies that the jar has now."""
-        now = self.scheduler.now
+    def send(
+        self,
+        path: str,
+        *,
+        attempt: int = 1,
+        is_perfect: bool = False,
+        headers: dict[str, str] | None = None,
+    ) -> Exchange:
+        """Sends a request, now or when the browser may."""
+        act = path.split("/")[1]
+        exchange = Exchange(self, act, path, is_perfect, attempt, headers or {})
+        self.prepare(exchange)
+        return exchange
+
+    def prepare(self, exchange: Exchange) -> None:
+        """Sends the request now. A browser with bindings may have to do something before."""
+        self.dispatch(exchange)
+
+    def dispatch(self, exchange: Exchange) -> None:
+        """Sends the request with the cookies that the jar has now."""
+        now, is_perfect = self.scheduler.now, exchange.is_perfect
         names = (self.site.user_cookie, self.site.anonymous_cookie)
-        user, anonymous = (self.jar.value(name, now) for name in names)
-        exchange = Exchange(
-            browser=self,
-            act=path.split("/")[1],
-            path=path,
-            is_perfect=is_perfect,
-            header=self.jar.header(now),
-            user_token=user,
-            anonymous_token=anonymous,
-            sent=now,
-            launch=self.launch,
-            attempt=attempt,
-        )
+        exchange.user_token, exchange.anonymous_token = (self.jar.value(n, now) for n in names)
+        exchange.header, exchange.sent, exchange.launch = self.jar.header(now), now, self.launch
         self.observer.on_sent(exchange)
         if not is_perfect and self.random.random() < self.scenario.lost / 5:
             self.scheduler.after(self._patience(), partial(self._lose, exchange))
         else:
             delay = self._delay(exchange, SLOW_UPSTREAM)
             self.scheduler.after(delay, partial(self._enter, exchange))
-        return exchange
 
     def on_reply(self, exchange: Exchange) -> None:
         """The reply has arrived, and its cookies are in the jar."""
@@ -161,7 +169,9 @@ class Browser:
         exchange.entered = self.scheduler.now
         self.observer.on_entered(exchange)
         method = "GET" if exchange.act in ("page", "poll", "form") else "POST"
-        exchange.reply = self.site.request(method, exchange.path, exchange.header, self.address)
+        exchange.reply = self.site.request(
+            method, exchange.path, exchange.header, self.address, exchange.more_headers
+        )
         exchange.answered = self.scheduler.now
         self.observer.on_answered(exchange)
         if not exchange.is_perfect and self.random.random() < self.scenario.lost:

@@ -6,6 +6,8 @@ session's record exists. It does not read secrets or times in records.
 
 from __future__ import annotations
 
+import math
+import re
 import typing as t
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -13,8 +15,10 @@ from enum import Enum
 
 import msgspec
 
+from ..support.device import SKIPPED
 from .browser import Browser, Cookie, Exchange, Owner, Thief
-from .site import Site
+from .device import DEVICE
+from .site import EPOCH_MS, Site
 
 
 class State(Enum):
@@ -108,6 +112,10 @@ class Observer:
         self._taken: Counter[str] = Counter()
         """By id of an anonymous session: the logins and logouts that have carried its cookie."""
         self._thefts: dict[Thief, Theft] = {}
+        self._bound_at: dict[str, float] = {}
+        """By session id: when it was bound to its device."""
+        self._bound_in_browser: dict[str, float] = {}
+        """By session id: when the reply to the registration has arrived."""
         self._used_by_thief: set[str] = set()
 
     def add_owner(self, owner: Owner) -> None:
@@ -152,8 +160,14 @@ class Observer:
         reply = exchange.reply
         assert reply
         self._note("answered", exchange, reply.status, reply.seen.user, *map(_short, reply.cookies))
+        if reply.status == 503 and SKIPPED in exchange.more_headers:
+            self._count("pages after a failed refresh")
+            return
         if reply.status >= 500:
             self._alarm("failures")
+        if exchange.act == DEVICE:
+            self._follow_device(exchange)
+            return
         self._note_issued(exchange)
         self._check_end_is_kept(exchange)
         self._check_old_token(exchange)
@@ -182,6 +196,9 @@ class Observer:
         self._note("arrived", exchange)
         if isinstance(exchange.browser, Thief):
             return
+        if exchange.act == DEVICE:
+            self._bound_in_browser[exchange.notes.get("bound id", "")] = self._now
+            return
         if exchange.act == "write" and reply.status == 200:
             self._acknowledge(exchange)
         if exchange.act == "revoke":
@@ -199,6 +216,11 @@ class Observer:
     def on_lost(self, exchange: Exchange) -> None:
         self._note("lost", exchange)
         self._count("lost")
+        if exchange.act == DEVICE:
+            if session_id := exchange.notes.get("bound id"):
+                self._count("bindings whose reply was lost")
+                self._make_unsure(session_id)
+            return
         if exchange.act == "revoke":
             self._end_revocation(exchange)
         if exchange.changes_secret and not isinstance(exchange.browser, Thief):
@@ -254,7 +276,10 @@ class Observer:
             if self._acknowledged[session_id] - record["data"].keys():
                 self._alarm("data lost")
             if session_id in self._ended:
-                self._alarm("ended sessions that are left")
+                # A thief who cannot use the user's cookie uses the anonymous one, and rotates it.
+                is_thiefs = record.get("user") is None and session_id in self._used_by_thief
+                if not is_thiefs:
+                    self._alarm("ended sessions that are left")
             elif record.get("user") is not None and session_id not in held:
                 is_explained = session_id in self._explained
                 self._alarm(
@@ -272,6 +297,9 @@ class Observer:
         assert reply
         is_in = reply.seen.user is not None
         if not self._is_judged(exchange) or exchange.act == "login":
+            return
+        if not is_in and self._is_late_for_its_device(exchange):
+            self._count("requests that were late for their short cookie")
             return
         self._count("judged")
         if expected.state is State.OUT and is_in:
@@ -315,11 +343,12 @@ class Observer:
         later = [i for i in self._issued_of(session_id) if i.order > issued.order]
         shown = [i.shown for i in later if i.shown is not None]
         is_old = any(time + self._grace < exchange.entered for time in shown)
-        if not is_old or any(i.by_act for i in later):
-            issued.shown = min(issued.shown or exchange.answered, exchange.answered)
-            return
         assert exchange.reply
         is_open = exchange.reply.seen.user is not None
+        if not is_old or any(i.by_act for i in later):
+            if is_open or session_id not in self._bound_at:  # without the proof it was not shown
+                issued.shown = min(issued.shown or exchange.answered, exchange.answered)
+            return
         if is_open or self._site.record(session_id) is not None:
             self._alarm("thieves missed")
 
@@ -351,9 +380,13 @@ class Observer:
         """Whether a login or logout has to end the session of this token.
 
         It has to, if no explicit rotation has replaced the token. A logout has to end it also if
-        one explicit rotation has replaced the token less than 10 s before the logout began.
+        one explicit rotation has replaced the token less than 10 s before the logout began. A
+        request without the proof of its device ends nothing.
         """
         if not token or token not in self._issued:
+            return False
+        assert exchange.reply
+        if _id_of(token) in self._bound_at and exchange.reply.seen.user is None:
             return False
         if not self._rotations_of(token):
             return True
@@ -441,11 +474,45 @@ class Observer:
         pairs = (line.partition(";")[0].partition("=") for line in exchange.reply.cookies)
         return [(name, value) for name, _, value in pairs]
 
+    # Bindings
+
+    def _follow_device(self, exchange: Exchange) -> None:
+        """Counts a binding and a refresh that the server has carried out."""
+        assert exchange.reply
+        if exchange.reply.status != 200 or not exchange.reply.cookies:
+            return
+        if "bound" in exchange.notes:
+            self._count("refreshes")
+            return
+        self._count("bindings")
+        session_id = msgspec.json.decode(exchange.reply.body)["session_identifier"]
+        exchange.notes["bound id"] = session_id
+        self._bound_at[session_id] = exchange.answered
+
+    def _is_late_for_its_device(self, exchange: Exchange) -> bool:
+        """Whether the request came more than 10 s after the end of its short cookie; or after the
+        binding, if the browser had not got the cookie when it sent the request."""
+        session_id = _id_of(exchange.user_token)
+        end = self._end_of_short_cookie(exchange)
+        if end is None and exchange.sent < self._bound_in_browser.get(session_id, math.inf):
+            end = self._bound_at.get(session_id)
+        return end is not None and exchange.entered >= end + 10
+
+    def _end_of_short_cookie(self, exchange: Exchange) -> float | None:
+        """The end that the value of the request's short cookie names, in simulated seconds."""
+        session_id = re.escape(_id_of(exchange.user_token))
+        found = re.search(rf"-bound-{session_id}=(\d+)\.", exchange.header)
+        return (int(found[1]) - EPOCH_MS) / 1000 if found else None
+
     # Thieves
 
     def _follow_thief(self, exchange: Exchange) -> None:
         assert exchange.reply
         theft = self._thefts[t.cast(Thief, exchange.browser)]
+        if exchange.reply.seen.user is not None and theft.session_id in self._bound_at:
+            end = self._end_of_short_cookie(exchange) or self._bound_at[theft.session_id]
+            if exchange.entered >= end + 10:
+                self._alarm("thieves accepted without the device")
         if exchange.reply.seen.user is not None:
             theft.last_use = exchange.entered
             if theft.first_use is None:

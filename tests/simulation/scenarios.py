@@ -14,6 +14,7 @@ from flask import Flask
 import flask_kvsession as kvs
 
 from .browser import Owner, Thief
+from .device import BoundOwner
 from .observer import Figures, Observer
 from .scheduler import Scheduler
 from .site import Kind, Site
@@ -53,6 +54,7 @@ NEVER = (
     "ended sessions that came back",
     "thieves missed",
     "thieves not found in two rotation intervals",
+    "thieves accepted without the device",
 )
 """The figures that must be 0, unless a scenario names a known residual case."""
 
@@ -153,6 +155,23 @@ SCENARIOS = {
             known=_late_successors(0.05),
             reaches=("lost", "successors", "explicit rotations", "logouts"),
         ),
+        # Sessions that are bound to the device, with periodic rotations, and a thief.
+        Scenario(
+            name="device",
+            kind="device",
+            slow=0.01,
+            remembered=0.5,
+            has_thief=True,
+            known=_late_successors(0.05),
+            reaches=(
+                "lost",
+                "successors",
+                "explicit rotations",
+                "logouts",
+                "bindings",
+                "refreshes",
+            ),
+        ),
         # With one name, the response to an anonymous write may replace the user's cookie.
         Scenario(
             name="one name",
@@ -180,8 +199,9 @@ class Simulation:
         scheduler.now = 0.0
         site.random = random.Random(f"{text} {scenario.name}")
         self.observer = observer = Observer(site, text, INTERVAL, GRACE)
+        kind = BoundOwner if scenario.kind == "device" else Owner
         owners = [
-            Owner(f"browser-{n}", site, scenario, observer, text) for n in range(scenario.browsers)
+            kind(f"browser-{n}", site, scenario, observer, text) for n in range(scenario.browsers)
         ]
         for owner in owners:
             observer.add_owner(owner)

@@ -36,14 +36,15 @@ so the server, whose scripts use the real time, never removes an entry of an ind
 _IN_REAL_TIME = ("flask_kvsession.connection", "flask_kvsession.store.eviction")
 """The modules that measure how long the real server takes."""
 
-Kind = t.Literal["core", "one_name", "by_key"]
-"""How an app signs users in: `login_user`; the same with `flask.session` and one cookie name; or by
-`KVSESSION_USER_ID_KEY`."""
+Kind = t.Literal["core", "one_name", "by_key", "device"]
+"""How an app signs users in: `login_user`; the same with `flask.session` and one cookie name; by
+`KVSESSION_USER_ID_KEY`; or by `login_user`, with sessions that are bound to the device."""
 
 _SETTINGS: dict[Kind, dict[str, t.Any]] = {
     "core": {},
     "one_name": {"AS_FLASK_SESSION": True},
     "by_key": {"AS_FLASK_SESSION": True, "USER_ID_KEY": "user_id"},
+    "device": {"DEVICE_BOUND": "offer"},
 }
 
 
@@ -62,6 +63,8 @@ class Reply:
     status: int
     cookies: list[str]
     seen: Seen
+    headers: dict[str, str]
+    body: bytes
 
 
 @dataclass
@@ -81,7 +84,7 @@ class Site:
 
     @property
     def user_cookie(self) -> str:
-        return "kvsession" if self.kind == "core" else "session"
+        return {"core": "kvsession", "device": "__Host-kvsession"}.get(self.kind, "session")
 
     @property
     def anonymous_cookie(self) -> str:
@@ -98,6 +101,7 @@ class Site:
         configured = _SETTINGS[self.kind] | settings
         app.config.update({f"KVSESSION_{key}": value for key, value in configured.items()})
         kvs.KVSession(app)
+        app.register_blueprint(kvs.device_bound_blueprint)
         _add_views(app, self)
         with ExitStack() as stack:
             self.client = stack.enter_context(redis.Redis(unix_socket_path=socket_path))
@@ -107,19 +111,21 @@ class Site:
             stack.enter_context(self._simulated())
             yield self
 
-    def request(self, method: str, path: str, cookies: str, address: str) -> Reply:
+    def request(
+        self, method: str, path: str, cookies: str, address: str, headers: dict[str, str]
+    ) -> Reply:
         """The app's reply to a request. It enters the app now."""
         environ = _environ(method, path, cookies, address)
+        environ |= {f"HTTP_{k.upper().replace('-', '_')}": v for k, v in headers.items()}
         seen = environ["simulation.seen"] = Seen()
         received: list[t.Any] = []
         body = self.app.wsgi_app(environ, lambda *head: received.extend(head))  # type: ignore[arg-type]
-        for _ in body:
-            pass
+        content = b"".join(body)
         if hasattr(body, "close"):
             body.close()
-        status, headers = received[:2]
-        cookies_set = [value for name, value in headers if name == "Set-Cookie"]
-        return Reply(int(status[:3]), cookies_set, seen)
+        status, answered = received[:2]
+        cookies_set = [value for name, value in answered if name == "Set-Cookie"]
+        return Reply(int(status[:3]), cookies_set, seen, dict(answered), content)
 
     def think(self) -> None:
         """The time that a view takes: mostly some ms, sometimes up to a minute."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from flask_kvsession import rotation
+from flask_kvsession import binding, presented, rotation
 from flask_kvsession.cookie import SessionCookie
 from flask_kvsession.record import Record
 from flask_kvsession.rotation import Standing
@@ -30,6 +30,7 @@ LIVES = {
     "thief": 30,
     "by key": 30,
     "one name": 30,
+    "device": 40,
 }
 """The number of lives of each scenario in this suite. `make simulate` runs thousands."""
 
@@ -44,7 +45,7 @@ def test_simulated_browsers_meet_nothing_that_a_law_excludes(name: str, socket_p
     assert [figure for figure in scenario.reaches if not figures.counts[figure]] == []
 
 
-@pytest.mark.parametrize("name", ["mix", "thief", "by key"])
+@pytest.mark.parametrize("name", ["mix", "thief", "by key", "device"])
 def test_a_life_of_one_seed_is_the_same_each_time(name: str, socket_path: str) -> None:
     """Two runs of one seed give the same trace, also after other lives in the same app."""
     with simulation(SCENARIOS[name], socket_path) as first:
@@ -182,6 +183,31 @@ def revoke_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SessionStore, "revoke_all", lambda *args, **more: [])
 
 
+def ask_for_no_proof(patch: pytest.MonkeyPatch) -> None:
+    """A session that is bound is opened by its long cookie alone."""
+    patch.setattr(presented, "_unless_unproven", lambda app, request, found, began: found)
+
+
+def let_short_cookies_last(patch: pytest.MonkeyPatch) -> None:
+    """A short cookie is accepted for ever."""
+    patch.setattr(binding, "GRACE_MS", 10**12)
+
+
+def give_all_short_cookies_one_name(patch: pytest.MonkeyPatch) -> None:
+    """A browser with two bindings has one short cookie."""
+    patch.setattr(SessionCookie, "bound_name", lambda cookie, session_id: "short-bound-cookie")
+    patch.setattr(
+        SessionCookie,
+        "bound_values_in",
+        lambda cookie, request, session_id: [request.cookies.get("short-bound-cookie", "")],
+    )
+
+
+def end_bindings_at_an_outage(patch: pytest.MonkeyPatch) -> None:
+    """A page whose refresh was not answered is answered as anonymous."""
+    patch.setattr(presented, "_failed_to_refresh", lambda request: False)
+
+
 def _replace_everywhere(patch: pytest.MonkeyPatch, real: object, new: object) -> None:
     """Replaces a function in each module of the package that has imported it."""
     for name, module in list(sys.modules.items()):
@@ -224,6 +250,10 @@ def _change_script(patch: pytest.MonkeyPatch, name: str, changes: dict[str, str]
         (leave_other_sessions_at_a_logout, "mix", "ended sessions that are left"),
         (delete_only_the_cookie_at_a_logout, "logins", "ended sessions that came back"),
         (revoke_nothing, "mix", "ended sessions that came back"),
+        (ask_for_no_proof, "device", "thieves accepted without the device"),
+        (let_short_cookies_last, "device", "thieves accepted without the device"),
+        (give_all_short_cookies_one_name, "device", "signed out"),
+        (end_bindings_at_an_outage, "device", "signed out"),
     ],
 )
 def test_a_broken_package_raises_a_figure(

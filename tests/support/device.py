@@ -40,7 +40,11 @@ class Offer(t.NamedTuple):
 
     @classmethod
     def of(cls, response: TestResponse) -> Offer | None:
-        found = _OFFER.fullmatch(response.headers.get(OFFER, ""))
+        return cls.parse(response.headers.get(OFFER, ""))
+
+    @classmethod
+    def parse(cls, header: str) -> Offer | None:
+        found = _OFFER.fullmatch(header)
         return cls(*found.groups()) if found else None
 
 
