@@ -13,10 +13,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
+from flask_kvsession import revoke_all_sessions
 from flask_kvsession.binding import MAX_ANSWERS
+from flask_kvsession.device_bound import endpoints
+from flask_kvsession.device_bound.proof import Proof
 from flask_kvsession.record import Stored
 
-from .support.apps import MakeApp, store_of
+from .support.apps import MakeApp, in_context, store_of
 from .support.clock import Clock
 from .support.device import (
     CHALLENGE,
@@ -332,6 +335,15 @@ def test_an_id_that_is_none_does_not_continue(device: Device, value: str) -> Non
     assert device.get().status_code == 200
 
 
+def test_the_repr_of_a_proof_shows_nothing_of_it(device: Device) -> None:
+    """Error reports contain the reprs of local variables."""
+    device.sign_in()
+    text = device.registration()
+    shown = repr(Proof.parse(text))
+    assert device.offer and device.offer.challenge not in shown
+    assert text.rpartition(".")[2] not in shown
+
+
 def test_without_an_id_nothing_is_refreshed(device: Device) -> None:
     """Another site's page cannot send the header with the id, so its post has no effect."""
     response = device.bind().post("/device-bound/refresh")
@@ -350,6 +362,84 @@ def test_quoted_and_bare_headers_are_read(device: Device, form: str) -> None:
     challenge = challenge_of(device.ask(session_id=quoted))
     proof = form.format(signed({"jti": challenge}, device.key))
     assert device.ask(proof, session_id=quoted).status_code == 200
+
+
+# Two requests at once: the second comes between the check and the write of the first
+
+
+def interrupted(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, act: Callable[[], object]
+) -> None:
+    """Calls `act` once, after the next call of this function."""
+    real, acts = getattr(owner, name), [act]
+
+    def call(*args: t.Any) -> t.Any:
+        result = real(*args)
+        if acts:
+            acts.pop()()
+        return result
+
+    monkeypatch.setattr(owner, name, call)
+
+
+def test_of_two_registrations_at_once_one_binds(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later one is refused, and its key is not that of the session."""
+    device.sign_in()
+    other = ECKey.generate_key("P-256")
+    first: list[int] = []
+    interrupted(monkeypatch, Proof, "new_key", lambda: first.append(device.register().status_code))
+    assert device.register(device.registration(other)).status_code == 403
+    assert first == [200]
+    assert device.refresh().status_code == 200
+
+
+def test_a_session_that_ends_during_the_registration_is_not_bound(
+    app: Flask, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays ended, and the browser gets no cookie."""
+    device.sign_in()
+    interrupted(
+        monkeypatch, Proof, "new_key", lambda: in_context(app, lambda: revoke_all_sessions("ada"))
+    )
+    response = device.register()
+    assert response.status_code == 403
+    assert "Set-Cookie" not in response.headers
+    assert device.get().status_code == 401
+
+
+def test_of_two_equal_proofs_at_once_one_is_accepted(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one gets a challenge, as a copy that comes later does."""
+    proof = signed({"jti": challenge_of(device.bind().ask())}, device.key)
+    first: list[int] = []
+    interrupted(
+        monkeypatch,
+        endpoints,
+        "_answered_challenge",
+        lambda: first.append(device.ask(proof).status_code),
+    )
+    second = device.ask(proof)
+    assert (first, second.status_code) == ([200], 403)
+    assert "Set-Cookie" not in second.headers
+
+
+def test_a_session_that_ends_during_a_refresh_does_not_continue(
+    app: Flask, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proof was right, and the session has ended before it was noted."""
+    proof = signed({"jti": challenge_of(device.bind().ask())}, device.key)
+    interrupted(
+        monkeypatch,
+        endpoints,
+        "_answered_challenge",
+        lambda: in_context(app, lambda: revoke_all_sessions("ada")),
+    )
+    response = device.ask(proof)
+    assert response.get_json()["continue"] is False
+    assert "Set-Cookie" not in response.headers
 
 
 @pytest.mark.parametrize("name", ["register", "refresh"])

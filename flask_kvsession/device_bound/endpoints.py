@@ -62,7 +62,7 @@ def refresh() -> Response:
     session_id = item_in(request.headers.get(_ID))
     stored = _session(session_id)
     if stored is None or not binding.is_bound(stored.record):
-        return jsonify({"session_identifier": session_id, "continue": False})
+        return _end(session_id)
     if _RESPONSE not in request.headers:
         return _challenge(stored)
     if binding.has_answered_too_many(stored.record, app_state().now()):
@@ -81,7 +81,7 @@ def refresh() -> Response:
 
     outcome = app_state().store.update(stored, use_up, once=True)
     if outcome.stored is None:
-        return jsonify({"session_identifier": session_id, "continue": False})
+        return _end(session_id)
     return _renewed(outcome.stored) if outcome.written else _challenge(outcome.stored)
 
 
@@ -141,6 +141,11 @@ def _static_paths() -> list[str]:
     folders = {rule.partition("<")[0].rstrip("/") for rule in static}
     public = (folder for folder in folders if folder and not settings.protects_part_of(folder))
     return sorted(request.script_root + folder for folder in public)
+
+
+def _end(session_id: str | None) -> Response:
+    """Tells the browser that there is nothing to refresh: the session has ended."""
+    return jsonify({"session_identifier": session_id, "continue": False})
 
 
 def _challenge(stored: Stored) -> Response:
