@@ -10,6 +10,7 @@ import pytest
 import redis
 from flask import Flask, g
 from joserfc.jwk import ECKey
+from werkzeug.test import EnvironBuilder
 
 import flask_kvsession as kvs
 from flask_kvsession import binding, signals
@@ -245,6 +246,32 @@ def test_all_copied_cookies_are_worthless_after_the_short_cookie(
     assert device.refresh().status_code == 200
     assert device.get().status_code == 200
     assert thief.get().status_code == 401
+
+
+def test_events_of_a_socket_go_on_after_the_short_cookie(
+    app: Flask, device: Device, clock: Clock
+) -> None:
+    """Events of a socket come with the environ of its handshake, which has shown the short cookie.
+    They are the user's until the session ends; a handshake without the proof opens nothing."""
+    bound_for_long(device, clock)
+    copy = device.copy(COOKIE)
+
+    def environ(device: Device) -> dict[str, t.Any]:
+        builder = EnvironBuilder(base_url=HTTPS)
+        device.browser._add_cookies_to_wsgi(environ := builder.get_environ())
+        return environ
+
+    def user(environ: dict[str, t.Any]) -> object:
+        with app.request_context(environ):
+            return g.session.user_id
+
+    handshake, of_a_thief = environ(device), environ(copy)
+    assert (user(handshake), user(of_a_thief)) == ("ada", None)
+    clock.advance(hours=1)
+    assert (user(handshake), user(of_a_thief)) == ("ada", None)
+    assert user(environ(device)) is None
+    in_context(app, lambda: kvs.revoke_all_sessions("ada"))
+    assert user(handshake) is None
 
 
 def test_the_reason_is_told(app: Flask, device: Device, clock: Clock) -> None:
