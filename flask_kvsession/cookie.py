@@ -140,8 +140,11 @@ class SessionCookie:
         header = request.environ.get("HTTP_COOKIE")
         if not header:
             return PresentedTokens([], [])
+        found = _pattern_for(self.name, self.anonymous_name).findall(header)
+        if len(found) == 1 and found[0][0] == self.name:  # the usual case
+            return PresentedTokens([Token.of(found[0][2])], [])
         is_user: dict[str, bool] = {}
-        for name, _, text in _pattern_for(self.name, self.anonymous_name).findall(header):
+        for name, _, text in found:
             if text in is_user or len(is_user) < MAX_TOKENS:
                 is_user[text] = is_user.get(text, False) or name == self.name
         tokens = PresentedTokens([], [])

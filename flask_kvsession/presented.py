@@ -73,26 +73,24 @@ def look_up(
     if not (tokens.user or tokens.anonymous):
         return NOTHING_PRESENTED
     look_up_token = app.store.look_up_in_redis if in_redis else app.store.look_up
-    if len(tokens.user) == 1:
-        found = [look_up_token(tokens.user[0], get_began)]
-        only = found[0]
-        if only.standing.is_valid and (
-            not _is_bound(only)
-            or not app.settings.device_bound
-            or shows_device(app, request, only, get_began)
-        ):  # the usual case
-            _remember(request.environ, only)
-            return Presented(own=only, unread=tokens.anonymous)
-    else:
-        found = [look_up_token(token, get_began) for token in tokens.user]
-    found = [_judged_by_request(app, request, each, get_began) for each in found]
+
+    def judged(token: Token) -> Found:
+        found = look_up_token(token, get_began)
+        if found.stored and found.stored.record.device and app.settings.device_bound:
+            return _unless_unproven(app, request, found, get_began)
+        return found
+
+    found = [judged(token) for token in tokens.user]
+    if len(found) == 1 and found[0].standing.is_valid:  # the usual case
+        _remember(request.environ, found[0])
+        return Presented(own=found[0], unread=tokens.anonymous)
+    found = [_as_opened_before(request.environ, each) for each in found]
     own = _user_session_among(app, found)
     if own:
         unread = tokens.anonymous
     else:
         for token in tokens.anonymous:
-            each = look_up_token(token, get_began)
-            found.append(_judged_by_request(app, request, each, get_began))
+            found.append(_as_opened_before(request.environ, judged(token)))
         if _failed_to_refresh(request) and any(each.standing is UNPROVEN for each in found):
             raise StoreUnavailable
         own, unread = _anonymous_session_among(app, found), []
@@ -119,34 +117,21 @@ def shows_device(
     app: AppState, request: Request, found: Found, get_began: Callable[[], int]
 ) -> bool:
     """Whether the session is bound to a device, and the request has its short cookie."""
-    if found.stored is None or not _is_bound(found):
+    stored = found.stored
+    if stored is None or not binding.is_bound(stored.record):
         return False
-    values = app.cookie.bound_values_in(request, found.stored.id)
-    return binding.is_any_valid(values, found.stored.record, get_began())
-
-
-def _is_bound(found: Found) -> bool:
-    return found.stored is not None and binding.is_bound(found.stored.record)
-
-
-def _judged_by_request(
-    app: AppState, request: Request, found: Found, get_began: Callable[[], int]
-) -> Found:
-    """What a token is by what else the request shows."""
-    if app.settings.device_bound:
-        found = _unless_unproven(app, request, found, get_began)
-    return _as_opened_before(request.environ, found)
+    values = app.cookie.bound_values_in(request, stored.id)
+    return binding.is_any_valid(values, stored.record, get_began())
 
 
 def _unless_unproven(
     app: AppState, request: Request, found: Found, get_began: Callable[[], int]
 ) -> Found:
     """A token of a session that is bound opens it only together with the short cookie."""
-    if not (found.standing.is_valid and found.stored and _is_bound(found)):
+    record = found.stored.record if found.stored and found.standing.is_valid else None
+    if record is None or not binding.is_bound(record):
         return found
-    if shows_device(app, request, found, get_began):
-        return found
-    if binding.is_under_way(found.stored.record, get_began()):
+    if shows_device(app, request, found, get_began) or binding.is_under_way(record, get_began()):
         return found
     return msgspec.structs.replace(found, standing=UNPROVEN)
 
