@@ -81,6 +81,8 @@ class Bounded:
     """
 
     current: Current
+    was_accepted = False
+    """Whether the server has accepted the connection, also if it has closed it since."""
     port = None  # redis-py reads it after a timeout, also of a unix socket
 
     # redis-py reads these two while it connects, again for each address of a host. It would leave
@@ -103,6 +105,7 @@ class Bounded:
 
     def _connect(self) -> DeadlineSocket:
         sock = super()._connect()  # type: ignore[misc]
+        self.was_accepted = True
         return DeadlineSocket(sock, self.current)
 
 
@@ -142,6 +145,11 @@ class Link:
         """Whether no call has used the connection before."""
         self.is_idle: bool = False
         self.is_closed: bool = False
+
+    @property
+    def was_accepted(self) -> bool:
+        """Whether the server has accepted the connection, whatever came then."""
+        return bool(self._connection.was_accepted)
 
     def connect(self) -> None:
         """Raises an error of redis-py or an `OSError` if that fails."""

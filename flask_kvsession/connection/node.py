@@ -48,6 +48,10 @@ class CannotConnect(ConnectionError):
     """No connection could be made, so no command was sent."""
 
 
+class ClosedWhileConnecting(CannotConnect):
+    """The server accepted a connection and closed it before the first command."""
+
+
 class Repeat(Enum):
     """What happens if a command is sent twice, because the reply to the first was lost."""
 
@@ -192,6 +196,14 @@ class Node:
 
     def _open(self, deadline: Deadline) -> Link:
         """A new connection. If there are as many as allowed, waits until one is idle or closed."""
+        try:
+            return self._open_once(deadline)
+        except ClosedWhileConnecting:  # as an open connection that is closed: tried once more
+            if deadline.is_over:
+                raise
+        return self._open_once(deadline)
+
+    def _open_once(self, deadline: Deadline) -> Link:
         while (link := self._new_link(deadline)) is None:
             if idle := self._take_idle(deadline):
                 return idle
@@ -210,7 +222,8 @@ class Node:
             if isinstance(error, TimeoutError | redis.TimeoutError | Refused):
                 raise
             if isinstance(error, RedisError | OSError):
-                raise CannotConnect(f"{type(error).__name__}: {error}") from error
+                kind = ClosedWhileConnecting if _was_closed(link, error) else CannotConnect
+                raise kind(f"{type(error).__name__}: {error}") from error
             raise
 
     def _new_link(self, deadline: Deadline) -> Link | None:
@@ -279,6 +292,13 @@ def is_final(error: Exception) -> bool:
     """Whether the server has answered the command with this error, and another connection would get
     the same answer."""
     return isinstance(error, ResponseError) and not was_refused(error)
+
+
+def _was_closed(link: Link, error: Exception) -> bool:
+    """Whether the server has accepted the connection and closed it. (Many errors of redis-py are
+    subclasses of its `ConnectionError`, also that of a wrong password.)"""
+    is_end = type(error) is redis.ConnectionError or isinstance(error, ConnectionError)
+    return link.was_accepted and is_end
 
 
 def was_refused(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
 
-from ..support.apps import Do, store_of
+from ..support.apps import Do, MakeApp, store_of
 from ..support.browsers import SignIn
 from ..support.figures import DEADLINE, TIMEOUT, Figure
 from ..support.proxy import Proxy
@@ -186,6 +186,32 @@ def test_a_lost_reply_to_a_read_is_not_visible(
         proxy.lose_reply_to(b"GET", before_hanging_up=lambda: None)
         assert set(answers_of(users, 2).counts) == {"200"}
     figure("reply lost", "read, login, logout, rotation, change: 200, state as after one act")
+
+
+@pytest.mark.quick
+@pytest.mark.without_near_cache
+@pytest.mark.parametrize(("closed", "status"), [(1, 200), (2, 503)])
+def test_a_connection_that_is_closed_in_its_handshake_is_made_again_once(
+    make_app: MakeApp, proxy: Proxy, figure: Figure, closed: int, status: int
+) -> None:
+    """The server accepts a new connection and closes it before the first command, as when it drops
+    all connections at that moment. No command was sent, so a new connection is tried, once."""
+    app = make_app(redis_url=f"unix://{proxy.path}?db=1", store_timeout=TIMEOUT)
+    browser = app.test_client()
+    browser.post("/login/ada")
+    store_of(app).close()
+    left = [closed]
+
+    def pass_later(chunk: bytes) -> bool:
+        if b"SELECT" in chunk and left[0]:
+            left[0] -= 1
+            return False
+        return True
+
+    proxy.on_request = pass_later
+    assert browser.get("/me").status_code == status
+    assert left == [0]
+    figure("closed in the handshake", f"{closed} times in a row: {status}")
 
 
 @pytest.mark.without_near_cache
