@@ -516,7 +516,7 @@ def test_a_failure_of_a_process_is_one_line(
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
 
 
-@pytest.mark.parametrize("width", [120, 80, 60, 40])
+@pytest.mark.parametrize("width", [100, 40])
 def test_output_fits_a_real_terminal(app: Flask, folder: Path, sign_in: SignIn, width: int) -> None:
     """In a terminal of this width, no line of a table, of a histogram or of a check is longer."""
     app.test_client().post("/login/ada", headers={"User-Agent": FIREFOX})
