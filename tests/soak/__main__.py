@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import typing as t
+from array import array
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,7 +53,7 @@ def soak(server: Server, proxy: Proxy, seconds: float, seed: int) -> int:
     users = [User(app, f"user{n}") for n in range(USERS)]
     faults, acts, problems = Faults(server, proxy, seed), Counter[str](), list[str]()
     end = time.monotonic() + seconds
-    memory: list[tuple[int, int]] = []
+    blocks = array("q")  # a list of ints would be blocks itself, and count as growth
     faults.start()
 
     def work(number: int) -> None:
@@ -69,7 +70,7 @@ def soak(server: Server, proxy: Proxy, seconds: float, seed: int) -> int:
                 finally:
                     user.lock.release()
                 if number == 0:
-                    memory.append((sys.getallocatedblocks(), _memory_kb()))
+                    blocks.append(sys.getallocatedblocks())
 
     with ThreadPoolExecutor(THREADS) as workers:
         for each in [workers.submit(work, number) for number in range(THREADS)]:
@@ -82,7 +83,7 @@ def soak(server: Server, proxy: Proxy, seconds: float, seed: int) -> int:
     print(f"seed {seed}, {seconds:.0f} s, {USERS * BROWSERS_OF_A_USER} browsers, {THREADS} threads")
     print(f"acts: {sum(acts.values())} ({_listed(acts)})")
     print(f"faults: {sum(faults.injected.values())} ({_listed(faults.injected)})")
-    problems += _problems_of_memory(memory)
+    problems += _problems_of_memory(blocks)
     connections = server.connections()
     print(f"connections after the end: {connections}")
     if connections > 1:
@@ -126,13 +127,13 @@ def _problems_of_keys(client: redis.Redis, prefix: str) -> list[str]:
     return problems
 
 
-def _problems_of_memory(samples: list[tuple[int, int]]) -> list[str]:
+def _problems_of_memory(samples: array[int]) -> list[str]:
     """Compares the least blocks that Python had allocated in each fifth of the time. The memory of
     the process grows a little more, because the C library returns it in large pieces only."""
     size = len(samples) // 5
     fifths = [samples[size * n : size * (n + 1)] for n in range(5)]
-    blocks = [min(blocks for blocks, _ in fifth) for fifth in fifths]
-    print(f"allocated blocks: {', '.join(map(str, blocks))}; memory: {samples[-1][1]} kB")
+    blocks = [min(fifth) for fifth in fifths]
+    print(f"allocated blocks: {', '.join(map(str, blocks))}; memory: {_memory_kb()} kB")
     return ["the allocated blocks have grown"] if blocks[-1] > blocks[0] * 1.1 + 2000 else []
 
 
