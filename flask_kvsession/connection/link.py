@@ -81,7 +81,7 @@ class Bounded:
     """
 
     current: Current
-    was_accepted = False
+    was_accepted: bool = False
     """Whether the server has accepted the connection, also if it has closed it since."""
     port = None  # redis-py reads it after a timeout, also of a unix socket
 

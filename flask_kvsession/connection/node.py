@@ -295,8 +295,9 @@ def is_final(error: Exception) -> bool:
 
 
 def _was_closed(link: Link, error: Exception) -> bool:
-    """Whether the server has accepted the connection and closed it. (Many errors of redis-py are
-    subclasses of its `ConnectionError`, also that of a wrong password.)"""
+    """Whether the server has accepted the connection and closed it, or has said that it has too
+    many. (redis-py has subclasses of its `ConnectionError` for other errors, such as a wrong
+    password.)"""
     is_end = type(error) is redis.ConnectionError or isinstance(error, ConnectionError)
     return link.was_accepted and is_end
 
