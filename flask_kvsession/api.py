@@ -86,7 +86,8 @@ def logout_user() -> None:
 
 def confirm_login() -> None:
     """Makes the session fresh and gives it a new secret, at once. Call it after you have checked
-    the user's password again.
+    the user's password again. With `KVSESSION_DEVICE_BOUND` it offers the browser to bind the
+    session, if that is not bound yet.
 
     Raises `LoginRequired` if nobody is signed in (OWASP ASVS 5.0, 7.2.4).
     """

@@ -94,10 +94,8 @@ class AppState:
     first_use_checks: list[Callable[[AppState], None]] = field(default_factory=list, repr=False)
     """Called before the settings are first used. Each raises `ConfigurationError` if the app was
     changed after `init_app` in a way that cannot work."""
-    device_endpoints: dict[str, str] = field(default_factory=dict, repr=False)
-    """The endpoints of `device_bound_blueprint` in this app, each with what it does."""
-    registration_url: Callable[[], str] = field(default=lambda: "", repr=False)
-    """The URL at which browsers bind a session to a key, if `KVSESSION_DEVICE_BOUND` is on."""
+    registration_url: Callable[[], str | None] = field(default=lambda: None, repr=False)
+    """The URL at which a browser may bind a session to a key. None: there is no offer."""
     _logins: RecentLogins = field(default_factory=RecentLogins, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _warnings: set[str] = field(default_factory=set, repr=False)

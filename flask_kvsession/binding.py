@@ -46,10 +46,12 @@ class Offer(msgspec.Struct, frozen=True):
 
     challenge: str
     authorization: str
+    url: str = ""
+    """Where the browser answers it."""
 
     @classmethod
-    def for_session(cls, session_id: str) -> Offer:
-        return cls(secrets.token_urlsafe(16), f"{session_id}.{secrets.token_urlsafe(16)}")
+    def for_session(cls, session_id: str, url: str) -> Offer:
+        return cls(secrets.token_urlsafe(16), f"{session_id}.{secrets.token_urlsafe(16)}", url)
 
     def __repr__(self) -> str:
         """Shows no secret."""

@@ -176,16 +176,24 @@ class SessionCookie:
         _forbid_caching(response)
 
     def write_bound(self, response: Response, session_id: str, value: str, max_age: int) -> None:
-        """Gives the browser this short cookie of the session for `max_age` seconds."""
-        attributes = self.attributes | {"httponly": True}
-        response.set_cookie(self.bound_name(session_id), value, max_age=max_age, **attributes)
+        """Gives the browser this short cookie of the session for `max_age` seconds. Its attributes
+        are those that the prefix `__Host-` needs, whatever the session's cookie has."""
+        response.set_cookie(
+            self.bound_name(session_id),
+            value,
+            max_age=max_age,
+            path="/",
+            secure=True,
+            httponly=True,
+            samesite=self.samesite,
+        )
         _forbid_caching(response)
 
     @property
     def bound_attributes(self) -> str:
         """The attributes of the short cookie, as they are in its Set-Cookie. Browsers compare
         them."""
-        samesite = f"; SameSite={self.samesite}" if self.samesite else ""
+        samesite = f"; SameSite={self.samesite.title()}" if self.samesite else ""
         return f"Secure; HttpOnly; Path=/{samesite}"
 
     def clear(self, response: Response, name: str) -> None:

@@ -42,7 +42,7 @@ class CookieChanges:
 
     def offer_binding(self, offer: Offer) -> None:
         """Offers the browser to bind the session to a key of its device."""
-        self._changes[_OFFER] = partial(_add_offer, offer, self._app.registration_url())
+        self._changes[_OFFER] = partial(_add_offer, offer)
 
     def clear(self, *names: str) -> None:
         """Deletes the cookies of these names that the request carries, and takes back those that
@@ -73,8 +73,9 @@ class CookieChanges:
         return math.ceil(min(remaining, settings.milliseconds.absolute) / 1000)
 
 
-def _add_offer(offer: Offer, url: str, response: Response) -> None:
+def _add_offer(offer: Offer, response: Response) -> None:
     response.headers.add(
         _OFFER,
-        f'(ES256);path="{url}";challenge="{offer.challenge}";authorization="{offer.authorization}"',
+        f'(ES256);path="{offer.url}";challenge="{offer.challenge}"'
+        f';authorization="{offer.authorization}"',
     )

@@ -118,10 +118,9 @@ class _RequestRefused(KVSessionError, HTTPException):
 class LoginRequired(_RequestRefused, Unauthorized):
     """No user is signed in: 401.
 
-    `ended` says why, for the app's error handler: `"revoked"` or `"limit"` if the session was ended
-    from outside, and `"unbound"` if the request did not prove that it comes from the device to
-    which the session is bound. It is None for an anonymous
-    session and after expiry.
+    `ended` says why, for the app's error handler: `"revoked"`, `"limit"` or `"stolen"` if the
+    session was ended from outside, and `"unbound"` if it is bound to a device and the request did
+    not prove to be from it. It is None for an anonymous session and after expiry.
     """
 
     error = "Unauthorized"

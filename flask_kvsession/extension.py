@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import typing as t
 import weakref
-from functools import partial
 
 from . import cli, compat, device_bound, renamed
 from .api import current_session
@@ -22,7 +21,6 @@ if t.TYPE_CHECKING:
     from collections.abc import Callable
 
     from flask import Flask
-    from flask.wrappers import Response
 
     from .connection import RedisClient
 
@@ -73,10 +71,7 @@ class KVSession:
         if settings.g_name is not None:
             _put_session_into_g(app, settings.g_name)
             state.first_use_checks.append(_require_session_in_g)
-        before_request = _before_request(state)
-        app.before_request_funcs.setdefault(None, []).insert(0, before_request)
-        if settings.device_bound:
-            state.first_use_checks.append(partial(_require_first, before_request))
+        app.before_request_funcs.setdefault(None, []).insert(0, _before_request(state))
         app.cli.add_command(cli.kvsession)
 
     if not t.TYPE_CHECKING:  # with it, a type checker would accept any name
@@ -92,18 +87,6 @@ def _require_globals_class(app: Flask) -> None:
             f"app.app_ctx_globals_class must be a class, not {app.app_ctx_globals_class!r}, because"
             " KVSession(app) derives a subclass from it; set it to a subclass of"
             " flask.ctx._AppCtxGlobals."
-        )
-
-
-def _require_first(function: object, state: AppState) -> None:
-    """Raises `ConfigurationError` if another function of the app comes before: it could answer a
-    browser that proves its device, and so end the binding."""
-    first = state.app.before_request_funcs[None][0]
-    if first is not function:
-        raise ConfigurationError(
-            f"{first!r} was inserted before the first before_request function of"
-            " Flask-KVSession-Redis, which must answer browsers that prove their device; register"
-            " it with app.before_request, which appends it."
         )
 
 
@@ -129,17 +112,18 @@ def _put_session_into_g(app: Flask, name: str) -> None:
     )
 
 
-def _before_request(state: AppState) -> Callable[[], Response | None]:
-    """The first `before_request` function of the app. If it returns a response, Flask calls no
-    other, and no view."""
+def _before_request(state: AppState) -> Callable[[], None]:
+    """The first `before_request` function of the app."""
+    is_first = True
 
-    def check_settings_and_guard() -> Response | None:
+    def check_settings_and_guard() -> None:
+        nonlocal is_first
         setattr(get_request(), BEGAN, time.monotonic())
         settings = state.settings  # raises at first use if they were changed after init_app
-        if state.device_endpoints and (answer := device_bound.answer(state)):
-            return answer
+        if is_first and settings.device_bound:
+            device_bound.require_endpoints(state.app)
+        is_first = False
         if settings.protected_paths:
             guard_protected_paths(settings)
-        return None
 
     return check_settings_and_guard

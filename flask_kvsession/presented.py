@@ -5,7 +5,6 @@ A session that is bound to a device also needs the short cookie (`binding`).
 
 from __future__ import annotations
 
-import re
 import typing as t
 
 import msgspec
@@ -30,7 +29,7 @@ _OPENED = "kvsession.opened"
 """The key of a WSGI environ with the tokens that have opened a session in it. No header of a
 request can set this key."""
 
-_FAILED_REFRESH = re.compile(r"\b(server_error|unreachable)\b")
+_FAILED = ("server_error", "unreachable")
 """Why a browser, by its header `Secure-Session-Skipped`, has no short cookie: we did not answer."""
 
 
@@ -91,7 +90,7 @@ def look_up(
     else:
         for token in tokens.anonymous:
             found.append(_as_opened_before(request.environ, judged(token)))
-        if _failed_to_refresh(request) and any(each.standing is UNPROVEN for each in found):
+        if any(each.standing is UNPROVEN and _failed_to_refresh(request, each) for each in found):
             raise StoreUnavailable
         own, unread = _anonymous_session_among(app, found), []
     stolen = [info for each in found if (info := _end_if_stolen(app, each, found, get_began))]
@@ -136,11 +135,17 @@ def _unless_unproven(
     return msgspec.structs.replace(found, standing=UNPROVEN)
 
 
-def _failed_to_refresh(request: Request) -> bool:
-    """Whether the browser says that this server has not answered its refresh. Then it is unknown
-    whether the request comes from the device. A thief who says it gains nothing: the answer is
-    503."""
-    return bool(_FAILED_REFRESH.search(request.headers.get("Secure-Session-Skipped", "")))
+def _failed_to_refresh(request: Request, found: Found) -> bool:
+    """Whether the browser says that this server has not answered the refresh of this session. Then
+    it is unknown whether the request comes from the device. A thief who says it gains nothing: the
+    answer is 503."""
+    for item in request.headers.get("Secure-Session-Skipped", "").split(","):
+        reason, *parameters = (part.strip(" \t") for part in item.split(";"))
+        ids = [p.partition("=")[2] for p in parameters if p.startswith("session_identifier=")]
+        is_ours = not ids or ids[0].strip('"') == found.token.session_id
+        if is_ours and reason in _FAILED:
+            return True
+    return False
 
 
 def _remember(environ: WSGIEnvironment, found: Found) -> None:

@@ -320,12 +320,6 @@ class RequestSession:
         self._is_finished = True
         self.session.is_closed = True
 
-    def leave(self) -> None:
-        """Ends a request that answers a browser without its session: whoever reads the session in
-        it finds it empty, and it is not loaded."""
-        self.session.rebase(None)
-        self.close()
-
     def has_unsaved_changes(self) -> bool:
         return self.session.is_loaded and bool(self.session.changes())
 
@@ -412,8 +406,9 @@ class RequestSession:
             self.session.rebase(None)
             return
         self._use(login.stored, token)
-        if offer:
+        if self._app.settings.device_bound:
             self._cookies.clear_short_cookies()
+        if offer:
             self._cookies.offer_binding(offer)
         self._warn_if_cookie_will_be_lost()
         self.events.queue_logouts(login.ended)
@@ -712,7 +707,8 @@ class RequestSession:
 
     def _new_offer(self, session_id: str) -> binding.Offer | None:
         """An offer to bind this session to the device, if the app makes such offers."""
-        return binding.Offer.for_session(session_id) if self._app.settings.device_bound else None
+        url = self._app.registration_url()
+        return None if url is None else binding.Offer.for_session(session_id, url)
 
     def _changed_data(self, record: Record) -> Data:
         return self.session.changes().applied_to(record.encoded_data())

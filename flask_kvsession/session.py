@@ -283,8 +283,8 @@ class Session(MutableMapping[str, t.Any]):
         `"unbound"` if the session is bound to a device, and the request did not prove to be from
         it.
 
-        It is kept until the next login. None after a logout or an expiry: neither leaves a
-        tombstone.
+        It is kept until the next login, but `"unbound"` only as long as a request has no proof.
+        None after a logout or an expiry: neither leaves a tombstone.
         """
         self._touch()
         return self._previous_end_reason

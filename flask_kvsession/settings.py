@@ -257,9 +257,8 @@ class Settings:
     @property
     def has_one_cookie_name(self) -> bool:
         """Whether all sessions have one cookie name: nothing then tells this package which of them
-        are a user's, because the app signs users in by means that are unknown here. An app that
-        binds sessions to devices signs users in with `login_user`."""
-        return self.as_flask_session and self.user_id_key is None and not self.device_bound
+        are a user's, because the app signs users in by means that are unknown here."""
+        return self.as_flask_session and self.user_id_key is None
 
     @property
     def reserved_keys(self) -> frozenset[str]:

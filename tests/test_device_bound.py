@@ -678,6 +678,27 @@ def test_other_words_of_the_header_change_nothing(device: Device, clock: Clock, 
     assert thief.get(**{SKIPPED: why}).status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ('unreachable;session_identifier="{own}"', 503),
+        ("unreachable; session_identifier={own}", 503),
+        ('unreachable;session_identifier="{other}"', 401),
+        ('quota_exceeded;session_identifier="{own}", unreachable;session_identifier="x"', 401),
+        ('quota_exceeded;session_identifier="x", unreachable;session_identifier="{own}"', 503),
+    ],
+)
+def test_the_header_counts_for_the_session_that_it_names(
+    device: Device, clock: Clock, header: str, status: int
+) -> None:
+    """A browser with two bindings names the one whose refresh was not answered. The other one's
+    user must be able to sign in again."""
+    thief = bound_for_long(device, clock).copy(COOKIE)
+    other = device.session_id[::-1]
+    says = header.format(own=device.session_id, other=other)
+    assert thief.get(**{SKIPPED: says}).status_code == status
+
+
 def test_the_header_does_not_matter_with_the_short_cookie(device: Device, clock: Clock) -> None:
     """A request with the short cookie is answered, whatever the header says."""
     bound_for_long(device, clock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import sys
 import typing as t
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,7 +18,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 import flask_kvsession as kvs
-from flask_kvsession import binding
+from flask_kvsession import binding, device_bound
 from flask_kvsession.errors import ConfigurationError, StoreUnavailable
 
 from .support.apps import MakeApp
@@ -26,6 +27,7 @@ from .support.device import (
     COOKIE,
     HTTPS,
     ID,
+    OFFER,
     PROOF,
     SKIPPED,
     Device,
@@ -191,30 +193,28 @@ def test_no_hook_of_the_app_answers_a_browser(make_app: MakeApp) -> None:
     assert Device(strict(make_app)).post("/device-bound/refresh").get_json()["continue"] is False
 
 
-def test_a_function_that_was_inserted_before_ours_is_an_error(make_app: MakeApp) -> None:
-    """It could answer a browser, and so end its binding. The first request says which it is."""
-    app = offering(make_app(device_bound="offer"))
-
-    def somebody_elses() -> None: ...
-
-    app.before_request_funcs[None].insert(0, somebody_elses)
-    with pytest.raises(ConfigurationError, match=r"somebody_elses.*app\.before_request"):
-        app.test_client().get("/data")
-
-
 @pytest.mark.parametrize(
-    "options",
-    [{"url_prefix": "/<tenant>/binding"}, {"subdomain": "auth"}],
-    ids=["a variable", "a subdomain"],
+    ("kind", "options"),
+    [
+        ("SubdomainFlask", {"url_prefix": "/<tenant>/binding"}),
+        ("SubdomainFlask", {"subdomain": "auth"}),
+        ("HostFlask", {}),
+    ],
+    ids=["a variable", "a subdomain", "host matching"],
 )
 def test_urls_that_a_browser_could_not_call_are_an_error(
-    make_app: MakeApp, options: dict[str, str]
+    make_app: MakeApp, kind: str, options: dict[str, str]
 ) -> None:
-    """The URLs need no value, and belong to the host of the app."""
-    app = offering(make_app(device_bound="offer", flask_class=SubdomainFlask), **options)
+    """The URLs need no value, and belong to the one host of the app."""
+    app = offering(make_app(device_bound="offer", flask_class=globals()[kind]), **options)
     app.config["SERVER_NAME"] = "shop.example"
     with pytest.raises(ConfigurationError, match="without a variable part"):
         app.test_client().get("/untouched", base_url="http://shop.example")
+
+
+class HostFlask(Flask):
+    def __init__(self, name: str) -> None:
+        super().__init__(name, host_matching=True, static_host="shop.example")
 
 
 class SubdomainFlask(Flask):
@@ -232,13 +232,18 @@ def test_a_wrapped_view_is_found(make_app: MakeApp) -> None:
     assert device.refresh().status_code == 200
 
 
-def test_without_the_extra_and_the_setting_the_urls_are_404(
-    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+def test_without_the_extra_and_the_setting_the_urls_are_503(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An app may register the blueprint and offer nothing, without joserfc."""
+    """An app may register the blueprint and offer nothing, without joserfc. A browser that another
+    worker has bound keeps its binding then, because the answer is no 4xx."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delattr(device_bound, "endpoints", raising=False)
+    monkeypatch.setitem(sys.modules, "flask_kvsession.device_bound.endpoints", None)
     browser = offering(make_app()).test_client()
-    assert browser.post("/device-bound/refresh").status_code == 404
+    assert browser.get("/untouched").status_code == 200
+    assert browser.post("/device-bound/refresh").status_code == 503
+    assert "[device-bound]" in caplog.text
 
 
 def test_a_login_over_plain_http_is_a_warning_on_the_own_machine_too(
@@ -254,31 +259,99 @@ def test_a_login_over_plain_http_is_a_warning_on_the_own_machine_too(
 
 
 @pytest.mark.parametrize("as_flask_session", [False, True])
-def test_hooks_that_read_the_session_do_not_change_an_answer(
+def test_no_function_of_the_app_is_called_for_a_browser(
     make_app: MakeApp, own_server: Server, as_flask_session: bool
 ) -> None:
-    """A function of `after_request` that reads the session, as Flask-Login's does, finds it empty,
-    costs nothing, and changes no answer, also if the store fails."""
+    """Functions that set a cookie, read the session, measure the time since another function, or
+    raise are not called, also if the store fails. Only functions of teardown are."""
     url = f"unix://{own_server.path}"
     app = make_app(
         device_bound="offer", redis_url=url, store_timeout=0.3, as_flask_session=as_flask_session
     )
     app.config["SESSION_COOKIE_SECURE"] = True
-    app.register_error_handler(StoreUnavailable, lambda error: ("a page", 200))
-    read: list[t.Any] = []
+    called: list[str] = []
+
+    def note(name: str) -> None:
+        if request.path.startswith("/device-bound"):
+            called.append(name)
+
+    @app.url_value_preprocessor
+    def read_url(endpoint: str | None, values: dict[str, t.Any] | None) -> None:
+        note("url_value_preprocessor")
+
+    @app.before_request
+    def start() -> None:
+        note("before_request")
 
     @app.after_request
-    def look(response: Response) -> Response:
-        if request.path.startswith("/device-bound"):
-            read.append((g.session.user_id, dict(g.session)))
+    def finish(response: Response) -> Response:
+        note("after_request")
+        response.set_cookie("XSRF-TOKEN", str(g.session.user_id))
         return response
 
+    @app.teardown_request
+    def end(error: BaseException | None) -> None:
+        note("teardown_request")
+
+    for kind in (Exception, HTTPException, StoreUnavailable):
+        app.register_error_handler(kind, lambda error: ("a page", 200))
     device = Device(offering(app), name="session" if as_flask_session else COOKIE).bind()
-    assert "Vary" not in device.ask().headers
+    answer = device.ask()
+    assert "Vary" not in answer.headers
+    assert "Set-Cookie" not in answer.headers
     own_server.stop()
     answer = device.ask()
     assert (answer.status_code, answer.get_json()) == (503, {"error": "StoreUnavailable"})
-    assert read == [(None, {})] * 3
+    assert called == ["teardown_request"] * 3
+
+
+def test_each_registration_of_the_blueprint_answers(make_app: MakeApp) -> None:
+    """A binding of an earlier URL goes on, if the blueprint is registered there too, last and under
+    another name. New sessions are bound at the first one."""
+    app = offering(make_app(device_bound="offer"), url_prefix="/new")
+    offering(app, name="old_urls")
+    app.before_request(lambda: abort(401) if "/refresh" in request.path else None)
+    device = Device(app)
+    device.sign_in()
+    assert device.offer and device.offer.path == "/new/register"
+    device.register()
+    assert device.instructions["refresh_url"] == "/new/refresh"
+    for path in ("/new/refresh", "/device-bound/refresh"):
+        assert device.post(path, {ID: device.session_id}).status_code == 403
+
+
+def test_a_process_that_answers_no_browser_needs_no_blueprint(make_app: MakeApp) -> None:
+    """A worker process with the settings of the app lists and revokes bound sessions."""
+    device = Device(offering(make_app(device_bound="offer"))).bind()
+    worker = make_app(device_bound="offer")
+    with worker.app_context():
+        [listed] = kvs.list_sessions("ada")
+        assert listed.is_device_bound
+        assert kvs.revoke_session(listed.id, "ada")
+    assert device.get().status_code == 401
+
+
+def test_a_login_on_another_host_is_not_bound(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A binding holds for one host. A login on a subdomain gets no offer, and the log says why; one
+    on the host of the app does."""
+    app = make_app(device_bound="offer", flask_class=SubdomainFlask, views=False)
+    app.config["SERVER_NAME"] = "shop.example"
+    offering(app)
+
+    def login() -> str:
+        kvs.login_user("ada")
+        return ""
+
+    app.add_url_rule("/login/ada", "login", login, methods=["POST"])
+    app.add_url_rule("/login/ada", "login_there", login, methods=["POST"], subdomain="api")
+    here = app.test_client().post("/login/ada", base_url="https://shop.example")
+    there = app.test_client().post("/login/ada", base_url="https://api.shop.example")
+    assert OFFER in here.headers
+    assert there.status_code == 200
+    assert OFFER not in there.headers
+    assert "another host than that of device_bound_blueprint" in caplog.text
 
 
 def test_a_planted_cookie_is_not_accepted_beside_an_unproven_one(
@@ -398,6 +471,7 @@ def test_static_files_need_no_refresh(make_app: MakeApp) -> None:
     app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
     at_root = Blueprint("root", __name__, static_folder=".", static_url_path="/")
     app.register_blueprint(at_root)
+    app.add_url_rule("/reports/<name>", "reports.static", lambda name: "not a file")
     device = Device(offering(app)).bind()
     excluded = device.instructions["scope"]["scope_specification"]
     assert [rule["path"] for rule in excluded] == ["/devices/kvsession-static", "/static"]
@@ -407,9 +481,9 @@ def test_static_files_need_no_refresh(make_app: MakeApp) -> None:
 
 
 def test_an_app_with_flask_session_binds_too(make_app: MakeApp, clock: Clock) -> None:
-    """With `KVSESSION_AS_FLASK_SESSION`, the short cookie is named for Flask's session cookie. An
-    anonymous session has a cookie of another name, so a browser that has lost its key gets the CSRF
-    token of the sign-in form and keeps the long cookie until the sign-in."""
+    """With `KVSESSION_AS_FLASK_SESSION`, the short cookie is named for Flask's session cookie. A
+    browser that has lost its key gets the CSRF token of the sign-in form in an anonymous session,
+    whose cookie replaces that of the user's session. The sign-in works, and ends no other one."""
     app = offering(make_app(device_bound="offer", as_flask_session=True))
     app.config.update(SESSION_COOKIE_SECURE=True, SECRET_KEY="x", WTF_CSRF_SSL_STRICT=False)
     CSRFProtect(app)
@@ -431,9 +505,38 @@ def test_an_app_with_flask_session_binds_too(make_app: MakeApp, clock: Clock) ->
     assert lost.get().status_code == 401
     long_cookie = lost.cookie()
     assert lost.get("/form").status_code == 200
-    assert lost.cookie() == long_cookie
+    assert lost.cookie() != long_cookie
     assert signed_in(lost).get().status_code == 200
-    assert device.get().status_code == 401
+    assert device.get().status_code == 200
+
+
+def test_the_attributes_of_the_short_cookie_are_those_of_its_set_cookie(
+    make_app: MakeApp,
+) -> None:
+    """The browser compares them, so the instructions have SameSite as it is in Set-Cookie, whatever
+    case `SESSION_COOKIE_SAMESITE` has."""
+    app = offering(make_app(device_bound="offer", as_flask_session=True))
+    app.config.update(SESSION_COOKIE_SECURE=True, SESSION_COOKIE_SAMESITE="strict")
+    device = Device(app, name="session")
+    device.sign_in()
+    cookie = device.register().headers["Set-Cookie"]
+    [credential] = device.instructions["credentials"]
+    for attribute in credential["attributes"].split("; "):
+        assert f"; {attribute}" in cookie
+    assert "SameSite=Strict" in credential["attributes"]
+
+
+def test_a_worker_with_other_cookie_settings_refreshes_too(make_app: MakeApp) -> None:
+    """The short cookie has the attributes that `__Host-` needs, also from an app without the offer
+    whose cookies have a path and are not Secure."""
+    device = Device(offering(make_app(device_bound="offer"))).bind()
+    other = offering(make_app(cookie_name="shop", cookie_path="/app", cookie_partitioned=True))
+    challenge = challenge_of(device.ask())
+    device.browser = other.test_client()
+    cookie = device.ask(signed({"jti": challenge}, device.key)).headers["Set-Cookie"]
+    assert cookie.startswith("__Host-shop-bound-")
+    assert "Path=/" in cookie and "Secure" in cookie and "HttpOnly" in cookie
+    assert "Partitioned" not in cookie
 
 
 def test_an_app_that_signs_in_by_a_key_binds_too(make_app: MakeApp, clock: Clock) -> None:

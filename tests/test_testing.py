@@ -15,7 +15,7 @@ from flask import Flask, g, session
 from flask.testing import FlaskClient
 
 import flask_kvsession as kvs
-from flask_kvsession import signals
+from flask_kvsession import binding, signals
 from flask_kvsession.errors import (
     ConfigurationError,
     KVSessionError,
@@ -370,6 +370,38 @@ class TestBindDevice:
             bind_device(app.test_client())
         with pytest.raises(ConfigurationError, match="KVSESSION_DEVICE_BOUND"):
             bind_device(make_app().test_client())
+
+    def test_needs_a_client_with_cookies(self, app: Flask) -> None:
+        """Without cookies there is nothing to bind, and the error says how to make the client."""
+        with pytest.raises(TypeError, match="use_cookies=True"):
+            bind_device(app.test_client(use_cookies=False))
+
+    def test_sends_the_signal(self, app: Flask) -> None:
+        """`device_bound` is sent, as after a registration by a browser."""
+        client, received = authenticated_client(app, "ada"), []
+
+        def receive(sender: Flask, session: kvs.SessionInfo, **more: t.Any) -> None:
+            received.append((sender, session.user_id, session.is_device_bound))
+
+        with signals.device_bound.connected_to(receive, app):
+            bind_device(client)
+        assert received == [(app, "ada", True)]
+
+    def test_of_a_session_that_ends_meanwhile_raises(
+        self, app: Flask, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """If the session is revoked while it is bound, `bind_device` raises `LoginRequired`."""
+        client, other = authenticated_client(app, "ada"), make_app()
+        to_key = binding.to_key
+
+        def revoke(*given: t.Any) -> t.Any:
+            with other.app_context():
+                kvs.revoke_all_sessions("ada")
+            return to_key(*given)
+
+        monkeypatch.setattr(binding, "to_key", revoke)
+        with pytest.raises(LoginRequired):
+            bind_device(client)
 
 
 class TestClock:

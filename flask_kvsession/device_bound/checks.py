@@ -1,4 +1,4 @@
-"""Finds the endpoints of an app for device-bound sessions, and checks that its offers can work."""
+"""Checks that the offers of an app can work."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import importlib.util
 import typing as t
 from datetime import timedelta
 from functools import partial
-from inspect import unwrap
 
 from flask import url_for
 
 from ..cookie import SessionCookie
 from ..errors import ConfigurationError
 from ..settings import config_key
-from .views import not_installed
+from .views import device_endpoints
 
 if t.TYPE_CHECKING:
     from flask import Flask
-    from werkzeug.routing import Rule
 
     from ..app_state import AppState
 
@@ -31,51 +29,55 @@ _KEY = f'{config_key("device_bound")} = "offer"'
 def install(state: AppState) -> None:
     """Raises `ConfigurationError` if the app offers to bind sessions and that cannot work. What the
     app may still change is checked at the first request."""
-    if state.configured.device_bound:
-        if not _has_extra():
-            raise ConfigurationError(
-                f'{_KEY} needs joserfc; pip install "Flask-KVSession-Redis[device-bound]".'
-            )
-        if not state.flask_cookie:
-            cookie = SessionCookie.from_settings(state.configured, development=False)
-            _require_possible_cookie(cookie)
-    state.first_use_checks.append(_find_endpoints)
+    if not state.configured.device_bound:
+        return
+    if importlib.util.find_spec("joserfc") is None:
+        raise ConfigurationError(
+            f'{_KEY} needs joserfc; pip install "Flask-KVSession-Redis[device-bound]".'
+        )
+    if not state.flask_cookie:
+        _require_possible_cookie(SessionCookie.from_settings(state.configured, development=False))
+    state.first_use_checks.append(_check_flask_cookie)
+    state.registration_url = partial(_registration_url, state)
 
 
-def _has_extra() -> bool:
-    return importlib.util.find_spec("joserfc") is not None
-
-
-def _find_endpoints(state: AppState) -> None:
-    """Browsers are answered also if the app offers nothing: their sessions may be bound, by another
-    worker or before the setting was changed."""
-    rules = {rule.endpoint.rpartition(".")[2]: rule for rule in _rules(state.app)}
-    if state.configured.device_bound:
-        _check_offer(state, rules)
-    if rules and _has_extra():
-        state.device_endpoints = {rule.endpoint: name for name, rule in rules.items()}
-        state.registration_url = partial(url_for, rules["register"].endpoint)
-
-
-def _rules(app: Flask) -> list[Rule]:
-    """The rules of the blueprint, whose view an extension may have wrapped."""
-    ours = {e for e, view in app.view_functions.items() if unwrap(view) is not_installed}
-    return [rule for rule in app.url_map.iter_rules() if rule.endpoint in ours]
-
-
-def _check_offer(state: AppState, rules: dict[str, Rule]) -> None:
-    if not rules:
+def require_endpoints(app: Flask) -> None:
+    """Raises `ConfigurationError` if browsers cannot call the app. It is called for requests only:
+    a process that only revokes sessions needs no blueprint."""
+    found = device_endpoints(app)
+    if not found:
         raise ConfigurationError(
             f"{_KEY} needs the URLs that browsers call; add"
             " app.register_blueprint(device_bound_blueprint), from flask_kvsession."
         )
-    for rule in rules.values():
-        if rule.arguments or rule.subdomain or rule.host:
+    for rule in app.url_map.iter_rules():
+        is_elsewhere = rule.subdomain or rule.host or app.url_map.host_matching
+        if rule.endpoint in found and (rule.arguments or is_elsewhere):
             raise ConfigurationError(
-                f"{_KEY} needs URLs without a variable part, on the host of the app, but"
+                f"{_KEY} needs URLs without a variable part, on the one host of the app, but"
                 f" device_bound_blueprint has {rule.rule!r}; register it with another url_prefix,"
-                " and without a subdomain or host."
+                " without a subdomain or host, in an app without host_matching."
             )
+
+
+def _registration_url(state: AppState) -> str | None:
+    """The path at which browsers bind a session. None, with a warning, if it is on another host
+    than this request: a binding there would not protect this one."""
+    found = device_endpoints(state.app)
+    endpoint = next((endpoint for endpoint, name in found.items() if name == "register"), None)
+    if endpoint is None:
+        return None
+    url = url_for(endpoint)
+    if url.startswith("/") and not url.startswith("//"):
+        return url
+    state.warn_once(
+        f"A login came on another host than that of device_bound_blueprint ({url!r:.100}), so its"
+        f" session is not bound; use {config_key('device_bound')} in apps with one host."
+    )
+    return None
+
+
+def _check_flask_cookie(state: AppState) -> None:
     if state.flask_cookie:
         _require_possible_cookie(state.flask_cookie(state.app))
     if state.configured.device_bound_lifetime < _SAFE_LIFETIME:
@@ -87,8 +89,8 @@ def _check_offer(state: AppState, rules: dict[str, Rule]) -> None:
 
 
 def _require_possible_cookie(cookie: SessionCookie) -> None:
-    """The short cookie has the attributes of the session's cookie and the prefix `__Host-`, which
-    browsers accept with these only."""
+    """The short cookie has the prefix `__Host-`, which browsers accept with these attributes only.
+    The session's cookie must have them too: it would be sent to more hosts than the short one."""
     keys = cookie.keys
     problems = [
         (not cookie.secure, f"{keys.secure} = True", "the device proves itself over https only"),

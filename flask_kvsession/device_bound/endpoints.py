@@ -19,6 +19,7 @@ from ..token import is_session_id
 from .proof import InvalidProof, Proof, item_in
 
 if t.TYPE_CHECKING:
+    from flask.sansio.scaffold import Scaffold
     from flask.wrappers import Response
 
 log: logging.Logger = logging.getLogger("flask_kvsession")
@@ -137,8 +138,10 @@ def _instructions(stored: Stored) -> dict[str, t.Any]:
 def _static_paths() -> list[str]:
     """The folders of static files, which no session protects: they need not wait for a refresh."""
     rules, settings = current_app.url_map.iter_rules(), app_state().settings
-    static = (rule.rule for rule in rules if rule.endpoint.rpartition(".")[2] == "static")
-    folders = {rule.partition("<")[0].rstrip("/") for rule in static}
+    owners: dict[str, Scaffold] = {f"{n}.static": b for n, b in current_app.blueprints.items()}
+    owners["static"] = current_app
+    static = {endpoint for endpoint, owner in owners.items() if owner.has_static_folder}
+    folders = {r.rule.partition("<")[0].rstrip("/") for r in rules if r.endpoint in static}
     public = (folder for folder in folders if folder and not settings.protects_part_of(folder))
     return sorted(request.script_root + folder for folder in public)
 

@@ -10,11 +10,11 @@ from functools import partial
 from flask import Flask
 from flask.testing import FlaskClient
 
-from .. import binding
+from .. import binding, signals
 from ..app_state import app_state
 from ..cookie import SessionCookie
 from ..current import request_session
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, LoginRequired
 from ..settings import FLASK_LOGIN_USER_KEY, config_key
 
 if t.TYPE_CHECKING:
@@ -84,6 +84,7 @@ def bind_device(client: FlaskClient, *, base_url: str | None = None) -> None:
     """
     app = client.application
     state = app_state(app)
+    _require_cookies(client)
     if not state.settings.device_bound:
         raise ConfigurationError(
             f'bind_device needs {config_key("device_bound")} = "offer" in the app that is tested.'
@@ -92,10 +93,14 @@ def bind_device(client: FlaskClient, *, base_url: str | None = None) -> None:
     with context:
         current = request_session()
         current.require_user()
+        stored = t.cast("Stored", current.session.stored)
         bind = partial(binding.with_device, device=binding.to_key(_NO_KEY, state.now()))
-        outcome = state.store.update(t.cast("Stored", current.session.stored), bind)
+        bound = state.store.update(stored, bind).stored
         current.close()
-        state.write_short_cookie(response, t.cast("Stored", outcome.stored))
+        if bound is None:
+            raise LoginRequired
+        state.send_signal(signals.device_bound, state.store.info(bound))
+        state.write_short_cookie(response, bound)
     _keep_cookies(client, context.request, response)
 
 
@@ -115,8 +120,7 @@ def session_transaction(client: FlaskClient, *, base_url: str | None = None) -> 
 @contextmanager
 def _request_of(client: FlaskClient, base_url: str | None) -> Iterator[Session]:
     """A request of the client, of which only the session is used."""
-    if client._cookies is None:
-        raise TypeError("This client keeps no cookies; create it with use_cookies=True.")
+    _require_cookies(client)
     app, cookie = client.application, app_state(client.application).cookie
     context = _context_of(client, cookie, base_url)
     with context:
@@ -131,6 +135,11 @@ def _request_of(client: FlaskClient, base_url: str | None) -> Iterator[Session]:
             raise current.session.failure
     _keep_cookies(client, context.request, response)
     _require_cookie(client, current.session, cookie, context.request)
+
+
+def _require_cookies(client: FlaskClient) -> None:
+    if client._cookies is None:
+        raise TypeError("This client keeps no cookies; create it with use_cookies=True.")
 
 
 def _keep_cookies(client: FlaskClient, request: Request, response: Response) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.x509 import Certificate
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g
 from werkzeug.serving import make_server
 
 import flask_kvsession as kvs
@@ -32,6 +32,7 @@ from ..support.device import COOKIE, SKIPPED
 from ..support.servers import Server, wait_until
 
 if t.TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from playwright.sync_api import BrowserContext, Page
 
 REFRESH = "/device-bound/refresh"
@@ -91,12 +92,18 @@ def served(app: Flask, localhost: tuple[Path, Certificate]) -> Iterator[Site]:
     server = make_server("localhost", 0, app, threaded=True, ssl_context=tls)
     site = Site(app, f"https://localhost:{server.port}", cert)
 
-    @app.after_request
-    def note(response: Response) -> Response:
-        site.answers.append((request.path, response.status_code))
-        if SKIPPED in request.headers:
-            site.skipped.append(request.headers[SKIPPED])
-        return response
+    # A function of `after_request` would not see the answers of the blueprint.
+    respond = app.wsgi_app
+
+    def note(environ: WSGIEnvironment, start_response: StartResponse) -> t.Any:
+        response = Response.from_app(respond, environ)
+        answered = Request(environ)
+        site.answers.append((answered.path, response.status_code))
+        if SKIPPED in answered.headers:
+            site.skipped.append(answered.headers[SKIPPED])
+        return response(environ, start_response)
+
+    app.wsgi_app = note  # type: ignore[method-assign]
 
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -166,6 +173,8 @@ def sign_in(page: Page, site: Site, button: str = "Sign in") -> None:
     page.get_by_role("button", name=button).click()
     wait_until(lambda: site.bound_ids() - before)
     wait_until(lambda: short_cookies_of(page))
+    # Chromium stores the cookie before it has read the instructions, and shows no sign of these.
+    page.wait_for_timeout(500)
 
 
 def cookies_of(page: Page) -> dict[str, str]:

@@ -205,7 +205,7 @@ def give_all_short_cookies_one_name(patch: pytest.MonkeyPatch) -> None:
 
 def end_bindings_at_an_outage(patch: pytest.MonkeyPatch) -> None:
     """A page whose refresh was not answered is answered as anonymous."""
-    patch.setattr(presented, "_failed_to_refresh", lambda request: False)
+    patch.setattr(presented, "_failed_to_refresh", lambda request, found: False)
 
 
 def _replace_everywhere(patch: pytest.MonkeyPatch, real: object, new: object) -> None:
