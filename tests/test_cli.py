@@ -555,6 +555,9 @@ def in_terminal(command: list[str], folder: Path, width: int, until: bytes | Non
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+    # A shell without job control starts background processes, such as this test run, with SIGINT
+    # ignored.
+    command = ["env", "--default-signal=INT", *command]
     process = subprocess.Popen(
         command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
     )
