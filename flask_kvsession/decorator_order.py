@@ -77,7 +77,8 @@ def _is_lost(view: View, guarded: View | None) -> bool:
 def _chain(view: View) -> Iterator[View]:
     """The function, and those that its decorators have wrapped."""
     seen: set[int] = set()
-    while view is not None and id(view) not in seen:
-        seen.add(id(view))
-        yield view
-        view = getattr(view, "__wrapped__", None)  # type: ignore[assignment]
+    following: View | None = view
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        following = getattr(following, "__wrapped__", None)

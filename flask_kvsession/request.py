@@ -406,9 +406,8 @@ class RequestSession:
             self.session.rebase(None)
             return
         self._use(login.stored, token)
-        if self._app.settings.device_bound:
-            self._cookies.clear_short_cookies()
         if offer:
+            self._cookies.clear_short_cookies()
             self._cookies.offer_binding(offer)
         self._warn_if_cookie_will_be_lost()
         self.events.queue_logouts(login.ended)

@@ -471,7 +471,10 @@ def test_static_files_need_no_refresh(make_app: MakeApp) -> None:
     app.register_blueprint(kvs.sessions_blueprint, url_prefix="/devices")
     at_root = Blueprint("root", __name__, static_folder=".", static_url_path="/")
     app.register_blueprint(at_root)
-    app.add_url_rule("/reports/<name>", "reports.static", lambda name: "not a file")
+    reports = Blueprint("reports", __name__, url_prefix="/reports")
+    reports.add_url_rule("/<name>", "static", lambda name: "not a file")
+    app.register_blueprint(reports)
+    app.add_url_rule("/invoices/<name>", "invoices.static", lambda name: "not a file")
     device = Device(offering(app)).bind()
     excluded = device.instructions["scope"]["scope_specification"]
     assert [rule["path"] for rule in excluded] == ["/devices/kvsession-static", "/static"]

@@ -37,7 +37,7 @@ def install(state: AppState) -> None:
         )
     if not state.flask_cookie:
         _require_possible_cookie(SessionCookie.from_settings(state.configured, development=False))
-    state.first_use_checks.append(_check_flask_cookie)
+    state.first_use_checks.append(_check_at_first_use)
     state.registration_url = partial(_registration_url, state)
 
 
@@ -77,7 +77,8 @@ def _registration_url(state: AppState) -> str | None:
     return None
 
 
-def _check_flask_cookie(state: AppState) -> None:
+def _check_at_first_use(state: AppState) -> None:
+    """Checks what is known only then: Flask's own settings, and where the app logs warnings."""
     if state.flask_cookie:
         _require_possible_cookie(state.flask_cookie(state.app))
     if state.configured.device_bound_lifetime < _SAFE_LIFETIME:

@@ -68,5 +68,6 @@ def _answer_first(setup: BlueprintSetupState) -> None:
             is_ours = request.endpoint in found and request.method == "POST"
             return answer() if is_ours else dispatch(*context)
 
+        # mypy: Flask means subclasses to replace it, but the app is the user's own object.
         app.full_dispatch_request = full_dispatch_request  # type: ignore[method-assign]
     found.update({f"{prefix}.{name}": name for name in ("register", "refresh")})

@@ -103,6 +103,7 @@ def served(app: Flask, localhost: tuple[Path, Certificate]) -> Iterator[Site]:
             site.skipped.append(answered.headers[SKIPPED])
         return response(environ, start_response)
 
+    # mypy: Flask's docs wrap `wsgi_app` in this way, but it is declared as a method.
     app.wsgi_app = note  # type: ignore[method-assign]
 
     thread = threading.Thread(target=server.serve_forever)
